@@ -1,0 +1,1 @@
+"""The HTTP contract: routes, handlers, streams, the small client, and the composition root."""

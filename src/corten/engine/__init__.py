@@ -1,0 +1,1 @@
+"""One service per noun of the engine. Knows nothing of HTTP."""

@@ -1,0 +1,238 @@
+"""Every error that Corten reports, as a closed hierarchy: class -> HTTP status, exit code, message.
+
+Owns the texts that clients match on (Docker Engine 28.5's, word for word). Imports nothing.
+Must not hold logic: an error is a value that says what failed, on what, why, and what to do next.
+
+    CortenError                 500
+      Invalid                   400   a request that can never succeed as written
+      Unauthorized              401
+      Forbidden                 403
+      NotFound                  404   NoSuchContainer, NoSuchImage, NoSuchExec, NoSuchNetwork, NoSuchPath
+      Conflict                  409   NameInUse, NotRunning, ContainerPaused, ImageInUse ...
+      NotModified               304   the state asked for is the state there is
+      NotSupported              501   Docker has it, Corten has not (yet); see docs/compat.md
+      Unavailable               503
+      KernelRefused             500   operation, operand, errno, text of a failed kernel call
+        CommandNotStarted       400   the user's program: exit code 127 (not found) or 126 (not executable)
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class CortenError(Exception):
+    """Base of all errors. `template` is formatted with the keyword operands; or pass the whole text."""
+
+    status: ClassVar[int] = 500
+    exit_code: ClassVar[int] = 1
+    template: ClassVar[str] = "{text}"
+
+    def __init__(self, text: str = "", **operands: object) -> None:
+        self.operands = operands
+        self.message = self.template.format(text=text, **operands)
+        super().__init__(self.message)
+
+
+class Invalid(CortenError):
+    status = 400
+
+
+class Unauthorized(CortenError):
+    status = 401
+
+
+class Forbidden(CortenError):
+    status = 403
+
+
+class NotFound(CortenError):
+    status = 404
+
+
+class Conflict(CortenError):
+    status = 409
+
+
+class NotModified(CortenError):
+    status = 304
+
+
+class NotSupported(CortenError):
+    status = 501
+
+
+class Unavailable(CortenError):
+    status = 503
+
+
+class UnsupportedOption(NotSupported):
+    """A request key that Docker honours and Corten does not yet: refused, never ignored."""
+
+    template = "{key} is not supported by Corten yet (docs/compat.md lists what is); leave it out"
+
+
+class VersionTooNew(Invalid):
+    template = "client version {version} is too new. Maximum supported API version is {maximum}"
+
+
+class VersionTooOld(Invalid):
+    template = (
+        "client version {version} is too old. Minimum supported API version is {minimum}, "
+        "please upgrade your client to a newer version"
+    )
+
+
+class PageNotFound(NotFound):
+    template = "page not found"
+
+
+class NoSuchContainer(NotFound):
+    template = "No such container: {name}"
+
+
+class NoSuchImage(NotFound):
+    template = "No such image: {name}"
+
+
+class NoSuchExec(NotFound):
+    template = "No such exec instance: {name}"
+
+
+class NoSuchNetwork(NotFound):
+    template = "network {name} not found"
+
+
+class NoSuchPath(NotFound):
+    template = "Could not find the file {path} in container {name}"
+
+
+class AmbiguousPrefix(Invalid):
+    template = "multiple IDs found with provided prefix: {name}"
+
+
+class InvalidReference(Invalid):
+    template = "invalid reference format"
+
+
+class UppercaseReference(Invalid):
+    template = "invalid reference format: repository name ({name}) must be lowercase"
+
+
+class NoCommand(Invalid):
+    template = "no command specified"
+
+
+class InvalidName(Invalid):
+    template = "Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
+
+
+class InvalidSignal(Invalid):
+    template = "invalid signal: {name}"
+
+
+class InvalidFilter(Invalid):
+    template = "invalid filter '{name}'"
+
+
+class NameInUse(Conflict):
+    template = (
+        'Conflict. The container name "/{name}" is already in use by container "{id}". '
+        "You have to remove (or rename) that container to be able to reuse that name."
+    )
+
+
+class RenameToSame(Invalid):
+    template = "Error when allocating new name: Conflict. Renaming a container with the same name as its current name"
+
+
+class NotRunning(Conflict):
+    template = "container {id} is not running"
+
+
+class CannotKill(Conflict):
+    template = "cannot kill container: {name}: container {id} is not running"
+
+
+class ContainerPaused(Conflict):
+    template = "container {id} is paused, unpause the container before exec"
+
+
+class AlreadyPaused(Conflict):
+    template = "container {id} is already paused"
+
+
+class NotPaused(Conflict):
+    template = "Container {id} is not paused"
+
+
+class StartPaused(Conflict):
+    template = "cannot start a paused container, try unpause instead"
+
+
+class RemovalInProgress(Conflict):
+    template = "removal of container {id} is already in progress"
+
+
+class RemoveRunning(Conflict):
+    template = (
+        "cannot remove container \"{name}\": container is {state}: stop the container before removing or force remove"
+    )
+
+
+class ImageInUse(Conflict):
+    template = (
+        "conflict: unable to remove repository reference \"{name}\" (must force) - "
+        "container {container} is using its referenced image {image}"
+    )
+
+
+class ImageInUseById(Conflict):
+    template = "conflict: unable to delete {image} ({how}) - {why}"
+
+
+class PortInUse(CortenError):
+    template = (
+        "failed to set up container networking: driver failed programming external connectivity on endpoint "
+        "{name} ({endpoint}): failed to bind host port {address}:{port}/{protocol}: address already in use"
+    )
+
+
+class KernelRefused(CortenError):
+    """A kernel call that failed. Travels between processes as data (runtime.messages.Failure)."""
+
+    template = "{operation} {operand}: {reason}"
+
+    def __init__(self, *, operation: str, operand: str, errno: int, reason: str) -> None:
+        super().__init__(operation=operation, operand=operand, reason=reason)
+        self.operation, self.operand, self.errno, self.reason = operation, operand, errno, reason
+
+
+class CommandNotStarted(CortenError):
+    """The user's program could not be executed; Docker's text (runc's, as the daemon passes it on)."""
+
+    status = 400
+    template = (
+        "failed to create task for container: failed to create shim task: OCI runtime create failed: "
+        "corten-runtime: unable to start container process: {reason}"
+    )
+
+    def __init__(self, reason: str, program_exit_code: int) -> None:
+        super().__init__(reason=reason)
+        self.program_exit_code = program_exit_code
+
+
+class StoreCorrupt(CortenError):
+    """What is on disk is not what its digest says."""
+
+
+class ArchiveRefused(Invalid):
+    """A tar or image archive from outside that is truncated, corrupt, or tries to leave its folder."""
+
+
+class RegistryError(CortenError):
+    """A registry's refusal, with the status that a Docker client expects."""
+
+    def __init__(self, text: str, *, status: int = 500) -> None:
+        super().__init__(text)
+        self.http_status = status

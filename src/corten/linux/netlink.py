@@ -1,0 +1,135 @@
+"""The netlink codec: messages, attributes, and sending a batch of requests in one go. No families here.
+
+Owns framing and acknowledgements only. Sources: netlink(7), include/uapi/linux/netlink.h.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+NETLINK_ROUTE = 0
+NETLINK_NETFILTER = 12
+NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x01, 0x04, 0x300
+NLM_F_EXCL, NLM_F_CREATE, NLM_F_APPEND = 0x200, 0x400, 0x800
+NLMSG_ERROR, NLMSG_DONE = 2, 3
+NLA_F_NESTED = 0x8000
+_HEADER = struct.Struct("=IHHII")
+_ATTRIBUTE = struct.Struct("=HH")
+
+
+@dataclass(frozen=True)
+class Request:
+    """`body` is the family's header and its attributes; `what` names the operand for errors."""
+
+    type: int
+    flags: int
+    body: bytes
+    what: str = ""
+    acknowledged: bool = True
+    ignore: tuple[int, ...] = ()  # errno values that are as good as success (EEXIST for an idempotent add)
+
+
+def attribute(kind: int, data: bytes) -> bytes:
+    length = _ATTRIBUTE.size + len(data)
+    return _ATTRIBUTE.pack(length, kind) + data + bytes(-length % 4)
+
+
+def nested(kind: int, *attributes: bytes) -> bytes:
+    return attribute(kind | NLA_F_NESTED, b"".join(attributes))
+
+
+def text(kind: int, value: str) -> bytes:
+    return attribute(kind, value.encode() + b"\0")
+
+
+def u32(kind: int, value: int) -> bytes:
+    return attribute(kind, struct.pack("=I", value))
+
+
+def be32(kind: int, value: int) -> bytes:
+    return attribute(kind, struct.pack(">I", value))
+
+
+def parse_attributes(data: bytes) -> dict[int, bytes]:
+    """Kind (without flags) -> payload. A repeated kind keeps the last."""
+    found: dict[int, bytes] = {}
+    offset = 0
+    while offset + _ATTRIBUTE.size <= len(data):
+        length, kind = _ATTRIBUTE.unpack_from(data, offset)
+        if length < _ATTRIBUTE.size:
+            break
+        found[kind & 0x3FFF] = data[offset + _ATTRIBUTE.size : offset + length]
+        offset += length + 3 & ~3
+    return found
+
+
+class Netlink:
+    """One socket in the network namespace of whoever made it. Synchronous; a batch is one send."""
+
+    def __init__(self, protocol: int) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        self._socket.bind((0, 0))
+        self._sequence = 0
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def __enter__(self) -> Netlink:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _pack(self, request: Request, flags: int) -> bytes:
+        self._sequence += 1
+        return _HEADER.pack(_HEADER.size + len(request.body), request.type, flags, self._sequence, 0) + request.body + bytes(-len(request.body) % 4)
+
+    def execute(self, requests: list[Request]) -> None:
+        """Send all, wait for every acknowledgement, raise OSError for the first that failed."""
+        waiting: dict[int, Request] = {}
+        packet = b""
+        for request in requests:
+            flags = request.flags | NLM_F_REQUEST | (NLM_F_ACK if request.acknowledged else 0)
+            packet += self._pack(request, flags)
+            if request.acknowledged:
+                waiting[self._sequence] = request
+        self._socket.send(packet)
+        failed: OSError | None = None
+        while waiting:
+            for kind, sequence, body in self._receive():
+                request_or_none = waiting.pop(sequence, None) if kind == NLMSG_ERROR else None
+                if request_or_none is None:
+                    continue
+                number = -struct.unpack_from("=i", body)[0]
+                if number and number not in request_or_none.ignore and failed is None:
+                    failed = OSError(number, os.strerror(number), request_or_none.what)
+                    if request_or_none.type >> 8:  # a netfilter batch is one transaction: nothing else will be answered
+                        waiting.clear()
+                        break
+        if failed:
+            raise failed
+
+    def dump(self, request: Request) -> Iterator[tuple[int, bytes]]:
+        """Every (type, body) of a dump."""
+        self._socket.send(self._pack(request, request.flags | NLM_F_REQUEST | NLM_F_DUMP))
+        while True:
+            for kind, _, body in self._receive():
+                if kind == NLMSG_DONE:
+                    return
+                if kind == NLMSG_ERROR:
+                    number = -struct.unpack_from("=i", body)[0]
+                    raise OSError(number, os.strerror(number), request.what)
+                yield kind, body
+
+    def _receive(self) -> Iterator[tuple[int, int, bytes]]:
+        data = self._socket.recv(1 << 18)
+        offset = 0
+        while offset + _HEADER.size <= len(data):
+            length, kind, _, sequence, _ = _HEADER.unpack_from(data, offset)
+            yield kind, sequence, data[offset + _HEADER.size : offset + length]
+            offset += length + 3 & ~3

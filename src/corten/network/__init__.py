@@ -1,0 +1,1 @@
+"""Networks: a pure plan, and its execution by netlink."""

@@ -1,0 +1,54 @@
+"""The three files that tell a container where it is: hosts, hostname, resolv.conf. Pure text.
+
+Source: Docker Engine 28.5 (libnetwork etchosts, resolvconf): on the default bridge the host's nameservers are copied,
+loopback ones left out, because they cannot be reached from inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from ipaddress import ip_address
+
+_HOSTS = (
+    "127.0.0.1\tlocalhost\n"
+    "::1\tlocalhost ip6-localhost ip6-loopback\n"
+    "fe00::\tip6-localnet\n"
+    "ff00::\tip6-mcastprefix\n"
+    "ff02::1\tip6-allnodes\n"
+    "ff02::2\tip6-allrouters\n"
+)
+FALLBACK_NAMESERVERS = ("8.8.8.8", "8.8.4.4")
+
+
+def hosts(hostname: str, domainname: str, address: str, extra: Sequence[tuple[str, str]]) -> str:
+    """`extra` is (name, address) pairs; `address` is empty without a network."""
+    lines = [_HOSTS, *(f"{ip}\t{name}\n" for name, ip in extra)]
+    if address:
+        names = f"{hostname}.{domainname} {hostname}" if domainname else hostname
+        lines.append(f"{address}\t{names}\n")
+    return "".join(lines)
+
+
+def resolv_conf(host: str, servers: Sequence[str], search: Sequence[str], options: Sequence[str], *, keep_loopback: bool) -> str:
+    """`host` is the host's own file; what the container asks for replaces the host's lines of that kind."""
+    rows = [line.split() for line in host.splitlines() if line.strip() and line.lstrip()[0] not in "#;"]
+    found = {key: [word for row in rows if row[0] == key for word in row[1:]] for key in ("nameserver", "search", "options")}
+    nameservers = list(servers) or [
+        server for server in found["nameserver"] if keep_loopback or not _is_loopback(server)
+    ]
+    if not nameservers:
+        nameservers = list(FALLBACK_NAMESERVERS)
+    wanted_search = [domain for domain in (search or found["search"]) if domain != "."]
+    lines = [f"nameserver {server}" for server in nameservers]
+    if wanted_search:
+        lines.append("search " + " ".join(wanted_search))
+    if options or found["options"]:
+        lines.append("options " + " ".join(options or found["options"]))
+    return "\n".join(lines) + "\n"
+
+
+def _is_loopback(server: str) -> bool:
+    try:
+        return ip_address(server.partition("%")[0]).is_loopback
+    except ValueError:
+        return True

@@ -1,0 +1,1 @@
+"""Speaking to image registries, and copying images between them and the store."""

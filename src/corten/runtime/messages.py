@@ -1,0 +1,219 @@
+"""Every message between daemon, launcher, monitor and a container's child: one closed list.
+
+    daemon                    launcher              monitor                     child (init or exec)
+      |-- SpawnMonitor --------->|---- fork, detach --->|                            |
+      |<------- Done ------------|                      |                            |
+      |-- RunJob(+fds) --------->|  fork, job, exit     |                            |
+      |<------- Done / Failure --|                      |                            |
+      |-- connect; <------------------- Hello ----------|                            |
+      |-- Create --------------------------------------->|-- clone3 ----------------->|
+      |                                                  |-- Proceed (maps written) ->| operations
+      |<------------------------------- Created ---------|<- Ready (+PTY master) -----|
+      |   (network is attached to /proc/PID/ns/net)      |                            |
+      |-- Start --------------------------------------->|-- Proceed ---------------->| execve
+      |<------------------------------- Done ------------|<- end of file -------------|
+      |-- Exec / Attach / Resize / Signal / Freeze ---->|                            |
+      |<------------------------------- Exited ----------|<- pidfd ready -------------|
+
+A child's failure is a Failure value at any point: operation, operand, errno, text. Descriptors travel with SCM_RIGHTS
+beside the message that names them. Packets are MessagePack on SOCK_SEQPACKET; `serial` pairs a reply with its request.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from corten.spec.runtime import Mount
+
+
+class _Message(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    pass
+
+
+class Failure(_Message, frozen=True):
+    """What failed, as data. `exit_code` is 126 or 127 when it was the user's program that could not be executed."""
+
+    operation: str
+    operand: str
+    errno: int
+    text: str
+    exit_code: int = 0
+    serial: int = 0
+
+
+class Done(_Message, frozen=True):
+    serial: int
+    result: bytes = b""
+
+
+# --- daemon -> launcher
+class SpawnMonitor(_Message, frozen=True):
+    serial: int
+    socket_path: str
+    log_path: str
+
+
+class RunJob(_Message, frozen=True):
+    """Run one of the jobs that the launcher was started with, in a child. Descriptors travel along."""
+
+    serial: int
+    entry: str
+    argument: bytes
+
+
+# --- daemon -> monitor
+class LogSettings(_Message, frozen=True):
+    """Where the container's output goes: Docker's json-file format. An empty path keeps nothing."""
+
+    path: str
+    max_size: int
+    max_file: int
+
+
+class Create(_Message, frozen=True):
+    """Set a container up until just before its program. `rootfs` is mounted by the child on the bundle's root."""
+
+    serial: int
+    container: str
+    bundle: str
+    run_dir: str
+    rootfs: list[Mount]
+    log: LogSettings
+    open_stdin: bool
+    stdin_once: bool
+
+
+class Created(_Message, frozen=True):
+    serial: int
+    pid: int
+    warnings: list[str]
+
+
+class Start(_Message, frozen=True):
+    serial: int
+    container: str
+
+
+class Streams(_Message, frozen=True):
+    """Which streams a client gets or sends, and whether its output is framed (stdcopy) or raw."""
+
+    stdin: bool
+    stdout: bool
+    stderr: bool
+    framed: bool
+
+
+class Exec(_Message, frozen=True):
+    """Start one more process in a running container. One descriptor: the client's connection, if attached."""
+
+    serial: int
+    container: str
+    exec_id: str
+    process: bytes  # an OCI process object
+    user: str | None
+    groups: list[str]
+    streams: Streams
+    detach_keys: bytes
+    pending: bytes
+
+
+class Attach(_Message, frozen=True):
+    """Give a client's connection (one descriptor) to a running or created container."""
+
+    serial: int
+    container: str
+    streams: Streams
+    detach_keys: bytes
+    pending: bytes  # what the client sent before its connection was handed over
+
+
+class Resize(_Message, frozen=True):
+    serial: int
+    container: str
+    exec_id: str
+    height: int
+    width: int
+
+
+class Signal(_Message, frozen=True):
+    serial: int
+    container: str
+    number: int
+
+
+class Freeze(_Message, frozen=True):
+    serial: int
+    container: str
+    frozen: bool
+
+
+class Discard(_Message, frozen=True):
+    """Kill what is left of a container and forget it (a failed start, a forced removal)."""
+
+    serial: int
+    container: str
+
+
+# --- monitor -> daemon
+class RunningContainer(_Message, frozen=True):
+    container: str
+    pid: int
+    started: bool
+    exec_ids: list[str]
+
+
+class Hello(_Message, frozen=True):
+    """First message on every connection: what this monitor serves."""
+
+    pid: int
+    containers: list[RunningContainer]
+
+
+class Exited(_Message, frozen=True):
+    """A container's or (with exec_id) an exec's program has ended. Times are nanoseconds since the epoch."""
+
+    container: str
+    exec_id: str
+    exit_code: int
+    oom_killed: bool
+    finished: int
+
+
+class Detached(_Message, frozen=True):
+    """A client pressed its detach keys."""
+
+    container: str
+    exec_id: str
+
+
+# --- parent <-> child
+class Proceed(_Message, frozen=True):
+    """Parent to child: go on past the point where you wait."""
+
+
+class Ready(_Message, frozen=True):
+    """Child to parent: the container is set up (descriptor: the PTY's controlling side, if there is one)."""
+
+    warnings: list[str]
+
+
+ToLauncher = SpawnMonitor | RunJob
+ToMonitor = Create | Start | Exec | Attach | Resize | Signal | Freeze | Discard
+FromMonitor = Hello | Created | Done | Failure | Exited | Detached
+FromLauncher = Done | Failure
+FromChild = Ready | Failure
+
+_encoder = msgspec.msgpack.Encoder()
+encode = _encoder.encode
+decode_for_launcher = msgspec.msgpack.Decoder(ToLauncher).decode
+decode_for_monitor = msgspec.msgpack.Decoder(ToMonitor).decode
+decode_from_monitor = msgspec.msgpack.Decoder(FromMonitor).decode
+decode_from_launcher = msgspec.msgpack.Decoder(FromLauncher).decode
+decode_from_child = msgspec.msgpack.Decoder(FromChild).decode
+
+
+def failure_from(error: BaseException, operation: str, *, serial: int = 0) -> Failure:
+    """Turn any exception into data; OSError keeps errno and file name."""
+    if isinstance(error, OSError) and error.errno:
+        return Failure(operation, str(error.filename or ""), error.errno, error.strerror or str(error), 0, serial)
+    return Failure(operation, type(error).__name__, 0, str(error), 0, serial)

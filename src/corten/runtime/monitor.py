@@ -1,0 +1,387 @@
+"""The monitor: parent of the inits of a shard of containers. Forked by the launcher, detached, outlives the daemon.
+
+Owns their processes, streams, logs and exit records. Decides nothing: it does what a daemon's messages say
+(messages.py), and writes down what happened where the next daemon finds it (exit.json in the container's run folder).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import msgspec
+
+from corten.errors import CortenError, KernelRefused
+from corten.linux import descriptors, pty, syscalls
+from corten.linux.cgroup import Cgroup, host_layout
+from corten.runtime import messages, sandbox
+from corten.runtime.logfile import LogFile
+from corten.runtime.reactor import READ, Reactor
+from corten.runtime.seccomp_cache import filter_for
+from corten.runtime.stdio import Session, make_fifo, make_stdin
+from corten.spec.runtime import RuntimeConfig, parse_process, parse_runtime_config
+
+EXIT_RECORD = "exit.json"
+Reply = Callable[[messages.FromMonitor], None]
+_SILENT_DEATH = messages.Failure("start", "container", 0, "the child died before its program ran")
+
+
+class ExitRecord(msgspec.Struct, frozen=True):
+    """What the next daemon needs to know of a container that ended while none was there."""
+
+    exit_code: int
+    oom_killed: bool
+    finished: int
+
+
+@dataclass
+class LiveProcess:
+    """A running init or exec. Never stored."""
+
+    child: sandbox.Child
+    session: Session
+    reply: Reply
+    serial: int
+    pty_master: int = -1
+    proceeding: bool = False  # told to execute its program
+    started: bool = False  # has done so
+
+
+@dataclass
+class LiveContainer:
+    id: str
+    config: RuntimeConfig
+    group: Cgroup | None
+    run_dir: str
+    init: LiveProcess
+    execs: dict[str, LiveProcess] = field(default_factory=dict)
+
+
+class Monitor:
+    """One loop over its listener, its daemons' connections, and its containers' descriptors."""
+
+    def __init__(self, listener: socket.socket, socket_path: str) -> None:
+        self._listener, self._socket_path = listener, socket_path
+        self._reactor = Reactor()
+        self._connections: list[socket.socket] = []
+        self._containers: dict[str, LiveContainer] = {}
+        self._layout = host_layout()
+        self._ever_connected = False
+        self._handlers: dict[type, Callable[..., None]] = {
+            messages.Create: self._create,
+            messages.Start: self._start,
+            messages.Exec: self._exec,
+            messages.Attach: self._attach,
+            messages.Resize: self._resize,
+            messages.Signal: self._signal,
+            messages.Freeze: self._freeze,
+            messages.Discard: self._discard,
+        }
+
+    def run(self) -> None:
+        """Serve until there is neither a container nor a daemon left."""
+        self._reactor.watch(self._listener.fileno(), READ, self._accept)
+        while self._containers or self._connections or not self._ever_connected:
+            self._reactor.run_once()
+        with suppress(FileNotFoundError):
+            os.unlink(self._socket_path)
+
+    # --- daemons
+    def _accept(self, _mask: int) -> None:
+        connection, _ = self._listener.accept()
+        self._ever_connected = True
+        self._connections.append(connection)
+        self._reactor.watch(connection.fileno(), READ, lambda _m: self._receive(connection))
+        running = [
+            messages.RunningContainer(live.id, live.init.child.pid, live.init.started, list(live.execs))
+            for live in self._containers.values()
+        ]
+        self._send(connection, messages.Hello(os.getpid(), running))
+
+    def _receive(self, connection: socket.socket) -> None:
+        try:
+            data, fds = descriptors.receive_packet(connection)
+        except OSError:
+            data, fds = b"", []
+        if not data:
+            self._hang_up(connection)
+            return
+
+        def reply(message: messages.FromMonitor) -> None:
+            self._send(connection, message)
+
+        message = messages.decode_for_monitor(data)
+        try:
+            self._handlers[type(message)](message, fds, reply)
+        except KernelRefused as error:
+            reply(messages.Failure(error.operation, error.operand, error.errno, error.reason, 0, message.serial))
+        except CortenError as error:
+            reply(messages.Failure(type(message).__name__, message.container, 0, error.message, 0, message.serial))
+        except Exception as error:
+            traceback.print_exc()
+            reply(messages.failure_from(error, type(message).__name__, serial=message.serial))
+
+    def _send(self, connection: socket.socket, message: messages.FromMonitor) -> None:
+        try:
+            descriptors.send_packet(connection, messages.encode(message))
+        except OSError:
+            self._hang_up(connection)
+
+    def _hang_up(self, connection: socket.socket) -> None:
+        if connection in self._connections:
+            self._connections.remove(connection)
+            self._reactor.forget(connection.fileno())
+            connection.close()
+
+    def _broadcast(self, message: messages.FromMonitor) -> None:
+        for connection in tuple(self._connections):
+            self._send(connection, message)
+
+    def _find(self, container: str) -> LiveContainer:
+        try:
+            return self._containers[container]
+        except KeyError:
+            raise KernelRefused(operation="find", operand=container, errno=3, reason="the container is not running") from None
+
+    # --- containers
+    def _create(self, message: messages.Create, _fds: list[int], reply: Reply) -> None:
+        with open(os.path.join(message.bundle, "config.json"), "rb") as file:
+            config = parse_runtime_config(file.read())
+        group = sandbox.prepare_cgroup(config, self._layout)
+        theirs: list[int] = []
+        try:
+            terminal = bool(config.process and config.process.terminal)
+            outputs, input_fd, stdio = self._open_stdio(message.run_dir, "", theirs, open_stdin=message.open_stdin, terminal=terminal)
+            root = config.root.path if config.root else "rootfs"
+            child = sandbox.spawn_container(
+                config, os.path.join(message.bundle, root), tuple(message.rootfs), self._layout, group, stdio,
+                cache_dir=os.path.join(os.path.dirname(self._socket_path), "seccomp"),
+            )  # fmt: skip
+        except BaseException:
+            if group:
+                group.remove()
+            raise
+        finally:
+            for fd in theirs:
+                os.close(fd)
+        log = message.log
+        session = Session(
+            self._reactor, outputs, input_fd, terminal=terminal, close_input_with_client=message.stdin_once,
+            log=LogFile(log.path, log.max_size, log.max_file) if log.path else None,
+            on_detach=lambda: self._broadcast(messages.Detached(message.container, "")),
+        )  # fmt: skip
+        process = LiveProcess(child, session, reply, message.serial)
+        self._containers[message.container] = LiveContainer(message.container, config, group, message.run_dir, process)
+        self._watch(message.container, "", process)
+
+    @staticmethod
+    def _open_stdio(run_dir: str, prefix: str, theirs: list[int], *, open_stdin: bool,
+                    terminal: bool) -> tuple[dict[str, int], int, tuple[int, int, int] | None]:  # fmt: skip
+        """(our readable ends, our input, the process's three); what goes to `theirs` is closed after the clone."""
+        if terminal:
+            return {}, -1, None
+        outputs: dict[str, int] = {}
+        ends: list[int] = []
+        input_fd = -1
+        if open_stdin:
+            end, input_fd = make_stdin(f"{run_dir}/{prefix}stdin")
+        else:
+            end = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        ends.append(end)
+        theirs.append(end)
+        for stream in ("stdout", "stderr"):
+            end, outputs[stream] = make_fifo(f"{run_dir}/{prefix}{stream}")
+            ends.append(end)
+            theirs.append(end)
+        return outputs, input_fd, (ends[0], ends[1], ends[2])
+
+    def _watch(self, container: str, exec_id: str, process: LiveProcess) -> None:
+        channel = process.child.channel
+        self._reactor.watch(channel.fileno(), READ, lambda _m: self._child_speaks(container, exec_id, process))
+
+    def _child_speaks(self, container: str, exec_id: str, process: LiveProcess) -> None:
+        message, fds = sandbox.receive(process.child.channel)
+        if isinstance(message, messages.Ready):
+            if fds:
+                process.pty_master = fds[0]
+                os.set_blocking(fds[0], False)
+                process.session.use_terminal(process.pty_master)
+            if exec_id:
+                process.proceeding = True
+                sandbox.proceed(process.child.channel)
+            else:
+                process.reply(messages.Created(process.serial, process.child.pid, message.warnings))
+            return
+        self._reactor.forget(process.child.channel.fileno())
+        process.child.channel.close()
+        if message is None and process.proceeding:
+            self._program_runs(container, exec_id, process)
+            return
+        self._never_started(container, exec_id, process, message)
+
+    def _program_runs(self, container: str, exec_id: str, process: LiveProcess) -> None:
+        process.started = True
+        process.session.start_reading()
+        self._reactor.watch(process.child.pidfd, READ, lambda _m: self._ended(container, exec_id, process))
+        process.reply(messages.Done(process.serial, str(process.child.pid).encode()))
+
+    def _never_started(self, container: str, exec_id: str, process: LiveProcess, message: messages.FromChild | None) -> None:
+        os.waitpid(process.child.pid, 0)
+        os.close(process.child.pidfd)
+        process.session.close()
+        live = self._containers[container]
+        if exec_id:
+            live.execs.pop(exec_id, None)
+            self._unlink_fifos(live.run_dir, f"{exec_id}-")
+        else:
+            self._take_down(live)
+        failure = message if isinstance(message, messages.Failure) else _SILENT_DEATH
+        process.reply(msgspec.structs.replace(failure, serial=process.serial))
+
+    def _start(self, message: messages.Start, _fds: list[int], reply: Reply) -> None:
+        init = self._find(message.container).init
+        init.reply, init.serial, init.proceeding = reply, message.serial, True
+        sandbox.proceed(init.child.channel)
+
+    def _ended(self, container: str, exec_id: str, process: LiveProcess) -> None:
+        self._reactor.forget(process.child.pidfd)
+        _, status = os.waitpid(process.child.pid, 0)
+        os.close(process.child.pidfd)
+        finished = time.time_ns()
+        live = self._containers[container]
+        oom_killed = bool(live.group and live.group.oom_kills())
+        process.session.close()
+        code = os.waitstatus_to_exitcode(status)
+        record = ExitRecord(code if code >= 0 else 128 - code, oom_killed, finished)
+        if exec_id:
+            live.execs.pop(exec_id, None)
+            self._unlink_fifos(live.run_dir, f"{exec_id}-")
+        else:
+            _write_record(live.run_dir, record)
+            self._take_down(live)
+        self._broadcast(messages.Exited(container, exec_id, record.exit_code, record.oom_killed, record.finished))
+
+    def _take_down(self, live: LiveContainer) -> None:
+        for process in live.execs.values():
+            process.session.close()
+        if live.group:
+            # With a pid namespace of its own everything inside is dead by now; with the host's, it is not.
+            live.group.kill()
+            live.group.remove()
+        self._unlink_fifos(live.run_dir, "")
+        del self._containers[live.id]
+
+    @staticmethod
+    def _unlink_fifos(run_dir: str, prefix: str) -> None:
+        for stream in ("stdin", "stdout", "stderr"):
+            with suppress(FileNotFoundError):
+                os.unlink(f"{run_dir}/{prefix}{stream}")
+
+    def _discard(self, message: messages.Discard, _fds: list[int], reply: Reply) -> None:
+        live = self._containers.get(message.container)
+        if live:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(live.init.child.pidfd, signal.SIGKILL)
+            if not live.init.started:
+                self._reactor.forget(live.init.child.channel.fileno())
+                live.init.child.channel.close()
+                os.waitpid(live.init.child.pid, 0)
+                os.close(live.init.child.pidfd)
+                live.init.session.close()
+                self._take_down(live)
+        reply(messages.Done(message.serial))
+
+    # --- what goes on in a running container
+    def _exec(self, message: messages.Exec, fds: list[int], reply: Reply) -> None:
+        live = self._find(message.container)
+        process = parse_process(message.process)
+        theirs: list[int] = []
+        prefix = f"{message.exec_id}-"
+        try:
+            outputs, input_fd, stdio = self._open_stdio(
+                live.run_dir, prefix, theirs, open_stdin=message.streams.stdin, terminal=process.terminal
+            )
+            section = live.config.linux.seccomp if live.config.linux else None
+            child = sandbox.spawn_exec(
+                live.init.child.pid, process, message.user, tuple(message.groups), live.group,
+                filter_for(bytes(section)) if section else None, stdio,
+            )  # fmt: skip
+        finally:
+            for fd in theirs:
+                os.close(fd)
+        session = Session(
+            self._reactor, outputs, input_fd, terminal=process.terminal, close_input_with_client=True, log=None,
+            on_detach=lambda: self._broadcast(messages.Detached(message.container, message.exec_id)),
+        )  # fmt: skip
+        if fds:
+            session.attach(socket.socket(fileno=fds[0]), message.streams, message.detach_keys, message.pending)
+        running = LiveProcess(child, session, reply, message.serial)
+        live.execs[message.exec_id] = running
+        self._watch(message.container, message.exec_id, running)
+
+    def _attach(self, message: messages.Attach, fds: list[int], reply: Reply) -> None:
+        live = self._find(message.container)
+        live.init.session.attach(socket.socket(fileno=fds[0]), message.streams, message.detach_keys, message.pending)
+        reply(messages.Done(message.serial))
+
+    def _resize(self, message: messages.Resize, _fds: list[int], reply: Reply) -> None:
+        live = self._find(message.container)
+        process = live.execs.get(message.exec_id) if message.exec_id else live.init
+        if process and process.pty_master >= 0:
+            pty.set_window_size(process.pty_master, message.height, message.width)
+        reply(messages.Done(message.serial))
+
+    def _signal(self, message: messages.Signal, _fds: list[int], reply: Reply) -> None:
+        signal.pidfd_send_signal(self._find(message.container).init.child.pidfd, message.number)
+        reply(messages.Done(message.serial))
+
+    def _freeze(self, message: messages.Freeze, _fds: list[int], reply: Reply) -> None:
+        group = self._find(message.container).group
+        if group is None:
+            raise KernelRefused(operation="freeze", operand=message.container, errno=95, reason="the container has no cgroup")
+        group.freeze(message.frozen)
+        reply(messages.Done(message.serial))
+
+
+def _write_record(run_dir: str, record: ExitRecord) -> None:
+    temporary = os.path.join(run_dir, EXIT_RECORD + ".new")
+    with open(temporary, "wb") as file:
+        file.write(msgspec.json.encode(record))
+    os.rename(temporary, os.path.join(run_dir, EXIT_RECORD))
+
+
+def read_exit_record(run_dir: str) -> ExitRecord | None:
+    """The record of a container that has ended, or None."""
+    try:
+        with open(os.path.join(run_dir, EXIT_RECORD), "rb") as file:
+            return msgspec.json.decode(file.read(), type=ExitRecord)
+    except FileNotFoundError:
+        return None
+
+
+def run_monitor(listener: socket.socket, socket_path: str, log_path: str) -> None:
+    """Become a monitor: called in a process that the launcher has just forked and detached."""
+    syscalls.set_process_name("corten-monitor")
+    os.umask(0o022)
+    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL if number == signal.SIGCHLD else signal.SIG_IGN)
+    null = os.open("/dev/null", os.O_RDWR)
+    log = os.open(log_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    for target, source in ((0, null), (1, log), (2, log)):
+        os.dup2(source, target)
+    os.close(null)
+    os.close(log)
+    try:
+        Monitor(listener, socket_path).run()
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
+    os._exit(0)

@@ -1,0 +1,398 @@
+"""The operations that set a container up, each a small frozen value with one perform().
+
+They run in the container's child, in the order that plan.py gives them. Each does what it says and nothing else;
+deciding is plan.py's work. An OSError that leaves perform() becomes a Failure naming the operation and operand.
+Sources: OCI runtime-spec config.md and config-linux.md; pivot_root(2) "pivot_root(".", ".")".
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import stat
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from corten.linux import mounts, pty
+from corten.linux import syscalls as sys
+from corten.spec.runtime import Mount
+
+_DEVICE_BITS = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
+_PAGE = 4096
+
+
+@dataclass
+class Sandbox:
+    """Live state of the child while it works through its plan: never stored, never sent."""
+
+    root_fd: int = -1
+    pty_master: int = -1
+    pty_slave: int = -1
+    warnings: list[str] = field(default_factory=list)
+
+
+class Operation:
+    """One step. `str()` of it is the printed plan's line."""
+
+    def perform(self, sandbox: Sandbox) -> None:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class JoinNamespaces(Operation):
+    """Enter existing namespaces, (path, CLONE_NEW flag) each, in this order."""
+
+    targets: tuple[tuple[str, int], ...]
+
+    def perform(self, sandbox: Sandbox) -> None:  # noqa: ARG002
+        # All are opened first: once in another mount namespace, the host's /proc is out of sight.
+        opened = [(os.open(path, os.O_RDONLY | os.O_CLOEXEC), flag) for path, flag in self.targets]
+        for fd, flag in opened:
+            sys.setns(fd, flag)
+            os.close(fd)
+
+
+@dataclass(frozen=True)
+class Unshare(Operation):
+    flag: int
+
+    def perform(self, sandbox: Sandbox) -> None:  # noqa: ARG002
+        sys.unshare(self.flag)
+
+
+@dataclass(frozen=True)
+class SetTimeOffsets(Operation):
+    offsets: tuple[tuple[str, int, int], ...]
+
+    def perform(self, sandbox: Sandbox) -> None:  # noqa: ARG002
+        with open("/proc/self/timens_offsets", "w", encoding="utf-8") as file:
+            file.write("".join(f"{clock} {seconds} {nanoseconds}\n" for clock, seconds, nanoseconds in self.offsets))
+
+
+@dataclass(frozen=True)
+class SetPropagation(Operation):
+    """Of everything the child sees. Slave by default: nothing mounted inside may show up on the host."""
+
+    flags: int
+
+    def perform(self, sandbox: Sandbox) -> None:  # noqa: ARG002
+        sys.mount(None, "/", None, self.flags)
+
+
+@dataclass(frozen=True)
+class MountRoot(Operation):
+    """Mount the snapshot on the root folder, or bind the folder to itself, and remember it."""
+
+    path: str
+    mounts: tuple[Mount, ...]
+
+    def perform(self, sandbox: Sandbox) -> None:
+        for mount in self.mounts:
+            options = mounts.parse_options(mount.options or [])
+            data = self._fit(options.data) if mount.type == "overlay" else options.data
+            sys.mount(mount.source, self.path, mount.type, options.flags, data)
+        if not self.mounts:
+            # The parent mount must not be shared, or pivot_root is refused.
+            sys.mount(self.path, self.path, None, sys.MS_BIND | sys.MS_REC)
+        sandbox.root_fd = os.open(self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def _fit(self, data: str) -> str:
+        """mount(2) takes one page of data: with many layers, name them relative to the folder they share."""
+        if len(data) < _PAGE:
+            return data
+        options = dict(option.partition("=")[::2] for option in data.split(","))
+        lower = options["lowerdir"].split(":")
+        shared = os.path.commonpath(lower)
+        os.chdir(shared)
+        options["lowerdir"] = ":".join(os.path.relpath(path, shared) for path in lower)
+        return ",".join(f"{key}={value}" if value else key for key, value in options.items())
+
+
+@dataclass(frozen=True)
+class MountInto(Operation):
+    """One entry of `mounts`. A bind needs a second call for its flags, a propagation change one each."""
+
+    mount: Mount
+
+    def perform(self, sandbox: Sandbox) -> None:
+        mount = self.mount
+        options = mounts.parse_options(mount.options or [])
+        bind = bool(options.flags & sys.MS_BIND)
+        directory = not bind or stat.S_ISDIR(os.stat(mount.source).st_mode)
+        target = mounts.make_in_root(sandbox.root_fd, mount.destination, directory=directory)
+        try:
+            if bind:
+                sys.mount(mount.source, mounts.fd_path(target), None, options.flags & (sys.MS_BIND | sys.MS_REC))
+            else:
+                sys.mount(mount.source or mount.type, mounts.fd_path(target), mount.type, options.flags, options.data or None)
+        except OSError as error:
+            raise OSError(error.errno, os.strerror(error.errno or 0), f"{mount.source or mount.type} on {mount.destination}") from None
+        finally:
+            os.close(target)
+        target = mounts.open_in_root(sandbox.root_fd, mount.destination)
+        try:
+            self._finish(mounts.fd_path(target), target, options, bind=bind)
+        finally:
+            os.close(target)
+
+    @staticmethod
+    def _finish(path: str, target: int, options: mounts.Options, *, bind: bool) -> None:
+        extra = options.flags & ~(sys.MS_BIND | sys.MS_REC)
+        if bind and extra:
+            # A remount drops what it does not name; what the source's mount has locked must be named again.
+            locked = os.statvfs(path).f_flag & (sys.MS_NOSUID | sys.MS_NODEV | sys.MS_NOEXEC)
+            sys.mount(None, path, None, extra | locked | sys.MS_REMOUNT | sys.MS_BIND)
+        for flag in options.propagation:
+            sys.mount(None, path, None, flag)
+        if options.recursive:
+            sys.mount_setattr(target, "", sys.AT_EMPTY_PATH | sys.AT_RECURSIVE, attr_set=options.recursive)
+
+
+@dataclass(frozen=True)
+class RemountReadonly(Operation):
+    """Close a tmpfs for writing once what it holds has been made."""
+
+    path: str
+
+    def perform(self, sandbox: Sandbox) -> None:
+        target = mounts.open_in_root(sandbox.root_fd, self.path)
+        try:
+            flags = os.statvfs(target).f_flag & (sys.MS_NOSUID | sys.MS_NODEV | sys.MS_NOEXEC)
+            sys.mount(None, mounts.fd_path(target), None, sys.MS_REMOUNT | sys.MS_BIND | sys.MS_RDONLY | flags)
+        finally:
+            os.close(target)
+
+
+@dataclass(frozen=True)
+class MakeDevice(Operation):
+    """A device node; bound from the host where nodes cannot be made (user namespaces)."""
+
+    path: str
+    type: str
+    major: int
+    minor: int
+    mode: int
+    uid: int
+    gid: int
+    bind: bool = False
+
+    def perform(self, sandbox: Sandbox) -> None:
+        if self.bind:
+            MountInto(Mount(self.path, "bind", self.path, ["bind"])).perform(sandbox)
+            return
+        folder, _, name = self.path.rpartition("/")
+        parent = mounts.make_in_root(sandbox.root_fd, folder or "/", directory=True)
+        try:
+            mask = os.umask(0)
+            try:
+                os.mknod(name, _DEVICE_BITS[self.type] | self.mode, os.makedev(self.major, self.minor), dir_fd=parent)
+            except FileExistsError:
+                self._accept_existing(name, parent)
+            finally:
+                os.umask(mask)
+            if self.uid or self.gid:
+                os.chown(name, self.uid, self.gid, dir_fd=parent, follow_symlinks=False)
+        finally:
+            os.close(parent)
+
+    def _accept_existing(self, name: str, parent: int) -> None:
+        found = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        if found.st_rdev != os.makedev(self.major, self.minor):
+            raise OSError(errno.EEXIST, "exists and is another file", self.path)
+
+
+@dataclass(frozen=True)
+class MakeSymlink(Operation):
+    target: str
+    path: str
+
+    def perform(self, sandbox: Sandbox) -> None:
+        folder, _, name = self.path.rpartition("/")
+        parent = mounts.make_in_root(sandbox.root_fd, folder, directory=True)
+        try:
+            with suppress(FileExistsError):
+                os.symlink(self.target, name, dir_fd=parent)
+        finally:
+            os.close(parent)
+
+
+@dataclass(frozen=True)
+class OpenTerminal(Operation):
+    """Open a terminal of the container's own devpts and bind it on /dev/console."""
+
+    height: int
+    width: int
+
+    def perform(self, sandbox: Sandbox) -> None:
+        ptmx = mounts.open_in_root(sandbox.root_fd, "/dev/pts/ptmx")
+        try:
+            sandbox.pty_master, sandbox.pty_slave, number = pty.open_pair(mounts.fd_path(ptmx))
+        finally:
+            os.close(ptmx)
+        if self.height and self.width:
+            pty.set_window_size(sandbox.pty_master, self.height, self.width)
+        console = mounts.make_in_root(sandbox.root_fd, "/dev/console", directory=False, mode=0o600)
+        slave = mounts.open_in_root(sandbox.root_fd, f"/dev/pts/{number}")
+        try:
+            sys.mount(mounts.fd_path(slave), mounts.fd_path(console), None, sys.MS_BIND)
+        finally:
+            os.close(console)
+            os.close(slave)
+
+
+@dataclass(frozen=True)
+class PivotRoot(Operation):
+    """Make the container's root the root, and let go of the host's."""
+
+    def perform(self, sandbox: Sandbox) -> None:
+        old = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fchdir(sandbox.root_fd)
+            sys.pivot_root(".", ".")
+            # The old root is stacked on the new one; its unmounting must not travel to the host.
+            os.fchdir(old)
+            sys.mount(None, ".", None, sys.MS_SLAVE | sys.MS_REC)
+            sys.umount2(".", sys.MNT_DETACH)
+        finally:
+            os.close(old)
+        os.chdir("/")
+
+
+@dataclass(frozen=True)
+class ChrootOnly(Operation):
+    """Where the container shares the host's mount namespace there is nothing to pivot."""
+
+    path: str
+
+    def perform(self, sandbox: Sandbox) -> None:
+        sandbox.root_fd = os.open(self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        os.chroot(self.path)
+        os.chdir("/")
+
+
+@dataclass(frozen=True)
+class SetHostname(Operation):
+    name: str
+
+    def perform(self, sandbox: Sandbox) -> None:  # noqa: ARG002
+        sys.sethostname(self.name)
+
+
+@dataclass(frozen=True)
+class SetDomainname(Operation):
+    name: str
+
+    def perform(self, sandbox: Sandbox) -> None:  # noqa: ARG002
+        sys.setdomainname(self.name)
+
+
+@dataclass(frozen=True)
+class WriteSysctl(Operation):
+    key: str
+    value: str
+
+    def perform(self, sandbox: Sandbox) -> None:  # noqa: ARG002
+        path = "/proc/sys/" + self.key.replace(".", "/")
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, self.value.encode())
+        except OSError as error:
+            raise OSError(error.errno, os.strerror(error.errno or 0), path) from None
+        finally:
+            os.close(fd)
+
+
+@dataclass(frozen=True)
+class MakeReadonly(Operation):
+    """Bind the path to itself, read-only. Missing paths are none of our business (config-linux.md)."""
+
+    path: str
+
+    def perform(self, sandbox: Sandbox) -> None:  # noqa: ARG002
+        try:
+            sys.mount(self.path, self.path, None, sys.MS_BIND | sys.MS_REC)
+        except FileNotFoundError:
+            return
+        locked = os.statvfs(self.path).f_flag & (sys.MS_NOSUID | sys.MS_NODEV | sys.MS_NOEXEC)
+        sys.mount(None, self.path, None, sys.MS_BIND | sys.MS_REMOUNT | sys.MS_RDONLY | locked)
+
+
+@dataclass(frozen=True)
+class Mask(Operation):
+    """Hide a file behind /dev/null, a folder behind an empty read-only tmpfs."""
+
+    path: str
+
+    def perform(self, sandbox: Sandbox) -> None:  # noqa: ARG002
+        try:
+            sys.mount("/dev/null", self.path, None, sys.MS_BIND)
+        except (FileNotFoundError, NotADirectoryError):
+            if os.path.isdir(self.path):
+                sys.mount("tmpfs", self.path, "tmpfs", sys.MS_RDONLY, "size=0k")
+
+
+@dataclass(frozen=True)
+class MakeRootReadonly(Operation):
+    def perform(self, sandbox: Sandbox) -> None:  # noqa: ARG002
+        locked = os.statvfs("/").f_flag & (sys.MS_NOSUID | sys.MS_NODEV | sys.MS_NOEXEC)
+        sys.mount(None, "/", None, sys.MS_BIND | sys.MS_REMOUNT | sys.MS_RDONLY | locked)
+
+
+@dataclass(frozen=True)
+class SetRlimit(Operation):
+    """A limit above the host's own is lowered to it, with a warning, where root may not raise it."""
+
+    name: str
+    soft: int
+    hard: int
+
+    def perform(self, sandbox: Sandbox) -> None:
+        kind = getattr(resource, self.name)
+        try:
+            resource.setrlimit(kind, (_signed(self.soft), _signed(self.hard)))
+        except (ValueError, PermissionError):
+            _, host_hard = resource.getrlimit(kind)
+            hard = _lower(_signed(self.hard), host_hard)
+            soft = _lower(_signed(self.soft), hard)
+            resource.setrlimit(kind, (soft, hard))
+            sandbox.warnings.append(f"{self.name} {self.soft}:{self.hard} is above this host's limit; {soft}:{hard} is set")
+
+
+def _signed(limit: int) -> int:
+    """RLIM_INFINITY, however written, and limits beyond what fits are `no limit`."""
+    return resource.RLIM_INFINITY if limit < 0 or limit >= 1 << 63 else limit
+
+
+def _lower(first: int, second: int) -> int:
+    unlimited = resource.RLIM_INFINITY
+    if first == unlimited or second == unlimited:
+        return second if first == unlimited else first
+    return min(first, second)
+
+
+@dataclass(frozen=True)
+class SetOomScore(Operation):
+    value: int
+
+    def perform(self, sandbox: Sandbox) -> None:
+        try:
+            with open("/proc/self/oom_score_adj", "w", encoding="utf-8") as file:
+                file.write(str(self.value))
+        except PermissionError:
+            sandbox.warnings.append(f"this host does not allow oom_score_adj {self.value}; it is left as it was")
+
+
+@dataclass(frozen=True)
+class JoinKeyring(Operation):
+    """A session keyring of its own: the host's keys are not the container's."""
+
+    name: str
+
+    def perform(self, sandbox: Sandbox) -> None:
+        try:
+            sys.join_session_keyring(self.name)
+        except OSError as error:
+            if error.errno not in (errno.ENOSYS, errno.EPERM, errno.EDQUOT):
+                raise
+            sandbox.warnings.append(f"no session keyring of its own: {error.strerror}")

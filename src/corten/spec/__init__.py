@@ -1,0 +1,1 @@
+"""The vocabulary: frozen values, their parsers and serialisers. No I/O in this package."""

@@ -1,0 +1,52 @@
+"""Platforms (`os/arch[/variant]`) and which manifest of an index fits this machine. Pure.
+
+Source: OCI image-spec, image-index.md, and containerd's platform normalisation.
+"""
+
+from __future__ import annotations
+
+import platform as host_platform
+
+import msgspec
+
+from corten.errors import Invalid
+
+_MACHINES = {"x86_64": ("amd64", ""), "aarch64": ("arm64", "v8"), "armv7l": ("arm", "v7"), "i686": ("386", "")}
+
+
+class Platform(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`variant` is empty where the architecture has none; arm64 means arm64/v8."""
+
+    architecture: str = ""
+    os: str = "linux"
+    variant: str = ""
+
+    def __str__(self) -> str:
+        return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
+
+
+def parse_platform(text: str) -> Platform:
+    """`linux/arm64/v8`, `linux/amd64`, or the bare architecture. Raises Invalid."""
+    parts = text.lower().split("/")
+    if len(parts) == 1:
+        parts = ["linux", parts[0]]
+    if len(parts) > 3 or not all(parts):
+        raise Invalid(f"{text!r} is an invalid platform: want os/architecture or os/architecture/variant")
+    aliases = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64"}
+    return Platform(aliases.get(parts[1], parts[1]), parts[0], parts[2] if len(parts) == 3 else "")
+
+
+def this_platform() -> Platform:
+    architecture, variant = _MACHINES.get(host_platform.machine(), (host_platform.machine(), ""))
+    return Platform(architecture, "linux", variant)
+
+
+def matches(wanted: Platform, offered: Platform) -> bool:
+    """Same OS and architecture, and a variant that is equal or left open (arm64 means v8)."""
+
+    def full(platform: Platform) -> tuple[str, str, str]:
+        variant = platform.variant or ("v8" if platform.architecture == "arm64" else "")
+        return platform.os or "linux", platform.architecture, variant
+
+    ours, theirs = full(wanted), full(offered)
+    return ours[:2] == theirs[:2] and (ours[2] == theirs[2] or not ours[2] or not theirs[2])

@@ -1,0 +1,72 @@
+"""Times as Docker writes and reads them: RFC 3339 with nanoseconds, Unix seconds, Go durations. Pure.
+
+Nanoseconds are kept as integers: floats lose them.
+"""
+
+from __future__ import annotations
+
+import calendar
+import re
+import time
+
+from corten.errors import Invalid
+
+ZERO = "0001-01-01T00:00:00Z"  # Go's zero time: "never"
+_NS = 1_000_000_000
+_RFC3339 = re.compile(
+    r"(\d{4})-(\d\d)-(\d\d)(?:[Tt ](\d\d):(\d\d)(?::(\d\d)(?:\.(\d{1,9}))?)?)?(Z|z|[+-]\d\d:\d\d)?"
+)
+_DURATION_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
+_UNITS = {"ns": 1, "us": 1_000, "µs": 1_000, "ms": 1_000_000, "s": _NS, "m": 60 * _NS, "h": 3600 * _NS}
+
+
+def now_ns() -> int:
+    return time.time_ns()
+
+
+def rfc3339_nano(ns: int) -> str:
+    """Go's time.RFC3339Nano in UTC: trailing zeros of the fraction are cut."""
+    seconds, fraction = divmod(ns, _NS)
+    text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    return f"{text}.{fraction:09d}".rstrip("0").rstrip(".") + "Z"
+
+
+def rfc3339_nano_fixed(ns: int) -> str:
+    """As above with all nine digits kept: what `docker logs --timestamps` prints."""
+    seconds, fraction = divmod(ns, _NS)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{fraction:09d}Z"
+
+
+def parse_rfc3339(text: str) -> int:
+    """Nanoseconds since the epoch. Raises Invalid."""
+    match = _RFC3339.fullmatch(text)
+    if not match:
+        raise Invalid(f"invalid time {text!r}: want RFC 3339, such as 2026-01-31T12:00:00Z")
+    year, month, day, hour, minute, second, fraction, zone = match.groups()
+    moment = calendar.timegm(
+        (int(year), int(month), int(day), int(hour or 0), int(minute or 0), int(second or 0), 0, 1, 0)
+    )
+    if zone and zone not in "Zz":
+        sign = 1 if zone[0] == "+" else -1
+        moment -= sign * (int(zone[1:3]) * 3600 + int(zone[4:6]) * 60)
+    return moment * _NS + int((fraction or "0").ljust(9, "0"))
+
+
+def parse_duration(text: str) -> int:
+    """A Go duration (`1h30m`, `1.5s`, `-10ms`) in nanoseconds. Raises Invalid."""
+    body = text.lstrip("+-")
+    parts = _DURATION_PART.findall(body)
+    if not body or (body != "0" and "".join(number + unit for number, unit in parts) != body):
+        raise Invalid(f"invalid duration {text!r}")
+    total = sum(round(float(number) * _UNITS[unit]) for number, unit in parts)
+    return -total if text.startswith("-") else total
+
+
+def parse_moment(text: str, *, now: int) -> int:
+    """`since`/`until`: Unix seconds with optional fraction, RFC 3339, or a duration before `now`. Nanoseconds."""
+    if re.fullmatch(r"-?\d+(\.\d+)?", text):
+        whole, _, fraction = text.partition(".")
+        return int(whole) * _NS + int(fraction[:9].ljust(9, "0") or 0)
+    if _RFC3339.fullmatch(text):
+        return parse_rfc3339(text)
+    return now - parse_duration(text)

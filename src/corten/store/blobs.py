@@ -1,0 +1,89 @@
+"""Blobs by digest. Written to a temporary name while they are hashed, fsynced, then renamed: a blob is whole or absent."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+from types import TracebackType
+
+from corten.errors import ArchiveRefused, StoreCorrupt
+from corten.spec.digest import digest_of
+from corten.store.layout import Layout
+
+
+class BlobWriter:
+    """Use as a context manager: what is not committed leaves nothing behind."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._path = f"{layout.temporary}/blob-{secrets.token_hex(8)}"
+        self._file = open(self._path, "wb", buffering=0)  # noqa: SIM115 - closed by commit or __exit__
+        self._hash = hashlib.sha256()
+        self.size = 0
+
+    def write(self, data: bytes) -> None:
+        self._file.write(data)
+        self._hash.update(data)
+        self.size += len(data)
+
+    def commit(self, expected: str = "") -> str:
+        """Make the blob visible; returns its digest. Raises ArchiveRefused if it is not the expected one."""
+        digest = "sha256:" + self._hash.hexdigest()
+        if expected and digest != expected:
+            raise ArchiveRefused(f"the data's digest is {digest}, expected {expected}: it was altered or cut off on its way")
+        os.fsync(self._file.fileno())
+        self._file.close()
+        os.rename(self._path, self._layout.blob(digest))
+        return digest
+
+    def __enter__(self) -> BlobWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._file.close()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._path)
+
+
+class Blobs:
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+
+    def writer(self) -> BlobWriter:
+        return BlobWriter(self._layout)
+
+    def put(self, data: bytes) -> str:
+        """Idempotent; returns the digest."""
+        digest = digest_of(data)
+        if not self.has(digest):
+            with self.writer() as writer:
+                writer.write(data)
+                writer.commit()
+        return digest
+
+    def has(self, digest: str) -> bool:
+        return os.path.exists(self._layout.blob(digest))
+
+    def size(self, digest: str) -> int:
+        return os.stat(self._layout.blob(digest)).st_size
+
+    def read(self, digest: str) -> bytes:
+        """A small blob (manifest, config), verified. Raises StoreCorrupt."""
+        try:
+            with open(self._layout.blob(digest), "rb") as file:
+                data = file.read()
+        except FileNotFoundError:
+            raise StoreCorrupt(f"blob {digest} is missing from the store: pull or load its image again") from None
+        if digest_of(data) != digest:
+            raise StoreCorrupt(f"blob {digest} does not match its digest: remove its image and pull it again")
+        return data
+
+    def open(self, digest: str) -> int:
+        """A descriptor for reading; the caller's."""
+        return os.open(self._layout.blob(digest), os.O_RDONLY | os.O_CLOEXEC)
+
+    def remove(self, digest: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._layout.blob(digest))

@@ -1,0 +1,78 @@
+"""Where everything is on disk. Every path of the store is built here and nowhere else.
+
+    <root>/                                    mode 0700
+      oci-layout, index.json                   the blobs are an OCI image layout: any OCI tool can read them
+      blobs/sha256/<hex>                       manifests, configs, compressed layers
+      layers/<number>/                         one unpacked layer, whiteouts in overlay form, keyed by diff id (state.db)
+      containers/<id>/upper, work              a container's writable layer
+      containers/<id>/rootfs                   where its root is mounted, in its own mount namespace only
+      containers/<id>/config.json              the bundle's OCI config
+      containers/<id>/hosts, hostname, resolv.conf
+      containers/<id>/<id>-json.log            Docker's json-file log
+      tmp/                                     whatever is unfinished; emptied at start-up
+      state.db                                 every mutable thing is a row here
+    <exec-root>/                               mode 0700, gone after a reboot
+      monitors/<n>.sock
+      containers/<id>/                         FIFOs, exit.json
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+
+from corten.spec.digest import encoded, parse_digest
+
+
+@dataclass(frozen=True)
+class Layout:
+    root: str
+    exec_root: str
+
+    def create(self) -> None:
+        """Make the folders, and remove what a crash left half done."""
+        for folder in (self.root, self.exec_root):
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+        shutil.rmtree(self.temporary, ignore_errors=True)
+        for folder in (self.blobs, self.layers, self.containers, self.temporary, self.runs):
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+
+    @property
+    def database(self) -> str:
+        return f"{self.root}/state.db"
+
+    @property
+    def blobs(self) -> str:
+        return f"{self.root}/blobs/sha256"
+
+    def blob(self, digest: str) -> str:
+        return f"{self.blobs}/{encoded(parse_digest(digest))}"
+
+    @property
+    def layers(self) -> str:
+        return f"{self.root}/layers"
+
+    def layer(self, number: int) -> str:
+        return f"{self.layers}/{number}"
+
+    @property
+    def containers(self) -> str:
+        return f"{self.root}/containers"
+
+    def container(self, container_id: str) -> str:
+        return f"{self.containers}/{container_id}"
+
+    def log(self, container_id: str) -> str:
+        return f"{self.container(container_id)}/{container_id}-json.log"
+
+    @property
+    def runs(self) -> str:
+        return f"{self.exec_root}/containers"
+
+    def run(self, container_id: str) -> str:
+        return f"{self.runs}/{container_id}"
+
+    @property
+    def temporary(self) -> str:
+        return f"{self.root}/tmp"

@@ -1,0 +1,54 @@
+"""Snapshots: a container's writable layer over an image's layers. Returns mounts as data; never mounts."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+
+from corten.errors import StoreCorrupt
+from corten.spec.runtime import Mount
+from corten.store.database import Database
+from corten.store.layout import Layout
+
+
+class Snapshots:
+    def __init__(self, layout: Layout, database: Database) -> None:
+        self._layout, self._database = layout, database
+
+    def create(self, container_id: str) -> None:
+        """Make the folders of a writable layer. Idempotent."""
+        base = self._layout.container(container_id)
+        for name in ("upper", "work", "rootfs"):
+            os.makedirs(f"{base}/{name}", mode=0o755, exist_ok=True)
+
+    def mounts(self, container_id: str, diff_ids: Sequence[str]) -> list[Mount]:
+        """What to mount on the root folder, lowest layer last. Raises StoreCorrupt if a layer is missing."""
+        base = self._layout.container(container_id)
+        lower = [self._layer_path(diff_id) for diff_id in reversed(diff_ids)]
+        if not lower:  # an image without layers: overlayfs wants one lower folder
+            lower = [f"{base}/rootfs"]
+        options = [f"lowerdir={':'.join(lower)}", f"upperdir={base}/upper", f"workdir={base}/work"]
+        return [Mount("", "overlay", "overlay", options)]
+
+    def root(self, container_id: str) -> str:
+        """Where the mounts belong, in the container's own mount namespace."""
+        return f"{self._layout.container(container_id)}/rootfs"
+
+    def _layer_path(self, diff_id: str) -> str:
+        row = self._database.layer(diff_id)
+        if row is None:
+            raise StoreCorrupt(f"layer {diff_id} is missing from the store: pull or load its image again")
+        return self._layout.layer(row.number)
+
+    def size(self, container_id: str) -> int:
+        """Bytes in the writable layer."""
+        total = 0
+        for folder, _, files in os.walk(f"{self._layout.container(container_id)}/upper"):
+            for name in files:
+                total += os.lstat(os.path.join(folder, name)).st_size
+        return total
+
+    def remove(self, container_id: str) -> None:
+        """Remove the container's folder, log included. Idempotent."""
+        shutil.rmtree(self._layout.container(container_id), ignore_errors=True)

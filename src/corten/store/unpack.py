@@ -1,0 +1,240 @@
+"""The layer worker: unpacks one layer into one folder, confined to it, and says what it was.
+
+Whiteouts are stored in overlay form (a 0:0 character device, trusted.overlay.opaque), so that a layer needs no parent.
+Runs in a child of the launcher (`job`). Sources: OCI image-spec layer.md; overlayfs.rst "whiteouts and opaque directories".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import shutil
+import stat
+import tarfile
+from typing import BinaryIO, cast
+
+import msgspec
+import zstandard
+from isal import igzip
+
+from corten.errors import ArchiveRefused
+from corten.store.confine import confine_to
+
+WHITEOUT = ".wh."
+OPAQUE = ".wh..wh..opq"
+_CHUNK = 1 << 20
+_XATTR = "SCHILY.xattr."
+_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+
+
+class Unpacked(msgspec.Struct, frozen=True):
+    """`size` is the sum of the files' sizes in bytes; `implied` the folders that had no entry of their own."""
+
+    diff_id: str
+    size: int
+    entries: int
+    implied: list[str]
+
+
+class _HashingReader(io.RawIOBase):
+    """Hands on what it reads from a decompressor and hashes it: the diff id is the digest of the uncompressed tar."""
+
+    def __init__(self, source: BinaryIO) -> None:
+        self._source = source
+        self.hash = hashlib.sha256()
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._source.read(size)
+        self.hash.update(data)
+        return data
+
+
+def open_decompressed(file: BinaryIO) -> BinaryIO:
+    """By content, not by name or media type: gzip, zstd, or as it is."""
+    magic = file.peek(4)[:4] if isinstance(file, io.BufferedReader) else b""
+    if magic.startswith(_GZIP):
+        return cast("BinaryIO", igzip.IGzipFile(fileobj=file, mode="rb"))
+    if magic.startswith(_ZSTD):
+        return cast("BinaryIO", zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True))
+    return file
+
+
+def safe_name(name: str) -> str:
+    """The entry's path below the root, without leading slash. Raises ArchiveRefused if it would lead out."""
+    if "\0" in name:
+        raise ArchiveRefused(f"invalid tar entry {name!r}: NUL in its name")
+    clean = os.path.normpath("/" + name.lstrip("/"))
+    depth = 0
+    for part in name.split("/"):
+        depth += -1 if part == ".." else part not in ("", ".")
+        if depth < 0:
+            raise ArchiveRefused(f"invalid tar entry {name!r}: it leads out of the layer")
+    return clean.lstrip("/")
+
+
+class Unpacker:
+    """Applies tar entries below the current root, which is the layer's folder."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self.entries = 0
+        self.implied: list[str] = []
+        self._folders: list[tuple[str, tarfile.TarInfo]] = []
+        self._known: set[str] = {""}
+
+    def apply(self, archive: tarfile.TarFile) -> None:
+        for entry in archive:
+            self.entries += 1
+            self._entry(archive, entry)
+        for path, entry in reversed(self._folders):
+            os.utime("/" + path, ns=_times(entry), follow_symlinks=False)
+
+    def _entry(self, archive: tarfile.TarFile, entry: tarfile.TarInfo) -> None:
+        path = safe_name(entry.name)
+        parent, _, name = path.rpartition("/")
+        self._make_parents(parent)
+        if name == OPAQUE:
+            os.setxattr("/" + parent, "trusted.overlay.opaque", b"y")
+            return
+        if name.startswith(WHITEOUT):
+            self._clear(f"{parent}/{name[len(WHITEOUT) :]}".lstrip("/"))
+            os.mknod(f"/{parent}/{name[len(WHITEOUT) :]}", stat.S_IFCHR | 0, 0)
+            return
+        self._make(archive, entry, path)
+
+    def _make_parents(self, parent: str) -> None:
+        if parent in self._known:
+            return
+        grown = ""
+        for part in parent.split("/"):
+            grown = f"{grown}/{part}".lstrip("/")
+            if grown in self._known:
+                continue
+            try:
+                os.mkdir("/" + grown, 0o755)
+                self.implied.append(grown)
+            except FileExistsError:
+                if not os.path.isdir("/" + grown):
+                    raise ArchiveRefused(f"invalid tar entry below {grown!r}: that is not a folder") from None
+            self._known.add(grown)
+
+    def _clear(self, path: str, *, folder: bool = False) -> None:
+        try:
+            found = os.lstat("/" + path)
+        except FileNotFoundError:
+            return
+        if stat.S_ISDIR(found.st_mode):
+            if not folder and path:
+                shutil.rmtree("/" + path)
+                self._known = {known for known in self._known if known != path and not known.startswith(path + "/")}
+        else:
+            os.unlink("/" + path)
+
+    def _make(self, archive: tarfile.TarFile, entry: tarfile.TarInfo, path: str) -> None:
+        target = "/" + path
+        if entry.islnk():
+            source = "/" + safe_name(entry.linkname)
+            if source != target:
+                self._clear(path)
+                try:
+                    os.link(source, target, follow_symlinks=False)
+                except FileNotFoundError:
+                    raise ArchiveRefused(f"hard link {entry.name!r}: its target {entry.linkname!r} is not in the layer") from None
+            return
+        self._clear(path, folder=entry.isdir())
+        if entry.isdir():
+            if path and not os.path.isdir(target):
+                os.mkdir(target, 0o700)
+            self._known.add(path)
+            self._folders.append((path, entry))
+        elif entry.issym():
+            os.symlink(entry.linkname, target)
+        elif entry.isreg():
+            self._write(archive, entry, target)
+        elif entry.ischr() or entry.isblk() or entry.isfifo():
+            kind = stat.S_IFIFO if entry.isfifo() else stat.S_IFCHR if entry.ischr() else stat.S_IFBLK
+            os.mknod(target, kind | 0o600, os.makedev(entry.devmajor, entry.devminor))
+        else:
+            raise ArchiveRefused(f"tar entry {entry.name!r} has the unknown type {entry.type!r}")
+        self._finish(entry, target)
+
+    def _write(self, archive: tarfile.TarFile, entry: tarfile.TarInfo, target: str) -> None:
+        self.size += entry.size
+        source = archive.extractfile(entry)
+        if source is None:
+            raise ArchiveRefused(f"tar entry {entry.name!r} has no content")
+        fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        try:
+            if entry.sparse is not None:
+                for offset, length in entry.sparse:
+                    source.seek(offset)
+                    os.lseek(fd, offset, os.SEEK_SET)
+                    _copy(source, fd, length, entry.name)
+                os.ftruncate(fd, entry.size)
+            else:
+                _copy(source, fd, entry.size, entry.name)
+        finally:
+            os.close(fd)
+
+    @staticmethod
+    def _finish(entry: tarfile.TarInfo, target: str) -> None:
+        os.chown(target, entry.uid, entry.gid, follow_symlinks=False)
+        if not entry.issym():
+            os.chmod(target, entry.mode & 0o7777)
+        for key, value in entry.pax_headers.items():
+            # trusted.* is overlayfs's own: an image that carries it would steer the host's mounts.
+            if key.startswith(_XATTR) and not key.startswith(_XATTR + "trusted."):
+                _set_xattr(target, key[len(_XATTR) :], value.encode("utf-8", "surrogateescape"))
+        if not entry.isdir():
+            os.utime(target, ns=_times(entry), follow_symlinks=False)
+
+
+def _set_xattr(target: str, name: str, value: bytes) -> None:
+    try:
+        os.setxattr(target, name, value, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in (95, 1):  # ENOTSUP, EPERM: the file system or the name space does not take it
+            raise
+
+
+def _times(entry: tarfile.TarInfo) -> tuple[int, int]:
+    modified = int(float(entry.mtime) * 1_000_000_000) if not float(entry.mtime).is_integer() else int(entry.mtime) * 1_000_000_000
+    return modified, modified
+
+
+def _copy(source: io.BufferedIOBase | BinaryIO | object, fd: int, length: int, name: str) -> None:
+    left = length
+    read = source.read  # type: ignore[attr-defined]
+    while left:
+        data = read(min(left, _CHUNK))
+        if not data:
+            raise ArchiveRefused(f"tar entry {name!r} is cut off")
+        os.write(fd, data)
+        left -= len(data)
+
+
+def unpack(blob_fd: int, folder_fd: int) -> Unpacked:
+    """Unpack the blob into the folder; the process is confined to it from then on."""
+    file = os.fdopen(blob_fd, "rb", buffering=_CHUNK)
+    reader = _HashingReader(open_decompressed(file))
+    confine_to(folder_fd)
+    unpacker = Unpacker()
+    try:
+        with tarfile.open(fileobj=cast("BinaryIO", reader), mode="r|", bufsize=_CHUNK, errorlevel=2) as archive:
+            unpacker.apply(archive)
+            # What follows the end marker belongs to the digest.
+            while reader.read(_CHUNK):
+                continue
+    except (tarfile.TarError, igzip.BadGzipFile, zstandard.ZstdError, EOFError, ValueError) as error:
+        raise ArchiveRefused(f"the layer is corrupt or cut off: {error}") from None
+    return Unpacked("sha256:" + reader.hash.hexdigest(), unpacker.size, unpacker.entries, unpacker.implied)
+
+
+def job(_argument: bytes, fds: list[int]) -> bytes:
+    """Launcher job: descriptors are the blob and the empty target folder. Returns Unpacked as JSON."""
+    os.umask(0)
+    return msgspec.json.encode(unpack(fds[0], fds[1]))
