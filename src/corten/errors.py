@@ -111,6 +111,10 @@ class AmbiguousPrefix(Invalid):
     template = "multiple IDs found with provided prefix: {name}"
 
 
+class UnknownUserName(CortenError):
+    """Docker answers 500 here; the text is what matters."""
+
+
 class InvalidReference(Invalid):
     template = "invalid reference format"
 
@@ -143,7 +147,7 @@ class NameInUse(Conflict):
 
 
 class RenameToSame(Invalid):
-    template = "Error when allocating new name: Conflict. Renaming a container with the same name as its current name"
+    template = "Renaming a container with the same name as its current name"
 
 
 class NotRunning(Conflict):
@@ -155,14 +159,14 @@ class CannotKill(Conflict):
 
 
 class ContainerPaused(Conflict):
-    template = "container {id} is paused, unpause the container before exec"
+    template = "Container {name} is paused, unpause the container before exec"
 
 
 class AlreadyPaused(Conflict):
-    template = "container {id} is already paused"
+    template = "Container {id} is already paused"
 
 
-class NotPaused(Conflict):
+class NotPaused(CortenError):
     template = "Container {id} is not paused"
 
 
@@ -176,13 +180,13 @@ class RemovalInProgress(Conflict):
 
 class RemoveRunning(Conflict):
     template = (
-        "cannot remove container \"{name}\": container is {state}: stop the container before removing or force remove"
+        'cannot remove container "{name}": container is {state}: stop the container before removing or force remove'
     )
 
 
 class ImageInUse(Conflict):
     template = (
-        "conflict: unable to remove repository reference \"{name}\" (must force) - "
+        'conflict: unable to remove repository reference "{name}" (must force) - '
         "container {container} is using its referenced image {image}"
     )
 

@@ -22,7 +22,6 @@ _libc.unshare.argtypes = (c_int,)
 _libc.setns.argtypes = (c_int, c_int)
 _libc.prctl.argtypes = (c_int, c_ulong, c_ulong, c_ulong, c_ulong)
 _libc.syscall.restype = c_long
-_libc.syscall.argtypes = None
 _libc_holding_lock.syscall.restype = c_long
 _libc.sethostname.argtypes = (c_char_p, c_size_t)
 _libc.setdomainname.argtypes = (c_char_p, c_size_t)

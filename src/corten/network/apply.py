@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from ipaddress import IPv4Network
 
 from corten.linux import nftables, rtnetlink
 from corten.linux.namespaces import network_namespace
@@ -33,7 +34,7 @@ class Kernel:
         addresses = rtnetlink.addresses_of(self._route, index)
         return Bridge(name, addresses[0]) if addresses else None
 
-    def networks_in_use(self) -> list[rtnetlink.IPv4Network]:
+    def networks_in_use(self) -> list[IPv4Network]:
         return rtnetlink.networks_in_use(self._route)
 
     def ensure_bridge(self, bridge: Bridge) -> None:

@@ -51,6 +51,7 @@ class ChildSpec:
     make_cwd: bool
     terminal_here: bool  # exec: open the terminal from the container's devpts; create: an operation has done it
     preserve_fds: int = 0
+    reaper: str = ""  # path inside of the program that runs the user's as its child (--init)
     enter_cgroup: Callable[[], None] | None = None
     wait_for_maps: bool = False
     before_exec: Callable[[], None] | None = None
@@ -143,8 +144,11 @@ def _run(spec: ChildSpec, reporter: _Reporter, listener: socket.socket | None) -
     _become(process, account, keep, spec.seccomp)
     reporter.step = "exec"
     descriptors.close_on_exec_from(3 + spec.preserve_fds)
+    args = process.args
+    if spec.reaper:
+        program, args = spec.reaper, [spec.reaper, program, *args]
     try:
-        os.execve(program, process.args, environment)
+        os.execve(program, args, environment)
     except OSError as error:
         raise _refusal(process.args[0], error) from None
 

@@ -104,7 +104,7 @@ class LauncherProcess:
     """The launcher before there is an event loop: start it before any thread exists."""
 
     def __init__(self, jobs: dict[str, str]) -> None:
-        """`jobs` maps a name to `module:function`; the launcher imports them once, its children find them warm."""
+        """`jobs` maps a name to `module:function`; the launcher's children import them."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         view = readonly_view()
         self._process = subprocess.Popen(

@@ -26,7 +26,7 @@ Job = Callable[[bytes, list[int]], bytes]
 
 
 class Launcher:
-    def __init__(self, daemon: socket.socket, jobs: dict[str, Job]) -> None:
+    def __init__(self, daemon: socket.socket, jobs: dict[str, str]) -> None:
         self._daemon, self._jobs = daemon, jobs
         self._reactor = Reactor()
 
@@ -92,13 +92,13 @@ class Launcher:
             self._reply(messages.Failure(message.entry, "worker", 0, f"the worker died (status {code})", 0, message.serial))
 
 
-def _job_child(daemon: socket.socket, job: Job, message: messages.RunJob, fds: list[int]) -> NoReturn:
+def _job_child(daemon: socket.socket, target: str, message: messages.RunJob, fds: list[int]) -> NoReturn:
     """Answers the daemon itself, so that a result passes through no other process."""
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
     descriptors.close_all_but({0, 1, 2, daemon.fileno(), *fds})
     reply: messages.FromLauncher
     try:
-        reply = messages.Done(message.serial, job(message.argument, fds))
+        reply = messages.Done(message.serial, _load(target)(message.argument, fds))
     except BaseException as error:
         if not isinstance(error, OSError) and not getattr(type(error), "expected", False):
             traceback.print_exc()
@@ -110,11 +110,11 @@ def _job_child(daemon: socket.socket, job: Job, message: messages.RunJob, fds: l
     os._exit(0)
 
 
-def _load(specification: str) -> tuple[str, Job]:
-    name, _, target = specification.partition("=")
+def _load(target: str) -> Job:
+    """Import a job where it runs: what it needs (tar, compression) no monitor should carry."""
     module, _, function = target.partition(":")
     job: Job = getattr(importlib.import_module(module), function)
-    return name, job
+    return job
 
 
 def main(arguments: list[str]) -> None:
@@ -122,7 +122,7 @@ def main(arguments: list[str]) -> None:
     # A process of a container that shares a pid namespace with a fork of this one must not look into it.
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's ctrl-c is the daemon's to handle
-    jobs = dict(_load(specification) for specification in arguments[1:])
+    jobs = dict(specification.split("=", 1) for specification in arguments[1:])
     daemon = socket.socket(fileno=int(arguments[0]))
     gc.collect()
     gc.freeze()  # shared pages stay shared: the collector's marks would copy them

@@ -1,6 +1,6 @@
-"""Writing a container's output in Docker's json-file format, rotated. Source: moby daemon/logger/jsonfilelog.
+r"""Writing a container's output in Docker's json-file format, rotated. Source: moby daemon/logger/jsonfilelog.
 
-One object a line: {"log": "...\\n", "stream": "stdout", "time": RFC 3339 with nanoseconds}. Lines longer than 16 KiB are
+One object a line: {"log": "...\n", "stream": "stdout", "time": RFC 3339 with nanoseconds}. Lines longer than 16 KiB are
 split, as Docker splits them. Reading is the engine's work (engine/logs.py); both ends know only this format.
 """
 

@@ -235,6 +235,7 @@ class Monitor:
     def _never_started(self, container: str, exec_id: str, process: LiveProcess, message: messages.FromChild | None) -> None:
         os.waitpid(process.child.pid, 0)
         os.close(process.child.pidfd)
+        process.session.abandon_clients()
         process.session.close()
         live = self._containers[container]
         if exec_id:

@@ -23,6 +23,7 @@ from corten.spec.runtime import IdMapping, Linux, Mount, Process, RuntimeConfig
 
 USER_ANNOTATION = "dev.corten.user"
 GROUPS_ANNOTATION = "dev.corten.groups"
+REAPER_ANNOTATION = "dev.corten.init"
 _EXEC_NAMESPACES = (
     ("user", sys.CLONE_NEWUSER), ("cgroup", sys.CLONE_NEWCGROUP), ("ipc", sys.CLONE_NEWIPC), ("uts", sys.CLONE_NEWUTS),
     ("net", sys.CLONE_NEWNET), ("mnt", sys.CLONE_NEWNS),
@@ -75,6 +76,7 @@ def spawn_container(config: RuntimeConfig, rootfs: str, root_mounts: tuple[Mount
         make_cwd=True,
         terminal_here=False,
         preserve_fds=preserve_fds,
+        reaper=annotations.get(REAPER_ANNOTATION, ""),
         enter_cgroup=group.enter if group and self_entering else None,
         wait_for_maps=new_user_namespace,
         before_exec=before_exec,

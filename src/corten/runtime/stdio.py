@@ -304,6 +304,13 @@ class Session:
             os.close(self._input)
             self._input = -1
 
+    def abandon_clients(self) -> None:
+        """The process never ran: let go of the connections without closing them; the daemon has them too and answers."""
+        for client in self._clients:
+            self.reactor.forget(client.sock.fileno())
+            client.sock.close()
+        self._clients.clear()
+
     def close(self) -> None:
         """The process has ended: pass on everything that is left, then let go of clients and descriptors."""
         for stream, fd in self._outputs.items():

@@ -45,7 +45,7 @@ class Images:
             raise TypeError("an image's manifest is never an index")
         return manifest
 
-    def list(self) -> list[Image]:
+    def all(self) -> list[Image]:
         """Newest first."""
         names = self._database.names()
         return [self._assemble(row, names) for row in self._database.images()]
@@ -93,7 +93,7 @@ class Images:
                 self._database.delete_name(name)
             self._database.delete_image(image.id)
         self.config.cache_clear()
-        rest = self.list()
+        rest = self.all()
         used_blobs = {digest for other in rest for digest in self._blobs_of(other)}
         used_layers = keep_diff_ids | {diff_id for other in rest for diff_id in other.config.rootfs.diff_ids}
         gone: list[str] = []

@@ -12,7 +12,7 @@ import os
 import shutil
 import stat
 import tarfile
-from typing import BinaryIO, cast
+from typing import IO, Any, BinaryIO, cast
 
 import msgspec
 import zstandard
@@ -57,7 +57,8 @@ def open_decompressed(file: BinaryIO) -> BinaryIO:
     """By content, not by name or media type: gzip, zstd, or as it is."""
     magic = file.peek(4)[:4] if isinstance(file, io.BufferedReader) else b""
     if magic.startswith(_GZIP):
-        return cast("BinaryIO", igzip.IGzipFile(fileobj=file, mode="rb"))
+        gzip: Any = igzip.IGzipFile
+        return cast("BinaryIO", gzip(fileobj=file, mode="rb"))
     if magic.startswith(_ZSTD):
         return cast("BinaryIO", zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True))
     return file
@@ -77,9 +78,15 @@ def safe_name(name: str) -> str:
 
 
 class Unpacker:
-    """Applies tar entries below the current root, which is the layer's folder."""
+    """Applies tar entries below `base`. The caller has made sure that nothing outside can be reached from there.
 
-    def __init__(self) -> None:
+    `whiteouts`: `.wh.` names are an image layer's deletions; otherwise they are names like any other.
+    `no_overwrite`: refuse to put a file in a folder's place, or the reverse (Docker's noOverwriteDirNonDir).
+    """
+
+    def __init__(self, base: str = "/", *, whiteouts: bool = True, no_overwrite: bool = False) -> None:
+        self._base = base.rstrip("/") + "/"
+        self._whiteouts, self._no_overwrite = whiteouts, no_overwrite
         self.size = 0
         self.entries = 0
         self.implied: list[str] = []
@@ -91,18 +98,19 @@ class Unpacker:
             self.entries += 1
             self._entry(archive, entry)
         for path, entry in reversed(self._folders):
-            os.utime("/" + path, ns=_times(entry), follow_symlinks=False)
+            os.utime(self._base + path, ns=_times(entry), follow_symlinks=False)
 
     def _entry(self, archive: tarfile.TarFile, entry: tarfile.TarInfo) -> None:
         path = safe_name(entry.name)
         parent, _, name = path.rpartition("/")
         self._make_parents(parent)
-        if name == OPAQUE:
-            os.setxattr("/" + parent, "trusted.overlay.opaque", b"y")
+        if name == OPAQUE and self._whiteouts:
+            os.setxattr(self._base + parent, "trusted.overlay.opaque", b"y")
             return
-        if name.startswith(WHITEOUT):
-            self._clear(f"{parent}/{name[len(WHITEOUT) :]}".lstrip("/"))
-            os.mknod(f"/{parent}/{name[len(WHITEOUT) :]}", stat.S_IFCHR | 0, 0)
+        if name.startswith(WHITEOUT) and self._whiteouts:
+            hidden = f"{parent}/{name[len(WHITEOUT) :]}".lstrip("/")
+            self._clear(hidden)
+            os.mknod(self._base + hidden, stat.S_IFCHR | 0, 0)
             return
         self._make(archive, entry, path)
 
@@ -115,29 +123,32 @@ class Unpacker:
             if grown in self._known:
                 continue
             try:
-                os.mkdir("/" + grown, 0o755)
+                os.mkdir(self._base + grown, 0o755)
                 self.implied.append(grown)
             except FileExistsError:
-                if not os.path.isdir("/" + grown):
+                if not os.path.isdir(self._base + grown):
                     raise ArchiveRefused(f"invalid tar entry below {grown!r}: that is not a folder") from None
             self._known.add(grown)
 
     def _clear(self, path: str, *, folder: bool = False) -> None:
         try:
-            found = os.lstat("/" + path)
+            found = os.lstat(self._base + path)
         except FileNotFoundError:
             return
+        if path and self._no_overwrite and stat.S_ISDIR(found.st_mode) != folder:
+            kinds = ("directory", "non-directory") if folder else ("non-directory", "directory")
+            raise ArchiveRefused(f"cannot overwrite {kinds[1]} \"{self._base + path}\" with {kinds[0]} \"{path}\"")
         if stat.S_ISDIR(found.st_mode):
             if not folder and path:
-                shutil.rmtree("/" + path)
+                shutil.rmtree(self._base + path)
                 self._known = {known for known in self._known if known != path and not known.startswith(path + "/")}
         else:
-            os.unlink("/" + path)
+            os.unlink(self._base + path)
 
     def _make(self, archive: tarfile.TarFile, entry: tarfile.TarInfo, path: str) -> None:
-        target = "/" + path
+        target = self._base + path
         if entry.islnk():
-            source = "/" + safe_name(entry.linkname)
+            source = self._base + safe_name(entry.linkname)
             if source != target:
                 self._clear(path)
                 try:
@@ -169,8 +180,9 @@ class Unpacker:
             raise ArchiveRefused(f"tar entry {entry.name!r} has no content")
         fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         try:
-            if entry.sparse is not None:
-                for offset, length in entry.sparse:
+            holes = cast("list[tuple[int, int]] | None", entry.sparse)
+            if holes is not None:
+                for offset, length in holes:
                     source.seek(offset)
                     os.lseek(fd, offset, os.SEEK_SET)
                     _copy(source, fd, length, entry.name)
@@ -202,15 +214,16 @@ def _set_xattr(target: str, name: str, value: bytes) -> None:
 
 
 def _times(entry: tarfile.TarInfo) -> tuple[int, int]:
-    modified = int(float(entry.mtime) * 1_000_000_000) if not float(entry.mtime).is_integer() else int(entry.mtime) * 1_000_000_000
+    # PAX times are decimal fractions; as text no nanosecond is lost to a float.
+    whole, _, fraction = str(entry.pax_headers.get("mtime", int(entry.mtime))).partition(".")
+    modified = int(whole) * 1_000_000_000 + int(fraction[:9].ljust(9, "0") or 0)
     return modified, modified
 
 
-def _copy(source: io.BufferedIOBase | BinaryIO | object, fd: int, length: int, name: str) -> None:
+def _copy(source: IO[bytes], fd: int, length: int, name: str) -> None:
     left = length
-    read = source.read  # type: ignore[attr-defined]
     while left:
-        data = read(min(left, _CHUNK))
+        data = source.read(min(left, _CHUNK))
         if not data:
             raise ArchiveRefused(f"tar entry {name!r} is cut off")
         os.write(fd, data)

@@ -1,0 +1,324 @@
+"""Container endpoints: requests in, services asked, answers in Docker's shape. No policy here."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from corten.api import streams, views
+from corten.api.call import Call, empty, json_response
+from corten.api.log_stream import log_response
+from corten.engine import processes, states, stats
+from corten.engine.containers import Containers
+from corten.engine.copying import Copying
+from corten.engine.execs import Execs
+from corten.engine.images import ImageService, check_platform
+from corten.engine.lifecycle import Lifecycle, PendingAttach
+from corten.engine.networks import Networks
+from corten.engine.records import ContainerRecord
+from corten.errors import Conflict, Invalid, NoSuchImage
+from corten.linux.cgroup import open_cgroup
+from corten.runtime import messages
+from corten.spec.engine import CreateRequest
+from corten.spec.filters import Filters, matches_labels
+from corten.spec.platform import parse_platform
+from corten.spec.timestamps import now_ns, parse_rfc3339
+from corten.store.layout import Layout
+from corten.store.snapshots import Snapshots
+
+_LIST_FILTERS = ("ancestor", "before", "exited", "id", "label", "name", "network", "publish", "expose", "since", "status", "volume", "health", "is-task", "isolation")
+_CONDITIONS = {"": "not-running", "not-running": "not-running", "next-exit": "next-exit", "removed": "removed"}
+_STATS_PAUSE = 1.0
+
+
+class ContainerHandlers:
+    def __init__(self, containers: Containers, lifecycle: Lifecycle, execs: Execs, images: ImageService, networks: Networks,
+                 copying: Copying, snapshots: Snapshots, layout: Layout, cgroup_parent: str) -> None:  # fmt: skip
+        self._containers, self._lifecycle, self._execs, self._images = containers, lifecycle, execs, images
+        self._networks, self._copying, self._snapshots, self._layout = networks, copying, snapshots, layout
+        self._cgroup_parent = cgroup_parent
+
+    def _find(self, call: Call) -> ContainerRecord:
+        return self._containers.find(call.parameters["name"])
+
+    # --- what there is
+    async def list(self, call: Call) -> web.Response:
+        filters = call.filters(*_LIST_FILTERS)
+        everything = call.flag("all") or "status" in filters or "exited" in filters
+        limit = call.number("limit") or 0
+        wanted = [record for record in self._containers.all() if everything or limit > 0 or states.is_running(record)]
+        wanted = [record for record in wanted if self._matches(record, filters)]
+        wanted.sort(key=lambda record: parse_rfc3339(record.created), reverse=True)
+        if limit > 0:
+            wanted = wanted[:limit]
+        now = now_ns()
+        items = [views.list_item(record, self._image_name(record), now) for record in wanted]
+        if call.flag("size"):
+            for item, record in zip(items, wanted, strict=True):
+                item |= self._sizes(record)
+        return json_response(items)
+
+    def _sizes(self, record: ContainerRecord) -> dict[str, int]:
+        writable = self._snapshots.size(record.id)
+        try:
+            image = self._images.size(self._images.find(record.image))
+        except NoSuchImage:
+            image = 0
+        return {"SizeRw": writable, "SizeRootFs": writable + image}
+
+    def _image_name(self, record: ContainerRecord) -> str:
+        """The name it was created with, or the id once the name means another image."""
+        try:
+            return record.config.image if self._images.find(record.config.image).id == record.image else record.image
+        except (NoSuchImage, Invalid):
+            return record.image
+
+    def _matches(self, record: ContainerRecord, filters: Filters) -> bool:
+        for key in ("volume", "health", "is-task", "isolation", "publish", "expose"):
+            if key in filters:
+                raise Invalid(f"the filter {key!r} is not supported by Corten yet (docs/compat.md)")
+        tests: dict[str, Callable[[str], bool]] = {
+            "id": lambda value: record.id.startswith(value),
+            "name": lambda value: value.removeprefix("/") in record.name,
+            "status": lambda value: record.state.status == value,
+            "exited": lambda value: record.state.status == "exited" and str(record.state.exit_code) == value,
+            "ancestor": lambda value: value in (record.config.image, record.image) or self._same_image(value, record),
+            "network": lambda value: value in (record.host_config.network_mode, record.network_id),
+            "before": lambda value: record.created < self._containers.find(value).created,
+            "since": lambda value: record.created > self._containers.find(value).created,
+        }
+        if not matches_labels(filters.get("label", []), record.config.labels or {}):
+            return False
+        return all(any(tests[key](value) for value in values) for key, values in filters.items() if key != "label")
+
+    def _same_image(self, name: str, record: ContainerRecord) -> bool:
+        try:
+            return self._images.find(name).id == record.image
+        except (NoSuchImage, Invalid):
+            return False
+
+    async def inspect(self, call: Call) -> web.Response:
+        record = self._find(call)
+        cgroupns = "private" if self._lifecycle.cgroups.unified else "host"
+        shown = views.inspect(record, self._layout, self._execs.of_container(record.id), cgroupns)
+        if call.flag("size"):
+            shown |= self._sizes(record)
+        return json_response(shown)
+
+    # --- life
+    async def create(self, call: Call) -> web.Response:
+        request = await call.body(CreateRequest)
+        if not request.image and not request.cmd and request.host_config is None:
+            raise Invalid("config cannot be empty in order to create a container")
+        image = self._images.find(request.image)
+        if call.text("platform"):
+            check_platform(image, parse_platform(call.text("platform")))
+        record, warnings = self._containers.create(request, call.text("name"), image, self._networks)
+        return json_response({"Id": record.id, "Warnings": warnings}, 201)
+
+    async def start(self, call: Call) -> web.Response:
+        await asyncio.shield(self._lifecycle.start(self._find(call)))
+        return empty()
+
+    async def stop(self, call: Call) -> web.Response:
+        await self._lifecycle.stop(self._find(call), call.text("signal"), call.number("t"))
+        return empty()
+
+    async def restart(self, call: Call) -> web.Response:
+        await self._lifecycle.restart(self._find(call), call.text("signal"), call.number("t"))
+        return empty()
+
+    async def kill(self, call: Call) -> web.Response:
+        await self._lifecycle.signal(self._find(call), call.text("signal"), called=call.parameters["name"])
+        return empty()
+
+    async def pause(self, call: Call) -> web.Response:
+        await self._lifecycle.pause(self._find(call))
+        return empty()
+
+    async def unpause(self, call: Call) -> web.Response:
+        await self._lifecycle.unpause(self._find(call))
+        return empty()
+
+    async def rename(self, call: Call) -> web.Response:
+        self._containers.rename(self._find(call), call.text("name"))
+        return empty()
+
+    async def remove(self, call: Call) -> web.Response:
+        if call.flag("link"):
+            raise Invalid("legacy links are not supported by Corten (docs/compat.md)")
+        await self._lifecycle.remove(self._find(call), force=call.flag("force"), called=call.parameters["name"])
+        return empty()
+
+    async def resize(self, call: Call) -> web.Response:
+        record = self._find(call)
+        await self._lifecycle.resize(record, *window_size(call))
+        return empty(200)
+
+    async def wait(self, call: Call) -> web.StreamResponse:
+        record = self._find(call)
+        if call.text("condition") not in _CONDITIONS:
+            raise Invalid(f'invalid condition: "{call.text("condition")}"')
+        condition = _CONDITIONS[call.text("condition")]
+        if condition == "not-running" and not states.is_running(record):
+            return json_response({"StatusCode": record.state.exit_code})
+        awaited = "removed" if condition == "removed" else "exit"
+        future = self._containers.register(record.id, awaited)
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        # The head goes out now: clients start the container once they see it.
+        await response.prepare(call.request)
+        try:
+            while not future.done() and not call.gone:
+                await asyncio.wait((future,), timeout=1.0)
+            if future.done():
+                await response.write(msgspec.json.encode(self._wait_result(future.result())) + b"\n")
+        finally:
+            self._containers.cancel(record.id, awaited, future)
+        await response.write_eof()
+        return response
+
+    @staticmethod
+    def _wait_result(record: ContainerRecord) -> dict[str, Any]:
+        result: dict[str, Any] = {"StatusCode": record.state.exit_code}
+        if record.state.error:
+            result["Error"] = {"Message": record.state.error}
+        return result
+
+    # --- streams
+    async def attach(self, call: Call) -> web.Response:
+        record = self._find(call)
+        states.check("attach", record)
+        if record.state.status == "paused":
+            raise Conflict(f"container {record.id} is paused, unpause the container before attach")
+        keys = streams.parse_detach_keys(call.text("detachKeys"))
+        framed = not record.config.tty
+        streaming = call.flag("stream")
+        wanted = messages.Streams(
+            streaming and call.flag("stdin") and record.config.open_stdin,
+            streaming and call.flag("stdout"), streaming and call.flag("stderr"), framed,
+        )  # fmt: skip
+        replay = call.flag("logs")
+        connection = await streams.hijack(call.request, framed=framed, version=call.version)
+        if replay:
+            await self._replay(record, connection, call)
+        if not streaming:
+            connection.close()
+            return streams.over()
+        await self._lifecycle.attach(record, PendingAttach(connection.fd, wanted, keys, connection.pending))
+        return streams.over()
+
+    async def _replay(self, record: ContainerRecord, connection: streams.Hijacked, call: Call) -> None:
+        from corten.engine.logs import read_stored  # only for the rare replay
+
+        for line in read_stored(self._layout.log(record.id), None):
+            if call.flag(line.stream):
+                await connection.say(line.data if record.config.tty else streams.frame(line.stream, line.data))
+
+    async def logs(self, call: Call) -> web.StreamResponse:
+        record = self._find(call)
+
+        def ended() -> bool:
+            current = self._containers.current(record.id)
+            return current is None or not states.is_running(current)
+
+        return await log_response(call, record, self._layout.log(record.id), ended)
+
+    async def top(self, call: Call) -> web.Response:
+        record = self._find(call)
+        states.check("top", record)
+        titles, rows = await processes.top(self._group(record).pids(), call.text("ps_args"))
+        self._containers.emit("top", record)
+        return json_response({"Processes": rows, "Titles": titles})
+
+    def _group(self, record: ContainerRecord) -> Any:
+        parent = record.host_config.cgroup_parent or self._cgroup_parent
+        return open_cgroup(f"{parent}/{record.id}", self._lifecycle.cgroups)
+
+    async def stats(self, call: Call) -> web.StreamResponse:
+        record = self._find(call)
+        streaming = call.flag("stream", default=True)
+        if not states.is_running(record) and not streaming:
+            return json_response(stats.nothing(record.name, record.id))
+        before = None if call.flag("one-shot") and not streaming else self._sample(record)
+        if not streaming:
+            if before is not None:
+                await asyncio.sleep(_STATS_PAUSE)
+            return json_response(self._joined(before, self._sample(record)))
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        await response.prepare(call.request)
+        while not call.gone and self._containers.current(record.id) is not None:
+            sample = self._sample(record)
+            await response.write(msgspec.json.encode(self._joined(before, sample)) + b"\n")
+            before = sample
+            await asyncio.sleep(_STATS_PAUSE)
+        await response.write_eof()
+        return response
+
+    def _sample(self, record: ContainerRecord) -> dict[str, Any]:
+        current = self._containers.current(record.id) or record
+        if not states.is_running(current):
+            return stats.nothing(current.name, current.id)
+        own_network = current.host_config.network_mode not in ("host", "none")
+        head = {"name": f"/{current.name}", "id": current.id}
+        return head | stats.sample(self._group(current), current.state.pid, unified=self._lifecycle.cgroups.unified, own_network=own_network)
+
+    @staticmethod
+    def _joined(before: dict[str, Any] | None, sample: dict[str, Any]) -> dict[str, Any]:
+        if before is None:
+            return sample
+        return sample | {"precpu_stats": before["cpu_stats"], "preread": before["read"]}
+
+    # --- files
+    async def archive_stat(self, call: Call) -> web.Response:
+        return web.Response(headers=await self._path_stat(call, self._find(call)))
+
+    async def _path_stat(self, call: Call, record: ContainerRecord) -> dict[str, str]:
+        path = _archive_path(call)
+        found = await self._copying.stat(record, path, call.parameters["name"])
+        return {"X-Docker-Container-Path-Stat": base64.b64encode(msgspec.json.encode(found)).decode()}
+
+    async def archive_get(self, call: Call) -> web.StreamResponse:
+        record = self._find(call)
+        headers = await self._path_stat(call, record)
+        response = web.StreamResponse(headers={"Content-Type": "application/x-tar", **headers})
+        await response.prepare(call.request)
+        async for data in self._copying.pack(record, _archive_path(call), call.parameters["name"]):
+            await response.write(data)
+        await response.write_eof()
+        return response
+
+    async def archive_put(self, call: Call) -> web.Response:
+        record = self._find(call)
+        if record.host_config.readonly_rootfs:
+            raise Invalid("container rootfs is marked read-only")
+        path = _archive_path(call)
+
+        async def pieces() -> AsyncIterator[bytes]:
+            async for piece in call.request.content.iter_any():
+                yield piece
+
+        await self._copying.extract(record, path, call.parameters["name"], pieces(), no_overwrite=call.flag("noOverwriteDirNonDir"))
+        return empty(200)
+
+
+def _archive_path(call: Call) -> str:
+    path = call.text("path")
+    if not path:
+        raise Invalid("bad parameter: pathcannot be empty")
+    return path
+
+
+def window_size(call: Call) -> tuple[int, int]:
+    """(height, width) of a resize. Raises Invalid with Docker's text."""
+    found: list[int] = []
+    for key, name in (("h", "height"), ("w", "width")):
+        value = call.text(key)
+        if not value.isdigit() or int(value) > 65535:
+            raise Invalid(f'invalid resize {name} "{value}": invalid syntax')
+        found.append(int(value))
+    return found[0], found[1]

@@ -1,0 +1,171 @@
+"""`cortend`: the only place that constructs everything, in the order of what needs what, and takes it down again."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import os
+import signal
+import sys
+from contextlib import suppress
+
+import click
+
+from corten.api.containers import ContainerHandlers
+from corten.api.execs import ExecHandlers
+from corten.api.images import ImageHandlers
+from corten.api.routes import Handlers, make_routes
+from corten.api.server import Server
+from corten.api.settings import Settings, parse_arguments
+from corten.api.system import SystemHandlers
+from corten.engine.containers import Containers
+from corten.engine.copying import COPY_JOB, Copying
+from corten.engine.events import Events
+from corten.engine.execs import Execs
+from corten.engine.images import ImageService
+from corten.engine.lifecycle import Lifecycle
+from corten.engine.networks import Networks
+from corten.engine.system import System
+from corten.errors import CortenError
+from corten.network.apply import Kernel
+from corten.runtime import messages
+from corten.runtime.launch import Launch, LauncherProcess, Notice
+from corten.runtime.reaper import reaper_program
+from corten.spec.platform import this_platform
+from corten.store.blobs import Blobs
+from corten.store.database import Database
+from corten.store.images import Images
+from corten.store.layers import UNPACK_JOB, Layers
+from corten.store.layout import Layout
+from corten.store.snapshots import Snapshots
+
+_JOBS = {UNPACK_JOB: "corten.store.unpack:job", COPY_JOB: "corten.engine.copy_job:job"}
+_log = logging.getLogger("corten")
+
+
+def _take_lock(root: str) -> int:
+    """One engine per data root: two would undo each other's work. Held until the process ends."""
+    fd = os.open(f"{root}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise SystemExit(f"cortend: another engine uses {root}; stop it, or give this one its own --data-root") from None
+    return fd
+
+
+def _write_program(path: str, program: bytes) -> str:
+    with open(f"{path}.new", "wb") as file:
+        file.write(program)
+    os.chmod(f"{path}.new", 0o755)
+    os.rename(f"{path}.new", path)
+    return path
+
+
+class Engine:
+    """Everything of one running engine. Construct inside the event loop, then start()."""
+
+    def __init__(self, settings: Settings, layout: Layout, launcher: LauncherProcess) -> None:
+        self._settings, self._events = settings, Events()
+        self._database = Database(layout.database)
+        blobs = Blobs(layout)
+        self._launch = Launch(launcher, settings.exec_root, self._on_notice, self._on_monitor_lost)
+        self._layers = Layers(layout, self._database, blobs, self._launch.run_job)
+        images = Images(layout, self._database, blobs, self._layers)
+        snapshots = Snapshots(layout, self._database)
+        self._containers = Containers(self._database, snapshots, self._events)
+        self._networks = Networks(
+            Kernel(), self._database, self._events, settings.bridge_name, settings.bip, self._containers.all
+        )
+        reaper = _write_program(f"{layout.root}/docker-init", reaper_program(this_platform().architecture))
+        self._lifecycle = Lifecycle(
+            self._containers, snapshots, self._networks, layout, self._launch, settings.cgroup_parent, reaper
+        )
+        self._execs = Execs(self._containers, self._launch)
+        copying = Copying(self._containers, snapshots, self._launch)
+        service = ImageService(layout, blobs, self._layers, images, self._containers, self._events)
+        system = System(layout, self._database, self._containers, service)
+        handlers = Handlers(
+            ContainerHandlers(self._containers, self._lifecycle, self._execs, service, self._networks, copying, snapshots,
+                              layout, settings.cgroup_parent),
+            ExecHandlers(self._containers, self._execs),
+            ImageHandlers(service, layout),
+            SystemHandlers(system, self._events, self._networks, self._containers),
+        )  # fmt: skip
+        self._server = Server(make_routes(handlers))
+
+    def _on_notice(self, notice: Notice) -> None:
+        if isinstance(notice, messages.Detached):
+            record = self._containers.current(notice.container)
+            if record:
+                self._containers.emit("exec_detach" if notice.exec_id else "detach", record)
+        elif notice.exec_id:
+            self._execs.on_exit(notice)
+        else:
+            self._execs.container_ended(notice.container)
+            self._lifecycle.on_exit(notice)
+
+    def _on_monitor_lost(self, container_ids: list[str]) -> None:
+        for container_id in container_ids:
+            self._execs.container_ended(container_id)
+        self._lifecycle.on_monitor_lost(container_ids)
+
+    async def start(self) -> None:
+        self._layers.remove_strays()
+        await self._lifecycle.restore()
+        await self._launch.warm()
+        await self._server.listen(list(self._settings.hosts), self._settings.group, self._settings.tls_context())
+
+    async def stop(self) -> None:
+        """Containers run on; the next engine finds them."""
+        await self._server.close()
+        await self._lifecycle.settle()
+        self._launch.close()
+        self._networks.close()
+        self._database.close()
+
+
+async def serve(settings: Settings, layout: Layout, launcher: LauncherProcess) -> None:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    engine = Engine(settings, layout, launcher)
+    await engine.start()
+    if settings.pidfile:
+        with open(settings.pidfile, "w", encoding="utf-8") as file:
+            file.write(f"{os.getpid()}\n")
+    _log.info("API listen on %s", ", ".join(settings.hosts))
+    try:
+        await stopping.wait()
+    finally:
+        await engine.stop()
+        if settings.pidfile:
+            with suppress(FileNotFoundError):
+                os.unlink(settings.pidfile)
+
+
+def main() -> None:
+    """Console script. Ends with 1 and one line on standard error if the engine cannot start."""
+    try:
+        settings = parse_arguments(sys.argv[1:])
+        level = logging.DEBUG if settings.debug else getattr(logging, settings.log_level.upper().replace("FATAL", "CRITICAL"), logging.INFO)
+        logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        if os.geteuid() != 0:
+            raise SystemExit("cortend: the engine needs root for now (docs/compat.md); run it with sudo")
+        layout = Layout(settings.data_root, settings.exec_root)
+        os.makedirs(settings.data_root, mode=0o700, exist_ok=True)
+        lock = _take_lock(settings.data_root)
+        layout.create()
+        launcher = LauncherProcess(_JOBS)
+        asyncio.run(serve(settings, layout, launcher))
+        os.close(lock)
+    except CortenError as error:
+        raise SystemExit(f"cortend: {error.message}") from None
+    except click.ClickException as error:
+        error.show()
+        raise SystemExit(error.exit_code) from None
+
+
+if __name__ == "__main__":
+    main()

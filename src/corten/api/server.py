@@ -1,0 +1,131 @@
+"""HTTP in front of the routes: versions, errors as Docker shapes them, and the listeners.
+
+Must not know any endpoint. Source: Docker Engine 28.5 (moby api/server: version middleware, httputils errors).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import grp
+import logging
+import os
+import re
+import ssl
+from collections import defaultdict
+from collections.abc import Iterable
+from contextlib import suppress
+from urllib.parse import unquote
+
+import msgspec
+from aiohttp import web
+
+from corten.api.call import Call, Version
+from corten.api.routes import Route
+from corten.engine.system import API_VERSION, MIN_API_VERSION, SERVER_VERSION
+from corten.errors import CortenError, Invalid, PageNotFound, RegistryError, VersionTooNew, VersionTooOld
+
+_VERSIONED = re.compile(r"/v(\d+)\.(\d+)(/.*)")
+_log = logging.getLogger("corten.api")
+_BASE_HEADERS = {
+    "Api-Version": API_VERSION, "Docker-Experimental": "false", "Ostype": "linux", "Server": f"Docker/{SERVER_VERSION} (linux)",
+}  # fmt: skip
+
+
+def _parse_version(text: str) -> Version:
+    major, minor = text.split(".")
+    return int(major), int(minor)
+
+
+_NEWEST, _OLDEST = _parse_version(API_VERSION), _parse_version(MIN_API_VERSION)
+
+
+class Server:
+    """`handle` answers one request; `listen` opens the sockets."""
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self._by_segment: dict[str, list[Route]] = defaultdict(list)
+        for route in routes:
+            self._by_segment[route.pattern.pattern.split("/")[1].rstrip("?")].append(route)
+        self._server = web.Server(self.handle, access_log=None, keepalive_timeout=3600.0)
+        self._listeners: list[asyncio.Server] = []
+        self._socket_paths: list[str] = []
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            call, route = self._match(request)
+            response = await route.handler(call)
+        except CortenError as error:
+            response = error_response(error)
+        except ConnectionError:
+            raise
+        except Exception:
+            _log.exception("%s %s", request.method, request.path)
+            message = "internal error: the engine's log has the details; please report it"
+            response = web.Response(status=500, body=msgspec.json.encode({"message": message}), content_type="application/json")
+        if not response.prepared:
+            response.headers.update({key: value for key, value in _BASE_HEADERS.items() if key not in response.headers})
+        return response
+
+    def _match(self, request: web.BaseRequest) -> tuple[Call, Route]:
+        path, version = request.rel_url.raw_path, _NEWEST
+        versioned = _VERSIONED.fullmatch(path)
+        if versioned:
+            version, path = (int(versioned[1]), int(versioned[2])), versioned[3]
+            text = f"{version[0]}.{version[1]}"
+            if version > _NEWEST:
+                raise VersionTooNew(version=text, maximum=API_VERSION)
+            if version < _OLDEST:
+                raise VersionTooOld(version=text, minimum=MIN_API_VERSION)
+        path = unquote(path)
+        for route in self._by_segment.get(path.split("/")[1] if "/" in path else "", ()):
+            if request.method in route.methods and (found := route.pattern.fullmatch(path)):
+                return Call(request, version, found.groupdict()), route
+        raise PageNotFound
+
+    async def listen(self, hosts: list[str], group: str, tls: ssl.SSLContext | None) -> None:
+        """Open every `unix://` and `tcp://` address. Raises Invalid for anything else."""
+        loop = asyncio.get_running_loop()
+        for host in hosts:
+            scheme, _, address = host.partition("://")
+            if scheme == "unix":
+                listener = await self._listen_unix(loop, address, group)
+            elif scheme == "tcp":
+                name, _, port = address.rpartition(":")
+                if not port.isdigit():
+                    raise Invalid(f"invalid host {host!r}: want tcp://ADDRESS:PORT")
+                listener = await loop.create_server(self._server, name.strip("[]") or "0.0.0.0", int(port), ssl=tls)
+            else:
+                raise Invalid(f"invalid host {host!r}: want unix://PATH or tcp://ADDRESS:PORT")
+            self._listeners.append(listener)
+
+    async def _listen_unix(self, loop: asyncio.AbstractEventLoop, path: str, group: str) -> asyncio.Server:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+        mask = os.umask(0o117)  # 0660 from its first moment
+        try:
+            listener = await loop.create_unix_server(self._server, path, backlog=512)
+        finally:
+            os.umask(mask)
+        try:
+            os.chown(path, -1, grp.getgrnam(group).gr_gid if not group.isdigit() else int(group))
+        except KeyError:
+            _log.info("there is no group %r: the socket is root's alone", group)
+        self._socket_paths.append(path)
+        return listener
+
+    async def close(self) -> None:
+        for listener in self._listeners:
+            listener.close()
+        for path in self._socket_paths:
+            with suppress(FileNotFoundError):
+                os.unlink(path)
+        await self._server.shutdown(1.0)
+
+
+def error_response(error: CortenError) -> web.Response:
+    """The status and text of an error; 304 has no body."""
+    status = error.http_status if isinstance(error, RegistryError) else error.status
+    if status == 304:
+        return web.Response(status=status)
+    return web.Response(status=status, body=msgspec.json.encode({"message": error.message}) + b"\n", content_type="application/json")

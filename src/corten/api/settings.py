@@ -1,0 +1,174 @@
+"""The engine's settings: dockerd's flags under dockerd's names, and daemon.json with Docker's keys.
+
+A flag or key that Corten does not know is an error that names it; so is one given in both places.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import ssl
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import click
+import msgspec
+
+from corten.errors import Invalid
+
+DEFAULT_ROOT, DEFAULT_EXEC_ROOT = "/var/lib/corten", "/run/corten"
+DEFAULT_CONFIG = "/etc/corten/daemon.json"
+
+
+@dataclass(frozen=True)
+class Settings:
+    data_root: str = DEFAULT_ROOT
+    exec_root: str = DEFAULT_EXEC_ROOT
+    hosts: tuple[str, ...] = ()
+    pidfile: str = ""
+    group: str = "docker"
+    storage_driver: str = ""
+    exec_opts: tuple[str, ...] = ()
+    bridge: str = ""
+    bip: str = ""
+    cgroup_parent: str = "/corten"
+    debug: bool = False
+    log_level: str = "info"
+    tls: bool | None = None
+    tlsverify: bool | None = None
+    tlscacert: str = ""
+    tlscert: str = ""
+    tlskey: str = ""
+
+    @property
+    def bridge_name(self) -> str:
+        """corten0 for the machine's engine; one of its own for an engine with another data root."""
+        if self.bridge:
+            return self.bridge
+        if self.data_root == DEFAULT_ROOT:
+            return "corten0"
+        return "corten-" + hashlib.sha256(self.data_root.encode()).hexdigest()[:6]
+
+    def tls_context(self) -> ssl.SSLContext | None:
+        """None without TLS. With `tlsverify`, clients must show a certificate of the given authority."""
+        if not (self.tls or self.tlsverify):
+            return None
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        try:
+            context.load_cert_chain(self.tlscert, self.tlskey)
+            if self.tlsverify:
+                context.load_verify_locations(self.tlscacert)
+                context.verify_mode = ssl.CERT_REQUIRED
+        except (OSError, ssl.SSLError) as error:
+            raise Invalid(f"--tlscert {self.tlscert!r}, --tlskey {self.tlskey!r}, --tlscacert {self.tlscacert!r}: {error}") from None
+        return context
+
+
+# daemon.json key -> field, where it is not the same with underscores
+_KEYS = {"data-root": "data_root", "exec-root": "exec_root", "storage-driver": "storage_driver", "exec-opts": "exec_opts",
+         "cgroup-parent": "cgroup_parent", "log-level": "log_level"}  # fmt: skip
+_STORAGE_DRIVERS = ("", "overlay2", "overlay")
+_LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
+
+
+def read_config_file(path: str, *, required: bool) -> dict[str, Any]:
+    """Field -> value. Raises Invalid naming the key."""
+    try:
+        with open(path, "rb") as file:
+            document = msgspec.json.decode(file.read(), type=dict[str, Any])
+    except FileNotFoundError:
+        if required:
+            raise Invalid(f"unable to configure the engine with file {path}: no such file") from None
+        return {}
+    except msgspec.DecodeError as error:
+        raise Invalid(f"unable to configure the engine with file {path}: {error}") from None
+    known = {info.name for info in fields(Settings)}
+    found: dict[str, Any] = {}
+    for key, value in document.items():
+        name = _KEYS.get(key, key)
+        if name not in known:
+            raise Invalid(f"unable to configure the engine with file {path}: the following directives don't match any configuration option: {key}")
+        found[name] = tuple(value) if isinstance(value, list) else value
+    return found
+
+
+def combine(file: dict[str, Any], flags: dict[str, Any]) -> Settings:
+    """Raises Invalid for a setting given in both places, or with a value that cannot be."""
+    both = sorted(set(file) & set(flags))
+    if both:
+        raise Invalid(f"the following directives are specified both as a flag and in the configuration file: {', '.join(both)}")
+    settings = replace(Settings(), **file, **flags)
+    if not settings.hosts:
+        settings = replace(settings, hosts=(f"unix://{settings.exec_root}/corten.sock",))
+    check(settings)
+    return settings
+
+
+def check(settings: Settings) -> None:
+    if settings.storage_driver not in _STORAGE_DRIVERS:
+        raise Invalid(f"storage driver {settings.storage_driver!r} is not supported: Corten has overlay2")
+    for option in settings.exec_opts:
+        if option != "native.cgroupdriver=cgroupfs":
+            raise Invalid(f"exec option {option!r} is not supported: Corten has native.cgroupdriver=cgroupfs")
+    if settings.log_level not in _LOG_LEVELS:
+        raise Invalid(f"invalid logging level: {settings.log_level}")
+    if not settings.cgroup_parent.startswith("/"):
+        raise Invalid(f"--cgroup-parent {settings.cgroup_parent!r}: want an absolute path")
+    tcp = [host for host in settings.hosts if host.startswith("tcp://")]
+    if tcp and settings.tls is None and not settings.tlsverify:
+        raise Invalid(
+            f"{tcp[0]} without TLS gives root on this machine to whoever reaches it: use --tlsverify with certificates, "
+            "or say --tls=false if that is meant"
+        )
+    if len(settings.bridge_name) > 15:
+        raise Invalid(f"--bridge {settings.bridge_name!r}: an interface name has at most 15 characters")
+
+
+_FLAGS = [
+    click.option("--data-root", help="Root folder of persistent state"),
+    click.option("--exec-root", help="Root folder of sockets and run state"),
+    click.option("-H", "--host", "hosts", multiple=True, help="Address to listen on: unix://PATH, tcp://ADDRESS:PORT (repeatable)"),
+    click.option("-p", "--pidfile", help="File for the engine's process id"),
+    click.option("-G", "--group", help="Group of the UNIX socket"),
+    click.option("-s", "--storage-driver", help="Storage driver (overlay2)"),
+    click.option("--exec-opt", "exec_opts", multiple=True, help="Runtime option (native.cgroupdriver=cgroupfs)"),
+    click.option("-b", "--bridge", help="Name of the default bridge (made if it is not there)"),
+    click.option("--bip", help="Address of the default bridge with its prefix, such as 172.20.0.1/16"),
+    click.option("--cgroup-parent", help="Parent cgroup of all containers"),
+    click.option("-D", "--debug", is_flag=True, default=None, help="Debug logging"),
+    click.option("-l", "--log-level", help="debug, info, warn, error, fatal"),
+    click.option("--tls", type=bool, is_flag=False, flag_value="true", default=None, help="Use TLS on TCP addresses"),
+    click.option("--tlsverify", type=bool, is_flag=False, flag_value="true", default=None, help="Use TLS and ask clients for a certificate"),
+    click.option("--tlscacert", help="Certificate authority that clients' certificates must come from"),
+    click.option("--tlscert", help="The engine's certificate"),
+    click.option("--tlskey", help="The engine's key"),
+]
+
+
+def _options(function: Any) -> Any:
+    for option in reversed(_FLAGS):
+        function = option(function)
+    return function
+
+
+def parse_arguments(arguments: list[str], program: str = "cortend") -> Settings:
+    """Raises Invalid; `--help`, `--version` and unknown flags end the process with click's text and code."""
+    from corten import __version__
+
+    @click.command(context_settings={"help_option_names": ["-h", "--help"]}, help="The Corten engine: serves the Docker Engine API.")
+    @click.version_option(__version__, "-v", "--version", message="%(prog)s %(version)s")
+    @click.option("--config-file", default=DEFAULT_CONFIG, help="daemon.json to read", show_default=True)
+    @_options
+    def command(config_file: str, **flags: Any) -> Settings:
+        given = {key: value for key, value in flags.items() if value not in (None, ())}
+        file = read_config_file(config_file, required=config_file != DEFAULT_CONFIG)
+        return combine(file, given)
+
+    result = command.main(arguments, prog_name=program, standalone_mode=False)
+    if not isinstance(result, Settings):
+        raise SystemExit(0)
+    return _absolute(result)
+
+
+def _absolute(settings: Settings) -> Settings:
+    return replace(settings, data_root=os.path.abspath(settings.data_root), exec_root=os.path.abspath(settings.exec_root))

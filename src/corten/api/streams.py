@@ -1,0 +1,142 @@
+"""Taking a connection out of HTTP's hands (attach, exec), and the frames of multiplexed output.
+
+A plain connection's socket itself is handed to the monitor, so a stream outlives this process. A TLS connection cannot
+be: its bytes are relayed through a socket pair. Source: Docker Engine API "Attach to a container", hijacking.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import struct
+from contextlib import suppress
+
+from aiohttp import web
+
+from corten.errors import Invalid
+
+RAW_STREAM = "application/vnd.docker.raw-stream"
+MULTIPLEXED_STREAM = "application/vnd.docker.multiplexed-stream"
+_NUMBERS = {"stdout": 1, "stderr": 2}
+_DEFAULT_KEYS = b"\x10\x11"  # ctrl-p ctrl-q
+_CHUNK = 1 << 16
+
+
+def frame(stream: str, data: bytes) -> bytes:
+    return struct.pack(">BxxxI", _NUMBERS[stream], len(data)) + data
+
+
+def parse_detach_keys(text: str) -> bytes:
+    """`ctrl-p,ctrl-q`, `a,ctrl-@`; empty means the default. Raises Invalid."""
+    if not text:
+        return _DEFAULT_KEYS
+    keys = b""
+    for part in text.split(","):
+        letter = part.removeprefix("ctrl-")
+        if part.startswith("ctrl-") and len(letter) == 1 and "@" <= letter.upper() <= "_":
+            keys += bytes([ord(letter.upper()) - 64])
+        elif len(part) == 1:
+            keys += part.encode()
+        else:
+            raise Invalid(f"invalid detach keys ({text}) provided")
+    return keys
+
+
+class Hijacked:
+    """A connection after its response head. `fd` belongs to whoever calls; `pending` is what the client sent already."""
+
+    def __init__(self, fd: int, pending: bytes) -> None:
+        self.fd, self.pending = fd, pending
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+    async def say(self, data: bytes) -> None:
+        """Last words on a connection that nobody else has taken."""
+        with suppress(OSError), socket.socket(fileno=os.dup(self.fd)) as sock:
+            sock.setblocking(False)
+            await asyncio.get_running_loop().sock_sendall(sock, data)
+
+
+async def hijack(request: web.BaseRequest, *, framed: bool, version: tuple[int, int]) -> Hijacked:
+    """Answer 101 (or 200 without Upgrade) and take the connection. The handler must end with `over()`."""
+    transport = request.transport
+    if transport is None:
+        raise ConnectionResetError("the client has gone")
+    upgraded = request.headers.get("Upgrade", "").lower() == "tcp"
+    content_type = MULTIPLEXED_STREAM if upgraded and framed and version >= (1, 42) else RAW_STREAM
+    head = (
+        f"HTTP/1.1 101 UPGRADED\r\nContent-Type: {content_type}\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
+        if upgraded
+        else f"HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\n\r\n"
+    )
+    transport.pause_reading()
+    transport.write(head.encode())
+    while transport.get_write_buffer_size():
+        await asyncio.sleep(0.001)
+    # aiohttp keeps what follows an upgrade request here and has no public name for it.
+    pending = bytes(request.protocol._message_tail)  # noqa: SLF001
+    if transport.get_extra_info("ssl_object") is not None:
+        return Hijacked(_relay(transport), pending)
+    fd = os.dup(transport.get_extra_info("socket").fileno())
+    transport.abort()  # closes this process's descriptor only: nothing is shut down
+    return Hijacked(fd, pending)
+
+
+def over() -> web.Response:
+    """What a handler returns when the connection is no longer HTTP's."""
+    raise ConnectionResetError("the connection has been handed over")
+
+
+class _Relay(asyncio.Protocol):
+    """Bytes between a TLS transport and our end of a socket pair."""
+
+    def __init__(self, transport: asyncio.Transport, sock: socket.socket) -> None:
+        self._transport, self._sock = transport, sock
+        self._loop = asyncio.get_running_loop()
+        self._inbox: asyncio.Queue[bytes] = asyncio.Queue()
+
+    def data_received(self, data: bytes) -> None:
+        self._inbox.put_nowait(data)
+        if self._inbox.qsize() > 16:
+            self._transport.pause_reading()
+
+    def eof_received(self) -> bool:
+        self._inbox.put_nowait(b"")
+        return True
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        self._inbox.put_nowait(b"")
+
+    async def inward(self) -> None:
+        while data := await self._inbox.get():
+            await self._loop.sock_sendall(self._sock, data)
+            if self._inbox.qsize() < 8 and not self._transport.is_closing():
+                self._transport.resume_reading()
+        with suppress(OSError):
+            self._sock.shutdown(socket.SHUT_WR)
+
+    async def outward(self) -> None:
+        while data := await self._loop.sock_recv(self._sock, _CHUNK):
+            self._transport.write(data)
+            while self._transport.get_write_buffer_size() > _CHUNK and not self._transport.is_closing():
+                await asyncio.sleep(0.005)
+        self._transport.close()
+        self._sock.close()
+
+
+_relays: set[asyncio.Task[None]] = set()
+
+
+def _relay(transport: asyncio.Transport) -> int:
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    relay = _Relay(transport, ours)
+    transport.set_protocol(relay)
+    for work in (relay.inward(), relay.outward()):
+        task = asyncio.ensure_future(work)
+        _relays.add(task)
+        task.add_done_callback(_relays.discard)
+    transport.resume_reading()
+    return theirs.detach()

@@ -1,0 +1,276 @@
+"""Records and images as the API shows them: Docker's keys, in Docker's shapes (Engine 28.5, API 1.51). Pure."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Interface
+from typing import Any
+
+import msgspec
+
+from corten.engine import states
+from corten.engine.execs import ExecRecord
+from corten.engine.networks import Network
+from corten.engine.records import ContainerRecord, EndpointRecord
+from corten.spec.engine import Config, HostConfig
+from corten.spec.image import RunConfig
+from corten.spec.reference import parse_reference
+from corten.spec.security import MASKED_PATHS, READONLY_PATHS
+from corten.spec.timestamps import ZERO, parse_rfc3339
+from corten.store.images import Image
+from corten.store.layout import Layout
+
+_SECOND = 1_000_000_000
+# Keys that Docker leaves out when they are empty.
+_CONFIG_OMITTED = ("Healthcheck", "ArgsEscaped", "NetworkDisabled", "MacAddress", "StopSignal", "StopTimeout", "Shell", "ExposedPorts")
+_HOST_OMITTED = ("Annotations", "StorageOpt", "Tmpfs", "Sysctls", "Init", "Mounts")
+
+
+def _trim(shown: dict[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
+    return {key: value for key, value in shown.items() if value or key not in keys}
+
+
+def config_view(config: Config) -> dict[str, Any]:
+    shown = _trim(msgspec.to_builtins(config), _CONFIG_OMITTED)
+    shown["Labels"] = shown["Labels"] or {}
+    return shown
+
+
+def host_config_view(host: HostConfig, cgroupns: str) -> dict[str, Any]:
+    shown = _trim(msgspec.to_builtins(host), _HOST_OMITTED)
+    shown["CgroupnsMode"] = shown["CgroupnsMode"] or cgroupns
+    if shown["MaskedPaths"] is None:
+        shown["MaskedPaths"] = None if host.privileged else list(MASKED_PATHS)
+    if shown["ReadonlyPaths"] is None:
+        shown["ReadonlyPaths"] = None if host.privileged else list(READONLY_PATHS)
+    if shown["OomKillDisable"] is None:
+        shown["OomKillDisable"] = False
+    shown["LogConfig"]["Config"] = shown["LogConfig"]["Config"] or {}
+    return shown
+
+
+def state_view(record: ContainerRecord) -> dict[str, Any]:
+    state = record.state
+    return {
+        "Status": state.status, "Running": states.is_running(record), "Paused": state.status == "paused", "Restarting": False,
+        "OOMKilled": state.oom_killed, "Dead": state.status == "dead", "Pid": state.pid, "ExitCode": state.exit_code,
+        "Error": state.error, "StartedAt": state.started_at, "FinishedAt": state.finished_at,
+    }  # fmt: skip
+
+
+def _endpoint_view(record: ContainerRecord, endpoint: EndpointRecord | None) -> dict[str, Any]:
+    address = IPv4Interface(endpoint.address) if endpoint else None
+    return {
+        "IPAMConfig": None, "Links": None, "Aliases": None, "MacAddress": endpoint.mac if endpoint else "", "DriverOpts": None,
+        "GwPriority": 0, "NetworkID": record.network_id if states.is_running(record) else "", "EndpointID": endpoint.id if endpoint else "",
+        "Gateway": endpoint.gateway if endpoint else "", "IPAddress": str(address.ip) if address else "",
+        "IPPrefixLen": address.network.prefixlen if address else 0, "IPv6Gateway": "", "GlobalIPv6Address": "",
+        "GlobalIPv6PrefixLen": 0, "DNSNames": None,
+    }  # fmt: skip
+
+
+def _networks_view(record: ContainerRecord) -> dict[str, Any]:
+    mode = record.host_config.network_mode
+    if mode.startswith("container:"):
+        return {}
+    return {mode: _endpoint_view(record, record.endpoint)}
+
+
+def ports_view(record: ContainerRecord) -> dict[str, Any]:
+    if not states.is_running(record):
+        return {}
+    found: dict[str, Any] = {}
+    for port in record.config.exposed_ports or {}:
+        found[port if "/" in port else f"{port}/tcp"] = None
+    for published in record.endpoint.ports if record.endpoint else []:
+        key = f"{published.container_port}/{published.protocol}"
+        found[key] = [*(found.get(key) or []), {"HostIp": published.host_ip, "HostPort": str(published.host_port)}]
+    return found
+
+
+def _network_settings(record: ContainerRecord) -> dict[str, Any]:
+    shown = _endpoint_view(record, record.endpoint)
+    running = states.is_running(record)
+    return {
+        "Bridge": "", "SandboxID": record.id if running else "", "SandboxKey": f"/proc/{record.state.pid}/ns/net" if running else "",
+        "Ports": ports_view(record), "HairpinMode": False, "LinkLocalIPv6Address": "", "LinkLocalIPv6PrefixLen": 0,
+        "SecondaryIPAddresses": None, "SecondaryIPv6Addresses": None,
+        **{key: shown[key] for key in ("EndpointID", "Gateway", "GlobalIPv6Address", "GlobalIPv6PrefixLen", "IPAddress",
+                                       "IPPrefixLen", "IPv6Gateway", "MacAddress")},
+        "Networks": _networks_view(record),
+    }  # fmt: skip
+
+
+def mounts_view(record: ContainerRecord) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for text in record.host_config.binds or []:
+        source, target, *options = text.split(":")
+        mode = options[0] if options else ""
+        found.append({"Type": "bind", "Source": source, "Destination": target, "Mode": mode,
+                      "RW": "ro" not in mode.split(","), "Propagation": "rprivate"})  # fmt: skip
+    for mount in record.host_config.mounts or []:
+        found.append({"Type": mount.type, "Source": mount.source, "Destination": mount.target, "Mode": "",
+                      "RW": not mount.read_only, "Propagation": "rprivate" if mount.type == "bind" else ""})  # fmt: skip
+    for target, options_text in (record.host_config.tmpfs or {}).items():
+        found.append({"Type": "tmpfs", "Source": "", "Destination": target, "Mode": options_text, "RW": True, "Propagation": ""})
+    return found
+
+
+def graph_driver(layout: Layout, container_id: str) -> dict[str, Any]:
+    base = layout.container(container_id)
+    return {"Name": "overlay2", "Data": {"ID": container_id, "MergedDir": f"{base}/rootfs", "UpperDir": f"{base}/upper", "WorkDir": f"{base}/work"}}
+
+
+def inspect(record: ContainerRecord, layout: Layout, exec_ids: list[str], cgroupns: str) -> dict[str, Any]:
+    folder = layout.container(record.id)
+    argv = record.argv
+    return {
+        "Id": record.id, "Created": record.created, "Path": argv[0], "Args": argv[1:], "State": state_view(record),
+        "Image": record.image, "ResolvConfPath": f"{folder}/resolv.conf", "HostnamePath": f"{folder}/hostname",
+        "HostsPath": f"{folder}/hosts", "LogPath": "" if record.host_config.log_config.type == "none" else layout.log(record.id),
+        "Name": f"/{record.name}", "RestartCount": record.restart_count, "Driver": "overlay2", "Platform": "linux",
+        "MountLabel": "", "ProcessLabel": "", "AppArmorProfile": "", "ExecIDs": exec_ids or None,
+        "HostConfig": host_config_view(record.host_config, cgroupns), "GraphDriver": graph_driver(layout, record.id),
+        "Mounts": mounts_view(record), "Config": config_view(record.config), "NetworkSettings": _network_settings(record),
+    }  # fmt: skip
+
+
+def list_item(record: ContainerRecord, image_name: str, now: int) -> dict[str, Any]:
+    mode = record.host_config.network_mode
+    return {
+        "Id": record.id, "Names": [f"/{record.name}"], "Image": image_name, "ImageID": record.image,
+        "Command": " ".join(record.argv), "Created": parse_rfc3339(record.created) // _SECOND,
+        "Ports": list_ports(record), "Labels": record.config.labels or {}, "State": record.state.status,
+        "Status": status_text(record, now), "HostConfig": {"NetworkMode": mode},
+        "NetworkSettings": {"Networks": _networks_view(record)}, "Mounts": mounts_view(record),
+    }  # fmt: skip
+
+
+def list_ports(record: ContainerRecord) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for key, bindings in ports_view(record).items():
+        text, _, protocol = key.partition("/")
+        number = int(text.partition("-")[0])
+        if bindings is None:
+            found.append({"PrivatePort": number, "Type": protocol})
+        for binding in bindings or []:
+            found.append({"IP": binding["HostIp"], "PrivatePort": number, "PublicPort": int(binding["HostPort"]), "Type": protocol})
+    return found
+
+
+def human_duration(seconds: int) -> str:
+    """As Docker words it (go-units HumanDuration)."""
+    minutes, hours = seconds // 60, round(seconds / 3600)
+    if seconds < 1:
+        return "Less than a second"
+    if seconds == 1:
+        return "1 second"
+    if seconds < 60:
+        return f"{seconds} seconds"
+    if minutes == 1:
+        return "About a minute"
+    if minutes < 60:
+        return f"{minutes} minutes"
+    if hours == 1:
+        return "About an hour"
+    if hours < 48:
+        return f"{hours} hours"
+    if hours < 24 * 14:
+        return f"{hours // 24} days"
+    if hours < 24 * 60:
+        return f"{hours // 24 // 7} weeks"
+    if hours < 24 * 365 * 2:
+        return f"{hours // 24 // 30} months"
+    return f"{hours // 24 // 365} years"
+
+
+def status_text(record: ContainerRecord, now: int) -> str:
+    state = record.state
+    if states.is_running(record):
+        since = human_duration((now - parse_rfc3339(state.started_at)) // _SECOND)
+        return f"Up {since}" + (" (Paused)" if state.status == "paused" else "")
+    if state.status == "exited":
+        return f"Exited ({state.exit_code}) {human_duration((now - parse_rfc3339(state.finished_at)) // _SECOND)} ago"
+    return {"created": "Created", "removing": "Removal In Progress", "dead": "Dead"}[state.status]
+
+
+# --- images
+def _familiar(references: tuple[str, ...]) -> list[str]:
+    return [parse_reference(reference).familiar for reference in references]
+
+
+def run_config_view(config: RunConfig) -> dict[str, Any]:
+    shown: dict[str, Any] = msgspec.to_builtins(config)
+    always = {"Cmd": None, "Entrypoint": None, "Env": None, "Labels": None, "OnBuild": None, "User": "", "Volumes": None, "WorkingDir": ""}
+    return always | shown
+
+
+def image_view(image: Image, size: int, layout: Layout) -> dict[str, Any]:
+    config = image.config
+    history = config.history or []
+    return {
+        "Id": image.id, "RepoTags": _familiar(image.tags), "RepoDigests": _familiar(image.digests), "Parent": "",
+        "Comment": config.comment or (history[-1].comment if history else ""), "Created": config.created or ZERO,
+        "DockerVersion": config.docker_version, "Author": config.author, "Architecture": config.architecture,
+        **({"Variant": config.variant} if config.variant else {}), "Os": config.os, "Size": size,
+        "GraphDriver": {"Name": "overlay2", "Data": {"UpperDir": layout.layers}},
+        "RootFS": {"Type": "layers", "Layers": list(config.rootfs.diff_ids)},
+        "Metadata": {"LastTagTime": ZERO}, "Config": run_config_view(config.run),
+    }  # fmt: skip
+
+
+def image_item(image: Image, size: int, containers: int) -> dict[str, Any]:
+    return {
+        "Containers": containers, "Created": created_seconds(image), "Id": image.id, "Labels": image.config.run.labels,
+        "ParentId": "", "RepoDigests": _familiar(image.digests), "RepoTags": _familiar(image.tags),
+        "SharedSize": -1, "Size": size,
+    }  # fmt: skip
+
+
+def created_seconds(image: Image) -> int:
+    return parse_rfc3339(image.config.created) // _SECOND if image.config.created else 0
+
+
+def history_view(image: Image, sizes: list[int]) -> list[dict[str, Any]]:
+    """Newest first; only the newest row has an id, as for every image that was not built here."""
+    rows: list[dict[str, Any]] = []
+    left = list(sizes)
+    for entry in image.config.history or []:
+        size = 0 if entry.empty_layer or not left else left.pop(0)
+        created = parse_rfc3339(entry.created) // _SECOND if entry.created else 0
+        rows.append({"Comment": entry.comment, "Created": created, "CreatedBy": entry.created_by, "Id": "<missing>", "Size": size, "Tags": None})
+    rows.reverse()
+    if rows:
+        rows[0] |= {"Id": image.id, "Tags": _familiar(image.tags) or None}
+    return rows
+
+
+# --- networks and execs
+def network_view(network: Network, endpoints: dict[str, dict[str, str]]) -> dict[str, Any]:
+    bridge = network.bridge
+    pools = [{"Subnet": str(bridge.subnet), "Gateway": str(bridge.gateway.ip)}] if bridge else None
+    options: dict[str, str] = {}
+    if bridge:
+        prefix = "com.docker.network.bridge"
+        options = {
+            f"{prefix}.default_bridge": "true", f"{prefix}.enable_icc": "true", f"{prefix}.enable_ip_masquerade": "true",
+            f"{prefix}.host_binding_ipv4": "0.0.0.0", f"{prefix}.name": bridge.name, "com.docker.network.driver.mtu": str(bridge.mtu),
+        }  # fmt: skip
+    return {
+        "Name": network.name, "Id": network.id, "Created": network.created, "Scope": "local", "Driver": network.driver,
+        "EnableIPv4": True, "EnableIPv6": False, "IPAM": {"Driver": "default", "Options": None, "Config": pools},
+        "Internal": False, "Attachable": False, "Ingress": False, "ConfigFrom": {"Network": ""}, "ConfigOnly": False,
+        "Containers": endpoints, "Options": options, "Labels": {},
+    }  # fmt: skip
+
+
+def exec_view(record: ExecRecord) -> dict[str, Any]:
+    config = record.config
+    command = config.cmd or [""]
+    process: dict[str, Any] = {"tty": config.tty, "entrypoint": command[0], "arguments": command[1:], "privileged": config.privileged}
+    if config.user:
+        process["user"] = config.user
+    return {
+        "ID": record.id, "Running": record.running, "ExitCode": record.exit_code, "ProcessConfig": process,
+        "OpenStdin": config.attach_stdin, "OpenStderr": config.attach_stderr, "OpenStdout": config.attach_stdout,
+        "CanRemove": False, "ContainerID": record.container, "DetachKeys": config.detach_keys, "Pid": record.pid,
+    }  # fmt: skip

@@ -1,0 +1,219 @@
+"""The containers there are: finding, creating, renaming, waiting. What makes them run and stop is lifecycle.py's.
+
+Owns the records (a row each, all of them in memory too), the names, one lock per container, and who waits for what.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import TypeVar
+
+import msgspec
+
+from corten.engine import names, options, states
+from corten.engine.events import Events
+from corten.engine.networks import Networks, check_mac
+from corten.engine.records import ContainerRecord, decode_record, encode_record
+from corten.errors import AmbiguousPrefix, Invalid, NameInUse, NoCommand, NoSuchContainer, RenameToSame
+from corten.spec.engine import Config, CreateRequest, HostConfig
+from corten.spec.image import RunConfig
+from corten.spec.timestamps import now_ns, rfc3339_nano
+from corten.store.database import Database, NameTaken
+from corten.store.images import Image
+from corten.store.snapshots import Snapshots
+
+_SHORT = 12
+_T = TypeVar("_T")
+
+
+class Containers:
+    def __init__(self, database: Database, snapshots: Snapshots, events: Events) -> None:
+        self._database, self._snapshots, self._events = database, snapshots, events
+        self._records = {record.id: record for record in map(decode_record, database.containers())}
+        self._names = {record.name: record.id for record in self._records.values()}
+        self._locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._waiting: dict[tuple[str, str], set[asyncio.Future[ContainerRecord]]] = defaultdict(set)
+
+    def all(self) -> Iterable[ContainerRecord]:
+        return tuple(self._records.values())
+
+    def lock(self, container_id: str) -> asyncio.Lock:
+        """Held for one lifecycle step at a time; another container's is another's."""
+        return self._locks[container_id]
+
+    def find(self, name: str) -> ContainerRecord:
+        """By full id, name (with or without slash), or unique prefix. Raises NoSuchContainer, AmbiguousPrefix."""
+        record = self._records.get(name)
+        if record:
+            return record
+        named = self._names.get(name.removeprefix("/"))
+        if named:
+            return self._records[named]
+        found = [record for record in self._records.values() if name and record.id.startswith(name)]
+        if len(found) > 1:
+            raise AmbiguousPrefix(name=name)
+        if not found:
+            raise NoSuchContainer(name=name)
+        return found[0]
+
+    def current(self, container_id: str) -> ContainerRecord | None:
+        return self._records.get(container_id)
+
+    def save(self, record: ContainerRecord) -> ContainerRecord:
+        """Store a changed record. Raises NameInUse."""
+        before = self._records.get(record.id)
+        try:
+            self._database.put_container(record.id, record.name, encode_record(record))
+        except NameTaken:
+            raise NameInUse(name=record.name, id=self._names[record.name]) from None
+        if before and before.name != record.name:
+            del self._names[before.name]
+        self._records[record.id] = record
+        self._names[record.name] = record.id
+        return record
+
+    def save_state(self, container_id: str, **changes: object) -> ContainerRecord:
+        """Store changed fields of the state of a container's newest record."""
+        record = self._records[container_id]
+        return self.save(msgspec.structs.replace(record, state=msgspec.structs.replace(record.state, **changes)))
+
+    def delete(self, record: ContainerRecord) -> None:
+        self._database.delete_container(record.id)
+        del self._records[record.id]
+        del self._names[record.name]
+        self._locks.pop(record.id, None)
+
+    def emit(self, action: str, record: ContainerRecord, **attributes: str) -> None:
+        """A container event with Docker's attributes: image, name, labels."""
+        labels = record.config.labels or {}
+        everything = {**labels, "image": record.config.image, "name": record.name, **attributes}
+        self._events.emit("container", action, record.id, **everything)
+
+    # --- waiting
+    def register(self, container_id: str, condition: str) -> asyncio.Future[ContainerRecord]:
+        """A future for the next time that `condition` ("exit" or "removed") becomes true."""
+        future: asyncio.Future[ContainerRecord] = asyncio.get_running_loop().create_future()
+        self._waiting[container_id, condition].add(future)
+        return future
+
+    def cancel(self, container_id: str, condition: str, future: asyncio.Future[ContainerRecord]) -> None:
+        """The waiter has gone."""
+        waiters = self._waiting.get((container_id, condition))
+        if waiters:
+            waiters.discard(future)
+            if not waiters:
+                del self._waiting[container_id, condition]
+
+    def announce(self, record: ContainerRecord, condition: str) -> None:
+        for future in self._waiting.pop((record.id, condition), set()):
+            if not future.done():
+                future.set_result(record)
+
+    # --- create
+    def create(self, request: CreateRequest, name: str, image: Image, networks: Networks) -> tuple[ContainerRecord, list[str]]:
+        """Store a new container. Returns it and warnings. Raises Invalid, UnsupportedOption, NameInUse, NoCommand."""
+        host = request.host_config or HostConfig()
+        container_id = names.new_id()
+        chosen = names.check_name(name) if name else names.random_name(self._names)
+        if chosen in self._names:
+            raise NameInUse(name=chosen, id=self._names[chosen])
+        options.check_host_config(host)
+        options.check_config(request)
+        mac = options.check_networking(request.networking_config, host.network_mode) or request.mac_address
+        check_mac(mac)
+        network = networks.of_mode(host.network_mode)
+        warnings = _image_warnings(image.config.run)
+        config = _merge(request, image.config.run, container_id, host)
+        record = ContainerRecord(
+            id=container_id, name=chosen, created=rfc3339_nano(now_ns()), image=image.id,
+            diff_ids=list(image.config.rootfs.diff_ids), config=config, host_config=_complete(host),
+            mac_address=mac, network_id=network.id if network else "",
+        )  # fmt: skip
+        if not record.argv:
+            raise NoCommand
+        self._snapshots.create(container_id)
+        self.save(record)
+        self.emit("create", record)
+        return record, warnings
+
+    def rename(self, record: ContainerRecord, name: str) -> None:
+        """Raises InvalidName, NameInUse, RenameToSame."""
+        if not name:
+            raise Invalid("Neither old nor new names may be empty")
+        new = names.check_name(name)
+        if new == record.name:
+            raise RenameToSame
+        states.check("rename", record)
+        if new in self._names:
+            taken = NameInUse(name=new, id=self._names[new])
+            taken.message = f"Error when allocating new name: {taken.message}"
+            raise taken
+        old = record.name
+        renamed = self.save(msgspec.structs.replace(record, name=new))
+        self.emit("rename", renamed, oldName=f"/{old}")
+
+
+def _image_warnings(image: RunConfig) -> list[str]:
+    warnings = []
+    if image.volumes:
+        paths = ", ".join(image.volumes)
+        warnings.append(f"the image declares volumes ({paths}); Corten keeps them in the container's writable layer for now")
+    if image.healthcheck and image.healthcheck.get("Test") not in (None, [], ["NONE"]):
+        warnings.append("the image has a health check; Corten does not run health checks yet")
+    return warnings
+
+
+def _either(first: _T, second: _T) -> _T:
+    return first or second
+
+
+def _merge(request: CreateRequest, image: RunConfig, container_id: str, host: HostConfig) -> Config:
+    """The request over the image's defaults (moby runconfig.Merge): an entrypoint of its own drops the image's command."""
+    entrypoint, cmd = request.entrypoint, request.cmd
+    if not entrypoint:
+        if not cmd:
+            cmd = image.cmd
+        if entrypoint is None:
+            entrypoint = image.entrypoint
+    own = {entry.partition("=")[0] for entry in request.env or []}
+    env = [entry for entry in image.env or [] if entry.partition("=")[0] not in own]
+    hostname = request.hostname or ("" if host.uts_mode == "host" else container_id[:_SHORT])
+    fields = {info.name: getattr(request, info.name) for info in msgspec.structs.fields(Config)}
+    fields |= {
+        "hostname": hostname,
+        "entrypoint": [entrypoint] if isinstance(entrypoint, str) else entrypoint or None,
+        "cmd": [cmd] if isinstance(cmd, str) else cmd,
+        "env": [*(request.env or []), *env],
+        "user": _either(request.user, image.user),
+        "working_dir": _either(request.working_dir, image.working_dir),
+        "stop_signal": _either(request.stop_signal, image.stop_signal),
+        "stop_timeout": request.stop_timeout if request.stop_timeout is not None else image.stop_timeout,
+        "labels": {**(image.labels or {}), **(request.labels or {})},
+        "exposed_ports": {**(image.exposed_ports or {}), **(request.exposed_ports or {}),
+                          **{port: {} for port in host.port_bindings or {}}} or None,
+        "shell": _either(request.shell, image.shell),
+        "on_build": None,
+    }  # fmt: skip
+    return Config(**fields)
+
+
+def _complete(host: HostConfig) -> HostConfig:
+    """What Docker fills in at creation, so that inspect shows what holds."""
+    changes: dict[str, object] = {}
+    if host.network_mode in ("", "default"):
+        changes["network_mode"] = "bridge"
+    if not host.shm_size and not host.ipc_mode.startswith(("host", "container:")):
+        changes["shm_size"] = 64 << 20
+    if not host.ipc_mode:
+        changes["ipc_mode"] = "private"
+    if not host.runtime:
+        changes["runtime"] = "corten"
+    if not host.restart_policy.name:
+        changes["restart_policy"] = msgspec.structs.replace(host.restart_policy, name="no")
+    if not host.log_config.type:
+        changes["log_config"] = msgspec.structs.replace(host.log_config, type="json-file")
+    if host.memory and not host.memory_swap:
+        changes["memory_swap"] = host.memory * 2
+    return msgspec.structs.replace(host, **changes)

@@ -1,0 +1,155 @@
+"""Additional processes in running containers. Their records live as long as the engine (as in Docker)."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+
+import msgspec
+
+from corten.engine import bundle, names, states
+from corten.engine.containers import Containers
+from corten.engine.records import ContainerRecord
+from corten.errors import AmbiguousPrefix, CommandNotStarted, Conflict, CortenError, Invalid, KernelRefused, NoSuchExec
+from corten.linux import capabilities
+from corten.runtime import messages
+from corten.runtime.launch import Launch
+from corten.spec import runtime as oci
+from corten.spec.engine import ExecConfig, ExecStart
+
+_KEPT_AFTER_EXIT = 512
+
+
+class ExecFailed(CommandNotStarted):
+    """Docker's prefix differs from that of a failed start."""
+
+    template = "OCI runtime exec failed: exec failed: unable to start container process: {reason}"
+
+
+@dataclass(frozen=True)
+class ExecRecord:
+    id: str
+    container: str
+    config: ExecConfig
+    running: bool = False
+    exit_code: int | None = None
+    pid: int = 0
+    started: bool = False
+
+
+class Execs:
+    def __init__(self, containers: Containers, launch: Launch) -> None:
+        self._containers, self._launch = containers, launch
+        self._records: dict[str, ExecRecord] = {}
+        self._ended: dict[str, asyncio.Event] = {}
+        self._capabilities = tuple(capabilities.names_of(capabilities.bounding_set()))
+
+    def find(self, exec_id: str) -> ExecRecord:
+        """Raises NoSuchExec."""
+        record = self._records.get(exec_id)
+        if record is None:
+            found = [other for other in self._records.values() if exec_id and other.id.startswith(exec_id)]
+            if len(found) > 1:
+                raise AmbiguousPrefix(name=exec_id)
+            if not found:
+                raise NoSuchExec(name=exec_id)
+            record = found[0]
+        return record
+
+    def of_container(self, container_id: str) -> list[str]:
+        return [record.id for record in self._records.values() if record.container == container_id and record.running]
+
+    def create(self, container: ContainerRecord, config: ExecConfig, *, called: str) -> ExecRecord:
+        if not config.cmd:
+            raise Invalid("No exec command specified")
+        states.check("exec", container, called)
+        self._forget_old()
+        record = ExecRecord(names.new_id(), container.id, config)
+        self._records[record.id] = record
+        self._ended[record.id] = asyncio.Event()
+        self._containers.emit(f"exec_create: {' '.join(config.cmd)}", container, execID=record.id)
+        return record
+
+    def _forget_old(self) -> None:
+        done = [record.id for record in self._records.values() if record.exit_code is not None]
+        for exec_id in done[:-_KEPT_AFTER_EXIT]:
+            del self._records[exec_id]
+            self._ended.pop(exec_id, None)
+
+    def check_start(self, exec_id: str) -> ExecRecord:
+        """Raises what Docker answers if the exec cannot be started (again)."""
+        record = self.find(exec_id)
+        if record.started:
+            text = f"exec command {record.id} has already run" if record.exit_code is not None else f"exec command {record.id} is already running"
+            raise Conflict(text)
+        states.check("exec", self._containers.find(record.container))
+        return record
+
+    async def start(self, record: ExecRecord, request: ExecStart, client: int | None, streams: messages.Streams,
+                    detach_keys: bytes, pending: bytes) -> None:  # fmt: skip
+        """Start it; `client` is the connection to hand over, still the caller's to close. Raises ExecFailed."""
+        container = self._containers.find(record.container)
+        size = request.console_size or record.config.console_size
+        process = self._process(container, record.config, size)
+        self._records[record.id] = replace(record, started=True, running=True)
+        message = messages.Exec(
+            0, container.id, record.id, msgspec.json.encode(process), record.config.user or container.config.user,
+            container.host_config.group_add or [], streams, detach_keys, pending,
+        )  # fmt: skip
+        self._containers.emit(f"exec_start: {' '.join(record.config.cmd or [])}", container, execID=record.id)
+        try:
+            result = await self._launch.call(message, () if client is None else (client,))
+        except CommandNotStarted as error:
+            self._finish(record.id, error.program_exit_code)
+            raise ExecFailed(str(error.operands["reason"]), error.program_exit_code) from None
+        except CortenError as error:
+            self._finish(record.id, 126)
+            if isinstance(error, KernelRefused) and error.operation == "look up user":
+                raise Invalid(error.reason) from None
+            raise
+        current = self._records[record.id]
+        self._records[record.id] = replace(current, pid=int(result))
+
+    def _process(self, container: ContainerRecord, config: ExecConfig, size: list[int] | None) -> oci.Process:
+        settings = container.host_config
+        privileged = config.privileged or settings.privileged
+        granted = list(self._capabilities) if privileged else bundle.wanted_capabilities(settings, self._capabilities)
+        entries = {entry.partition("=")[0]: entry for entry in bundle.environment(container) if "=" in entry}
+        if config.tty:
+            entries.setdefault("TERM", "TERM=xterm")
+        entries |= {entry.partition("=")[0]: entry for entry in config.env or [] if "=" in entry}
+        limits = [oci.Rlimit(f"RLIMIT_{limit.name.upper()}", limit.soft, limit.hard) for limit in settings.ulimits or []]
+        return oci.Process(
+            args=list(config.cmd or []), cwd=config.working_dir or container.config.working_dir or "/", terminal=config.tty,
+            console_size=oci.Box(size[0], size[1]) if config.tty and size and all(size[:2]) else None,
+            env=list(entries.values()), capabilities=bundle.process_capabilities(granted), rlimits=limits or None,
+            no_new_privileges=bundle.no_new_privileges(settings),
+        )  # fmt: skip
+
+    def on_exit(self, notice: messages.Exited) -> None:
+        record = self._records.get(notice.exec_id)
+        if record:
+            self._finish(record.id, notice.exit_code)
+            container = self._containers.current(record.container)
+            if container:
+                self._containers.emit("exec_die", container, execID=record.id, exitCode=str(notice.exit_code))
+
+    def container_ended(self, container_id: str) -> None:
+        """Execs die with their container; its monitor may have had no time to say so."""
+        for record in tuple(self._records.values()):
+            if record.container == container_id and record.running:
+                self._finish(record.id, 137)
+
+    def _finish(self, exec_id: str, exit_code: int) -> None:
+        self._records[exec_id] = replace(self._records[exec_id], running=False, exit_code=exit_code, started=True)
+        self._ended[exec_id].set()
+
+    async def wait(self, exec_id: str) -> int:
+        """The exit code, once there is one."""
+        await self._ended[exec_id].wait()
+        return self._records[exec_id].exit_code or 0
+
+    async def resize(self, record: ExecRecord, height: int, width: int) -> None:
+        if not record.running:
+            raise Invalid("exec process is not started")
+        await self._launch.call(messages.Resize(0, record.container, record.id, height, width))

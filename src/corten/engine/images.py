@@ -1,0 +1,180 @@
+"""Images as the engine's users see them: found by any name, tagged, removed by Docker's rules, loaded, pulled."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+
+from corten.engine import states
+from corten.engine.containers import Containers
+from corten.engine.events import Events
+from corten.engine.hello import hello_archive
+from corten.engine.records import ContainerRecord
+from corten.errors import ArchiveRefused, Conflict, ImageInUse, ImageInUseById, Invalid, NoSuchImage
+from corten.registry.auth import Credentials
+from corten.registry.client import Repository
+from corten.registry.transfer import Progress, pull
+from corten.spec.digest import encoded, is_digest
+from corten.spec.platform import Platform, this_platform
+from corten.spec.reference import Reference, parse_reference
+from corten.store.blobs import Blobs
+from corten.store.image_archive import LoadedImage, read_image_archive
+from corten.store.images import Image, Images
+from corten.store.layers import Layers
+from corten.store.layout import Layout
+
+_HEX = re.compile(r"[0-9a-f]{4,64}")
+
+
+class ImageService:
+    def __init__(self, layout: Layout, blobs: Blobs, layers: Layers, images: Images, containers: Containers, events: Events) -> None:
+        self._layout, self._blobs, self._layers, self._images = layout, blobs, layers, images
+        self._containers, self._events = containers, events
+
+    def all(self) -> list[Image]:
+        return self._images.all()
+
+    def size(self, image: Image) -> int:
+        return self._images.size(image)
+
+    def layer_sizes(self, image: Image) -> list[int]:
+        rows = [self._layers.find(diff_id) for diff_id in image.config.rootfs.diff_ids]
+        return [row.size if row else 0 for row in rows]
+
+    def users(self, image: Image) -> list[ContainerRecord]:
+        return [record for record in self._containers.all() if record.image == image.id]
+
+    def find(self, name: str) -> Image:
+        """By reference, id, or id prefix. Raises NoSuchImage with Docker's normalised name."""
+        if is_digest(name):
+            found = self._images.get(name)
+            if found:
+                return found
+            raise NoSuchImage(name=name)
+        try:
+            reference = parse_reference(name)
+        except Invalid:
+            reference = None
+        if reference:
+            image_id = self._images.resolve(reference)
+            if image_id and (found := self._images.get(image_id)):
+                return found
+        prefix = name.removeprefix("sha256:")
+        if _HEX.fullmatch(prefix):
+            matching = [image for image in self._images.all() if encoded(image.id).startswith(prefix)]
+            if len(matching) == 1:
+                return matching[0]
+        if reference is None and not _HEX.fullmatch(prefix):
+            parse_reference(name)
+        raise NoSuchImage(name=reference.with_default_tag().familiar if reference else name)
+
+    def tag(self, image: Image, repository: str, tag: str) -> None:
+        reference = parse_reference(f"{repository}:{tag}" if tag else repository).with_default_tag()
+        if reference.digest:
+            raise Invalid("refusing to create a tag with a digest reference")
+        self._images.tag(image.id, f"{reference.name}:{reference.tag}")
+        self._emit("tag", image.id, reference.familiar)
+
+    def remove(self, name: str, *, force: bool) -> list[dict[str, str]]:
+        """Untag, and delete when the last name goes. Returns Docker's list of what was untagged and deleted."""
+        image = self.find(name)
+        by_id = _HEX.fullmatch(name.removeprefix("sha256:")) and encoded(image.id).startswith(name.removeprefix("sha256:"))
+        if by_id:
+            self._check_remove_by_id(image, force=force)
+            names = [*image.tags, *image.digests]
+        else:
+            names = self._names_to_untag(image, name, force=force)
+        report = [{"Untagged": _familiar(full)} for full in names]
+        for full in names:
+            self._emit("untag", image.id, image.id)
+            self._images.untag(full)
+        left = self._images.get(image.id)
+        if left and not left.tags and (by_id or not left.digests):
+            in_use = self.users(left)
+            if not in_use:
+                kept = frozenset(diff_id for record in self._containers.all() for diff_id in record.diff_ids)
+                gone = self._images.remove(left, kept)
+                report += [{"Deleted": image.id}, *({"Deleted": diff_id} for diff_id in gone)]
+                self._emit("delete", image.id, image.id)
+        return report
+
+    def _names_to_untag(self, image: Image, name: str, *, force: bool) -> list[str]:
+        reference = parse_reference(name).with_default_tag()
+        full = f"{reference.name}@{reference.digest}" if reference.digest else f"{reference.name}:{reference.tag}"
+        same_repository = [digest for digest in image.digests if digest.startswith(f"{reference.name}@")]
+        other_tags = [tag for tag in image.tags if tag != full]
+        last = not other_tags
+        if last and not force:
+            users = self.users(image)
+            if users:
+                raise ImageInUse(name=name, container=users[0].short_id, image=encoded(image.id)[:12])
+        drop_digests = not any(tag.startswith(f"{reference.name}:") for tag in other_tags)
+        return [full, *(same_repository if drop_digests and full not in same_repository else [])]
+
+    def _check_remove_by_id(self, image: Image, *, force: bool) -> None:
+        short = encoded(image.id)[:12]
+        users = self.users(image)
+        running = next((record for record in users if states.is_running(record)), None)
+        if running:
+            raise ImageInUseById(image=short, how="cannot be forced", why=f"image is being used by running container {running.short_id}")
+        if len({tag.rpartition(":")[0] for tag in image.tags}) > 1 and not force:
+            raise ImageInUseById(image=short, how="must be forced", why="image is referenced in multiple repositories")
+        if users and not force:
+            raise ImageInUseById(image=short, how="must be forced", why=f"image is being used by stopped container {users[0].short_id}")
+
+    async def load(self, path: str) -> list[str]:
+        """Load an archive from a file. Returns what to call each image. Raises ArchiveRefused; nothing half stays."""
+        loaded = await asyncio.to_thread(read_image_archive, path, self._blobs)
+        return [await self._finish(image) for image in loaded]
+
+    async def _finish(self, image: LoadedImage) -> str:
+        try:
+            for blob, diff_id in image.layers:
+                await self._layers.unpack(blob, diff_id)
+        except ArchiveRefused:
+            self._discard(image)
+            raise
+        self._images.store(image.id, image.manifest, image.names)
+        for name in image.names or (image.id,):
+            self._emit("load", image.id, _familiar(name))
+        return _familiar(image.names[0]) if image.names else image.id
+
+    def _discard(self, image: LoadedImage) -> None:
+        """A refused archive's blobs, unless a good image has them too."""
+        known = {row.blob for diff_id in {diff for other in self._images.all() for diff in other.config.rootfs.diff_ids}
+                 if (row := self._layers.find(diff_id))}  # fmt: skip
+        for digest in {blob for blob, _ in image.layers} - known:
+            self._blobs.remove(digest)
+        if self._images.get(image.id) is None:
+            self._blobs.remove(image.id)
+            self._blobs.remove(image.manifest.digest)
+
+    async def pull(self, reference: Reference, credentials: Credentials, platform: Platform | None) -> AsyncIterator[Progress]:
+        wanted = platform or this_platform()
+        async with Repository(reference, credentials) as remote:
+            async for progress in pull(reference, remote, wanted, self._blobs, self._layers, self._images):
+                yield progress
+        image_id = self._images.resolve(reference)
+        if image_id:
+            self._emit("pull", image_id, reference.with_default_tag().familiar, actor=reference.with_default_tag().familiar)
+
+    async def load_hello(self) -> str:
+        """Assemble Corten's own image and store it as `hello`."""
+        path = f"{self._layout.temporary}/hello.tar"
+        with open(path, "wb") as file:
+            file.write(hello_archive(this_platform()))
+        return (await self.load(path))[0]
+
+    def _emit(self, action: str, image_id: str, name: str, actor: str = "") -> None:
+        self._events.emit("image", action, actor or image_id, name=name)
+
+
+def _familiar(full: str) -> str:
+    return full if is_digest(full) else parse_reference(full).familiar
+
+
+def check_platform(image: Image, wanted: Platform) -> None:
+    """Raises Conflict if the stored image is for another platform."""
+    if (image.config.os or "linux", image.config.architecture) != (wanted.os, wanted.architecture):
+        raise Conflict(f"image with reference {image.id} was found but does not provide the specified platform ({wanted})")

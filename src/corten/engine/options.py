@@ -1,0 +1,214 @@
+"""Checking a create request before anything is stored: refused keys, ports, binds. Pure.
+
+A key that Docker honours and Corten does not yet is refused (UNSUPPORTED), never ignored; see docs/compat.md.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from typing import Any
+
+import msgspec
+
+from corten.errors import Invalid, UnsupportedOption
+from corten.spec.engine import Config, EndpointSettings, HostConfig, MountPoint, NetworkingConfig
+from corten.spec.signals import parse_signal
+
+# HostConfig key -> values that mean "not asked for"
+_UNSUPPORTED: dict[str, tuple[Any, ...]] = {
+    "volume_driver": ("", "local"),
+    "volumes_from": (None, []),
+    "links": (None, []),
+    "cgroup": ("",),
+    "storage_opt": (None, {}),
+    "runtime": ("", "corten"),
+    "isolation": ("", "default"),
+    "device_requests": (None, []),
+    "cpu_realtime_period": (0,),
+    "cpu_realtime_runtime": (0,),
+    "userns_mode": ("", "host"),
+    "cpu_count": (0,),
+    "cpu_percent": (0,),
+    "io_maximum_iops": (0,),
+    "io_maximum_bandwidth": (0,),
+}
+_LOG_DRIVERS = ("json-file", "none", "")
+_LOG_OPTIONS = ("max-size", "max-file")
+_PORT = re.compile(r"(\d+)(?:-(\d+))?(?:/(tcp|udp|sctp))?", re.IGNORECASE)
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", re.IGNORECASE)
+_MIN_MEMORY = 6 << 20
+
+
+def api_name(field: str) -> str:
+    """HostConfig's attribute under its JSON key."""
+    return next(info.encode_name for info in msgspec.structs.fields(HostConfig) if info.name == field)
+
+
+def check_host_config(host: HostConfig) -> None:
+    """Raises UnsupportedOption or Invalid, naming the key."""
+    for field, neutral in _UNSUPPORTED.items():
+        if getattr(host, field) not in neutral:
+            raise UnsupportedOption(key=f"HostConfig.{api_name(field)}")
+    if host.restart_policy.name not in ("", "no"):
+        raise UnsupportedOption(key=f"HostConfig.RestartPolicy {host.restart_policy.name!r}")
+    if host.log_config.type not in _LOG_DRIVERS:
+        raise UnsupportedOption(key=f"HostConfig.LogConfig.Type {host.log_config.type!r}")
+    for option in host.log_config.config or {}:
+        if option not in _LOG_OPTIONS:
+            raise Invalid(f"unknown log opt '{option}' for {host.log_config.type} log driver")
+    log_limits(host)
+    _check_resources(host)
+    _check_security(host)
+    for mount in host.mounts or []:
+        _check_mount(mount)
+    for bind in host.binds or []:
+        parse_bind(bind)
+    for text in (host.port_bindings or {}):
+        parse_port(text)
+    for bindings in (host.port_bindings or {}).values():
+        for binding in bindings or []:
+            _check_binding(binding.host_ip, binding.host_port)
+
+
+def _check_resources(host: HostConfig) -> None:
+    if host.memory and host.memory < _MIN_MEMORY:
+        raise Invalid("Minimum memory limit allowed is 6MB")
+    if host.memory_swap > 0 and not host.memory:
+        raise Invalid("You should always set the Memory limit when using Memoryswap limit, see usage")
+    if host.memory_swap > 0 and host.memory_swap < host.memory:
+        raise Invalid("Minimum memoryswap limit should be larger than memory limit, see usage")
+    if host.memory_swappiness is not None and not -1 <= host.memory_swappiness <= 100:
+        raise Invalid(f"Invalid value: {host.memory_swappiness}, valid memory swappiness range is 0-100")
+    if host.nano_cpus and (host.cpu_period or host.cpu_quota):
+        raise Invalid("Conflicting options: Nano CPUs and CPU Period cannot both be set")
+    if host.blkio_weight and not 10 <= host.blkio_weight <= 1000:
+        raise Invalid("Range of blkio weight is from 10 to 1000")
+    if host.shm_size < 0:
+        raise Invalid("SHM size can not be less than 0")
+    if not -1000 <= host.oom_score_adj <= 1000:
+        raise Invalid(f"Invalid value {host.oom_score_adj}, range for oom score adj is [-1000, 1000]")
+
+
+def _check_security(host: HostConfig) -> None:
+    for option in host.security_opt or []:
+        key, _, value = option.replace(":", "=", 1).partition("=")
+        if key == "no-new-privileges" and value in ("", "true", "false"):
+            continue
+        if key == "seccomp" or (key == "systempaths" and value == "unconfined"):
+            continue
+        if key in ("apparmor", "label"):
+            if value in ("unconfined", "disable"):
+                continue
+            raise UnsupportedOption(key=f"HostConfig.SecurityOpt {key}")
+        raise Invalid(f"invalid --security-opt 2: {option!r}")
+
+
+def _check_mount(mount: MountPoint) -> None:
+    if mount.type not in ("bind", "tmpfs"):
+        raise UnsupportedOption(key=f"HostConfig.Mounts type {mount.type!r}")
+    if not mount.target.startswith("/") or mount.target == "/":
+        raise Invalid(f"invalid mount config for type {mount.type!r}: invalid mount path: {mount.target!r} mount path must be absolute")
+    if mount.type == "bind" and not mount.source.startswith("/"):
+        raise Invalid(f"invalid mount config for type \"bind\": invalid mount path: '{mount.source}' mount path must be absolute")
+
+
+@dataclass(frozen=True)
+class Bind:
+    source: str
+    target: str
+    options: tuple[str, ...]
+
+
+def parse_bind(text: str) -> Bind:
+    """`/host:/container[:options]`. Raises Invalid or UnsupportedOption (named volumes)."""
+    source, _, rest = text.partition(":")
+    target, _, options = rest.partition(":")
+    if not target:
+        raise Invalid(f"invalid volume specification: '{text}'")
+    if not target.startswith("/") or target == "/":
+        raise Invalid(f"invalid volume specification: '{text}': invalid mount path: '{target}' mount path must be absolute")
+    if not source.startswith("/"):
+        raise UnsupportedOption(key=f"the named volume {source!r} in HostConfig.Binds")
+    words = tuple(word for word in options.split(",") if word)
+    for word in words:
+        if word not in ("ro", "rw", "z", "Z", "nocopy", "cached", "consistent", "delegated", "private", "rprivate", "shared", "rshared", "slave", "rslave"):
+            raise Invalid(f"invalid mode: {options}")
+    return Bind(source, target, words)
+
+
+def _check_binding(host_ip: str, host_port: str) -> None:
+    if host_port and not re.fullmatch(r"\d+(-\d+)?", host_port):
+        raise Invalid(f'invalid port specification: "{host_port}"')
+    if host_port and any(int(part) > 65535 for part in host_port.split("-")):
+        raise Invalid(f'invalid port specification: "{host_port}"')
+    if host_ip:
+        try:
+            IPv4Address(host_ip)
+        except ValueError:
+            raise UnsupportedOption(key=f"publishing on the address {host_ip!r}") from None
+
+
+def parse_port(text: str) -> tuple[int, str]:
+    """`80/tcp` -> (80, "tcp"). Raises Invalid naming the port."""
+    match = _PORT.fullmatch(text)
+    if not match or match.group(2):
+        raise Invalid(f"invalid port specification: {text!r}" if not match else f"invalid port range {text!r}")
+    number, protocol = int(match.group(1)), (match.group(3) or "tcp").lower()
+    if number > 65535:
+        raise Invalid(f"invalid port specification: {text!r}")
+    if protocol == "sctp":
+        raise UnsupportedOption(key="publishing SCTP ports")
+    return number, protocol
+
+
+def parse_size(text: str) -> int:
+    """`20m`, `1.5g`, `512` (bytes). Powers of 1024. Raises Invalid."""
+    match = _SIZE.fullmatch(text.strip())
+    if not match:
+        raise Invalid(f"invalid size: '{text}'")
+    return int(float(match.group(1)) * 1024 ** " kmgt".index(match.group(2).lower() or " "))
+
+
+def log_limits(host: HostConfig) -> tuple[int, int]:
+    """(bytes of one log file, number of files). By default 5 of 20 MiB: a disk that logs cannot fill."""
+    options = host.log_config.config or {}
+    size = parse_size(options["max-size"]) if "max-size" in options else 20 << 20
+    count = options.get("max-file", "5")
+    if not count.isdigit() or int(count) < 1:
+        raise Invalid(f"invalid value for max-file: {count!r}")
+    return size, int(count)
+
+
+def check_config(config: Config) -> None:
+    if config.stop_signal:
+        parse_signal(config.stop_signal)
+    for port in config.exposed_ports or {}:
+        match = _PORT.fullmatch(port)
+        if not match:
+            raise Invalid(f"invalid port specification: {port!r}")
+    if config.healthcheck and config.healthcheck.test and config.healthcheck.test[0] != "NONE":
+        raise UnsupportedOption(key="Config.Healthcheck")
+    if config.volumes:
+        raise UnsupportedOption(key="Config.Volumes")
+    if config.working_dir and not config.working_dir.startswith("/"):
+        raise Invalid(f"the working directory '{config.working_dir}' is invalid, it needs to be an absolute path")
+    for entry in config.env or []:
+        if entry.startswith("=") or not entry:
+            raise Invalid(f"invalid environment variable: {entry}")
+
+
+def check_networking(networking: NetworkingConfig | None, network_mode: str) -> str:
+    """The MAC address asked for, or empty. Everything else about endpoints is refused for now."""
+    mac = ""
+    for name, settings in ((networking and networking.endpoints_config) or {}).items():
+        if name not in ("default", "bridge", network_mode):
+            raise UnsupportedOption(key=f"NetworkingConfig.EndpointsConfig[{name!r}]")
+        endpoint = settings or EndpointSettings()
+        for key, value in (("IPAMConfig", endpoint.i_p_a_m_config), ("Links", endpoint.links), ("Aliases", endpoint.aliases),
+                           ("DriverOpts", endpoint.driver_opts), ("GwPriority", endpoint.gw_priority)):  # fmt: skip
+            if value and (not isinstance(value, dict) or any(value.values())):
+                raise UnsupportedOption(key=f"NetworkingConfig.EndpointsConfig[{name!r}].{key}")
+        mac = endpoint.mac_address or mac
+    return mac

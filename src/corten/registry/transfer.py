@@ -1,0 +1,144 @@
+"""Pull: copy an image from a registry into the store. Progress values stream back.
+
+The name is written last: an interrupted pull is invisible, and the blobs and layers that are complete are found again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from corten.errors import ArchiveRefused, CortenError, NotFound
+from corten.registry.client import Repository
+from corten.spec.digest import encoded
+from corten.spec.image import FOREIGN_MARKS, Descriptor, Index, Manifest, parse_config, parse_manifest
+from corten.spec.platform import Platform, matches
+from corten.spec.reference import Reference
+from corten.store.blobs import Blobs
+from corten.store.images import Images
+from corten.store.layers import Layers
+
+_AT_ONCE = 3
+_REPORT_EVERY = 1 << 19
+
+
+@dataclass(frozen=True)
+class Progress:
+    """`id` is a layer's short digest or a tag; `total` 0 means that there is no bar."""
+
+    status: str
+    id: str = ""
+    current: int = 0
+    total: int = 0
+
+
+Emit = Callable[[Progress], None]
+
+
+class NoMatchingPlatform(NotFound):
+    template = "no matching manifest for {platform} in the manifest list entries"
+
+
+async def pull(reference: Reference, remote: Repository, platform: Platform, blobs: Blobs, layers: Layers,
+               images: Images) -> AsyncIterator[Progress]:  # fmt: skip
+    """Copy one image. Raises what the registry refuses, ArchiveRefused for what is not what it says."""
+    queue: asyncio.Queue[Progress | None] = asyncio.Queue()
+    task = asyncio.ensure_future(_pull(reference, remote, platform, blobs, layers, images, queue.put_nowait))
+    task.add_done_callback(lambda _done: queue.put_nowait(None))
+    try:
+        while (progress := await queue.get()) is not None:
+            yield progress
+        await task
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError, CortenError):
+            await task
+
+
+async def _pull(reference: Reference, remote: Repository, platform: Platform, blobs: Blobs, layers: Layers,
+                images: Images, emit: Emit) -> None:  # fmt: skip
+    wanted = reference.with_default_tag()
+    label = wanted.tag or wanted.digest
+    emit(Progress(f"Pulling from {reference.path}", label))
+    data, media_type, top_digest = await remote.manifest(wanted.digest or wanted.tag)
+    document = parse_manifest(data, media_type)
+    if isinstance(document, Index):
+        chosen = _choose(document, platform)
+        blobs.put(data)
+        data, media_type, digest = await remote.manifest(chosen.digest)
+        document = parse_manifest(data, media_type or chosen.media_type)
+        if isinstance(document, Index):
+            raise ArchiveRefused("an index inside an index is not supported")
+    else:
+        digest = top_digest
+    names = [f"{reference.name}@{top_digest}"]
+    if wanted.tag:
+        names.append(f"{reference.name}:{wanted.tag}")
+    known = images.get(document.config.digest)
+    if known and known.row.manifest == digest:
+        up_to_date = set(names) <= {*known.tags, *known.digests}
+        for name in names:
+            images.tag(known.id, name)
+    else:
+        up_to_date = False
+        await _fetch_image(remote, document, blobs, layers, emit)
+        manifest = Descriptor(media_type or document.media_type, blobs.put(data), len(data))
+        images.store(document.config.digest, manifest, names)
+    emit(Progress(f"Digest: {top_digest}"))
+    how = "Image is up to date" if up_to_date else "Downloaded newer image"
+    emit(Progress(f"Status: {how} for {wanted.familiar}"))
+
+
+def _choose(index: Index, platform: Platform) -> Descriptor:
+    candidates = [entry for entry in index.manifests if entry.platform and matches(platform, entry.platform)]
+    if not candidates:
+        raise NoMatchingPlatform(platform=platform)
+    exact = [entry for entry in candidates if entry.platform and entry.platform.variant == platform.variant]
+    return (exact or candidates)[0]
+
+
+async def _fetch_image(remote: Repository, manifest: Manifest, blobs: Blobs, layers: Layers, emit: Emit) -> None:
+    for layer in manifest.layers:
+        if any(mark in layer.media_type for mark in FOREIGN_MARKS):
+            raise ArchiveRefused(f"layer {layer.digest} is a foreign layer ({layer.media_type}): it must not be stored, get the image from its vendor")
+    await _fetch(remote, manifest.config, blobs, lambda _progress: None)
+    config = parse_config(blobs.read(manifest.config.digest))
+    if len(config.rootfs.diff_ids) != len(manifest.layers):
+        raise ArchiveRefused(f"the manifest has {len(manifest.layers)} layers, the config {len(config.rootfs.diff_ids)}")
+    gate = asyncio.Semaphore(_AT_ONCE)
+
+    async def layer_task(layer: Descriptor, diff_id: str) -> None:
+        short = encoded(layer.digest)[:12]
+        if layers.find(diff_id) and blobs.has(layer.digest):
+            emit(Progress("Already exists", short))
+            return
+        emit(Progress("Pulling fs layer", short))
+        async with gate:
+            await _fetch(remote, layer, blobs, emit)
+            emit(Progress("Verifying Checksum", short))
+            emit(Progress("Download complete", short))
+            emit(Progress("Extracting", short, 0, layer.size))
+            await layers.unpack(layer.digest, diff_id)
+            emit(Progress("Extracting", short, layer.size, layer.size))
+            emit(Progress("Pull complete", short))
+
+    async with asyncio.TaskGroup() as group:
+        for layer, diff_id in zip(manifest.layers, config.rootfs.diff_ids, strict=True):
+            group.create_task(layer_task(layer, diff_id))
+
+
+async def _fetch(remote: Repository, blob: Descriptor, blobs: Blobs, emit: Emit) -> None:
+    """Download one blob if it is not there; verified before it becomes visible."""
+    if blobs.has(blob.digest):
+        return
+    short = encoded(blob.digest)[:12]
+    reported = 0
+    with blobs.writer() as writer:
+        async for data in remote.blob(blob.digest):
+            writer.write(data)
+            if writer.size - reported >= _REPORT_EVERY:
+                reported = writer.size
+                emit(Progress("Downloading", short, writer.size, blob.size))
+        await asyncio.to_thread(writer.commit, blob.digest)

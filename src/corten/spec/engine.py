@@ -1,0 +1,266 @@
+"""Engine API objects that clients send: Config, HostConfig and what hangs on them. Frozen values; pure.
+
+Source: Docker Engine API 1.51 (moby api/swagger.yaml, ContainerConfig, HostConfig, EndpointSettings, Mount). Go's JSON
+takes null for anything, so do these; unknown keys are ignored, as Docker ignores them.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, TypeVar
+
+import msgspec
+
+from corten.errors import Invalid
+
+T = TypeVar("T")
+
+
+class _Api(msgspec.Struct, frozen=True, rename="pascal"):
+    """Base: Docker's PascalCase keys."""
+
+
+class LogConfig(_Api, frozen=True):
+    type: str = "json-file"
+    config: dict[str, str] | None = msgspec.field(default_factory=dict)
+
+
+class RestartPolicy(_Api, frozen=True):
+    name: str = "no"
+    maximum_retry_count: int = 0
+
+
+class PortBinding(_Api, frozen=True):
+    host_ip: str = ""
+    host_port: str = ""
+
+
+class DeviceMapping(_Api, frozen=True):
+    path_on_host: str = ""
+    path_in_container: str = ""
+    cgroup_permissions: str = "rwm"
+
+
+class WeightDevice(_Api, frozen=True):
+    path: str
+    weight: int
+
+
+class ThrottleDevice(_Api, frozen=True):
+    path: str
+    rate: int
+
+
+class Ulimit(_Api, frozen=True):
+    name: str
+    soft: int
+    hard: int
+
+
+class BindOptions(_Api, frozen=True, omit_defaults=True):
+    propagation: str = ""
+    non_recursive: bool = False
+    create_mountpoint: bool = False
+    read_only_non_recursive: bool = False
+    read_only_force_recursive: bool = False
+
+
+class TmpfsOptions(_Api, frozen=True, omit_defaults=True):
+    size_bytes: int = 0
+    mode: int = 0
+
+
+class MountPoint(_Api, frozen=True, omit_defaults=True):
+    type: str
+    target: str
+    source: str = ""
+    read_only: bool = False
+    consistency: str = ""
+    bind_options: BindOptions | None = None
+    tmpfs_options: TmpfsOptions | None = None
+    volume_options: dict[str, Any] | None = None
+    image_options: dict[str, Any] | None = None
+
+
+class HostConfig(_Api, frozen=True):
+    binds: list[str] | None = None
+    container_i_d_file: str = msgspec.field(default="", name="ContainerIDFile")
+    log_config: LogConfig = msgspec.field(default_factory=LogConfig)
+    network_mode: str = "default"
+    port_bindings: dict[str, list[PortBinding] | None] | None = None
+    restart_policy: RestartPolicy = msgspec.field(default_factory=RestartPolicy)
+    auto_remove: bool = False
+    volume_driver: str = ""
+    volumes_from: list[str] | None = None
+    console_size: list[int] = msgspec.field(default_factory=lambda: [0, 0])
+    annotations: dict[str, str] | None = None
+    cap_add: list[str] | None = None
+    cap_drop: list[str] | None = None
+    cgroupns_mode: str = ""
+    dns: list[str] | None = None
+    dns_options: list[str] | None = None
+    dns_search: list[str] | None = None
+    extra_hosts: list[str] | None = None
+    group_add: list[str] | None = None
+    ipc_mode: str = ""
+    cgroup: str = ""
+    links: list[str] | None = None
+    oom_score_adj: int = 0
+    pid_mode: str = ""
+    privileged: bool = False
+    publish_all_ports: bool = False
+    readonly_rootfs: bool = False
+    security_opt: list[str] | None = None
+    storage_opt: dict[str, str] | None = None
+    tmpfs: dict[str, str] | None = None
+    uts_mode: str = msgspec.field(default="", name="UTSMode")
+    userns_mode: str = ""
+    shm_size: int = 0
+    sysctls: dict[str, str] | None = None
+    runtime: str = ""
+    isolation: str = ""
+    cpu_shares: int = 0
+    memory: int = 0
+    nano_cpus: int = 0
+    cgroup_parent: str = ""
+    blkio_weight: int = 0
+    blkio_weight_device: list[WeightDevice] | None = None
+    blkio_device_read_bps: list[ThrottleDevice] | None = None
+    blkio_device_write_bps: list[ThrottleDevice] | None = None
+    blkio_device_read_iops: list[ThrottleDevice] | None = msgspec.field(default=None, name="BlkioDeviceReadIOps")
+    blkio_device_write_iops: list[ThrottleDevice] | None = msgspec.field(default=None, name="BlkioDeviceWriteIOps")
+    cpu_period: int = 0
+    cpu_quota: int = 0
+    cpu_realtime_period: int = 0
+    cpu_realtime_runtime: int = 0
+    cpuset_cpus: str = ""
+    cpuset_mems: str = ""
+    devices: list[DeviceMapping] | None = None
+    device_cgroup_rules: list[str] | None = None
+    device_requests: list[dict[str, Any]] | None = None
+    memory_reservation: int = 0
+    memory_swap: int = 0
+    memory_swappiness: int | None = None
+    oom_kill_disable: bool | None = None
+    pids_limit: int | None = None
+    ulimits: list[Ulimit] | None = None
+    cpu_count: int = 0
+    cpu_percent: int = 0
+    io_maximum_iops: int = msgspec.field(default=0, name="IOMaximumIOps")
+    io_maximum_bandwidth: int = msgspec.field(default=0, name="IOMaximumBandwidth")
+    masked_paths: list[str] | None = None
+    readonly_paths: list[str] | None = None
+    init: bool | None = None
+    mounts: list[MountPoint] | None = None
+
+
+class Healthcheck(_Api, frozen=True, omit_defaults=True):
+    test: list[str] | None = None
+    interval: int = 0
+    timeout: int = 0
+    start_period: int = 0
+    start_interval: int = 0
+    retries: int = 0
+
+
+class Config(_Api, frozen=True):
+    hostname: str = ""
+    domainname: str = ""
+    user: str = ""
+    attach_stdin: bool = False
+    attach_stdout: bool = False
+    attach_stderr: bool = False
+    exposed_ports: dict[str, dict[str, Any]] | None = None
+    tty: bool = False
+    open_stdin: bool = False
+    stdin_once: bool = False
+    env: list[str] | None = None
+    cmd: list[str] | str | None = None
+    healthcheck: Healthcheck | None = None
+    args_escaped: bool = False
+    image: str = ""
+    volumes: dict[str, dict[str, Any]] | None = None
+    working_dir: str = ""
+    entrypoint: list[str] | str | None = None
+    network_disabled: bool = False
+    mac_address: str = ""
+    on_build: list[str] | None = None
+    labels: dict[str, str] | None = None
+    stop_signal: str = ""
+    stop_timeout: int | None = None
+    shell: list[str] | None = None
+
+
+class EndpointSettings(_Api, frozen=True):
+    i_p_a_m_config: dict[str, Any] | None = msgspec.field(default=None, name="IPAMConfig")
+    links: list[str] | None = None
+    aliases: list[str] | None = None
+    mac_address: str = ""
+    driver_opts: dict[str, str] | None = None
+    gw_priority: int = 0
+
+
+class NetworkingConfig(_Api, frozen=True):
+    endpoints_config: dict[str, EndpointSettings | None] | None = None
+
+
+class CreateRequest(Config, frozen=True):
+    host_config: HostConfig | None = None
+    networking_config: NetworkingConfig | None = None
+
+
+class ExecConfig(_Api, frozen=True):
+    user: str = ""
+    privileged: bool = False
+    tty: bool = False
+    console_size: list[int] | None = None
+    attach_stdin: bool = False
+    attach_stderr: bool = False
+    attach_stdout: bool = False
+    detach_keys: str = ""
+    env: list[str] | None = None
+    working_dir: str = ""
+    cmd: list[str] | None = None
+
+
+class ExecStart(_Api, frozen=True):
+    detach: bool = False
+    tty: bool = False
+    console_size: list[int] | None = None
+
+
+def parse_body(data: bytes, kind: type[T]) -> T:
+    """Decode a request body. Raises Invalid; the text names the key, as Docker's does."""
+    if not data.strip():
+        raise Invalid("invalid JSON: got EOF while reading request body")
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except msgspec.ValidationError:
+        pass
+    except msgspec.DecodeError as error:
+        truncated = "truncated" in str(error)
+        raise Invalid(f"invalid JSON: {'unexpected EOF' if truncated else error}") from None
+    try:
+        return msgspec.convert(_without_nulls(msgspec.json.decode(data)), type=kind)
+    except msgspec.ValidationError as error:
+        raise Invalid(_go_text(str(error))) from None
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    return value
+
+
+_GO_NAMES = {"int": "number", "float": "number", "str": "string", "bool": "bool", "array": "array", "object": "object", "null": "null"}
+_GO_TYPES = {"int": "int64", "str": "string", "bool": "bool", "array": "slice", "object": "map", "float": "float64"}
+_MESSAGE = re.compile(r"Expected `([^`]+)`, got `([^`]+)`(?: - at `\$\.?(.*)`)?")
+
+
+def _go_text(text: str) -> str:
+    match = _MESSAGE.search(text)
+    if not match:
+        return f"invalid JSON: {text}"
+    expected, got, path = match.groups()
+    wanted = _GO_TYPES.get(expected.split(" | ")[0], expected)
+    return f"invalid JSON: json: cannot unmarshal {_GO_NAMES.get(got, got)} into Go struct field .{path or ''} of type {wanted}"
