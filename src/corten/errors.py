@@ -218,7 +218,7 @@ class CommandNotStarted(CortenError):
     status = 400
     template = (
         "failed to create task for container: failed to create shim task: OCI runtime create failed: "
-        "corten-runtime: unable to start container process: {reason}"
+        "corten-runtime create failed: unable to start container process: {reason}"
     )
 
     def __init__(self, reason: str, program_exit_code: int) -> None:

@@ -176,18 +176,11 @@ class ContainerHandlers:
             while not future.done() and not call.gone:
                 await asyncio.wait((future,), timeout=1.0)
             if future.done():
-                await response.write(msgspec.json.encode(self._wait_result(future.result())) + b"\n")
+                await response.write(msgspec.json.encode({"StatusCode": future.result().state.exit_code}) + b"\n")
         finally:
             self._containers.cancel(record.id, awaited, future)
         await response.write_eof()
         return response
-
-    @staticmethod
-    def _wait_result(record: ContainerRecord) -> dict[str, Any]:
-        result: dict[str, Any] = {"StatusCode": record.state.exit_code}
-        if record.state.error:
-            result["Error"] = {"Message": record.state.error}
-        return result
 
     # --- streams
     async def attach(self, call: Call) -> web.Response:

@@ -57,7 +57,7 @@ class Server:
         except CortenError as error:
             response = error_response(error)
         except ConnectionError:
-            raise
+            return web.Response()  # the client has gone: there is nobody to answer
         except Exception:
             _log.exception("%s %s", request.method, request.path)
             message = "internal error: the engine's log has the details; please report it"

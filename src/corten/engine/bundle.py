@@ -313,16 +313,16 @@ def _resources(settings: HostConfig, host: HostFacts) -> oci.Resources:
     )  # fmt: skip
 
 
-def _seccomp(settings: HostConfig, capabilities: list[str], host: HostFacts) -> msgspec.Raw | None:
+def _seccomp(settings: HostConfig, capabilities: list[str], host: HostFacts) -> msgspec.Raw:
     for option in settings.security_opt or []:
         key, _, value = option.replace(":", "=", 1).partition("=")
         if key == "seccomp":
             if value == "unconfined":
-                return None
+                return oci.NO_SECCOMP
             if value != "builtin":
                 return msgspec.Raw(msgspec.json.encode(translate_profile(value, capabilities, host.machine)))
     if settings.privileged:
-        return None
+        return oci.NO_SECCOMP
     return msgspec.Raw(default_seccomp_json(frozenset(capabilities), host.machine))
 
 

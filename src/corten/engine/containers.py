@@ -6,6 +6,7 @@ Owns the records (a row each, all of them in memory too), the names, one lock pe
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import defaultdict
 from collections.abc import Iterable
 from typing import TypeVar
@@ -179,7 +180,8 @@ def _merge(request: CreateRequest, image: RunConfig, container_id: str, host: Ho
             entrypoint = image.entrypoint
     own = {entry.partition("=")[0] for entry in request.env or []}
     env = [entry for entry in image.env or [] if entry.partition("=")[0] not in own]
-    hostname = request.hostname or ("" if host.uts_mode == "host" else container_id[:_SHORT])
+    shares_name = host.uts_mode == "host" or host.network_mode == "host"
+    hostname = request.hostname or (os.uname().nodename if shares_name else container_id[:_SHORT])
     fields = {info.name: getattr(request, info.name) for info in msgspec.structs.fields(Config)}
     fields |= {
         "hostname": hostname,

@@ -194,6 +194,9 @@ class Seccomp(_Spec, frozen=True):
     syscalls: list[SyscallRule] | None = None
 
 
+NO_SECCOMP = msgspec.Raw()  # this very value, so that it is left out of the JSON
+
+
 class Linux(_Spec, frozen=True):
     namespaces: list[Namespace] | None = None
     uid_mappings: list[IdMapping] | None = None
@@ -203,7 +206,7 @@ class Linux(_Spec, frozen=True):
     cgroups_path: str = ""
     resources: Resources | None = None
     rootfs_propagation: str = ""
-    seccomp: msgspec.Raw | None = None  # kept raw: its digest names the compiled filter, most starts never parse it
+    seccomp: msgspec.Raw = NO_SECCOMP  # kept raw (empty: none): its digest names the compiled filter, few starts parse it
     sysctl: dict[str, str] | None = None
     masked_paths: list[str] | None = None
     readonly_paths: list[str] | None = None
