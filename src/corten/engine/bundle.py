@@ -27,12 +27,6 @@ DEFAULT_SHM = 64 << 20
 DEFAULT_ENV = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 INIT_PATH = "/sbin/docker-init"
 _PERIOD = 100_000
-# type, major, minor, access: what every container may use (oci/devices: null, zero, full, tty, random, ptmx, pts)
-_DEVICE_RULES = (
-    ("c", None, None, "m"), ("b", None, None, "m"), ("c", 1, 3, "rwm"), ("c", 1, 5, "rwm"), ("c", 1, 7, "rwm"),
-    ("c", 5, 0, "rwm"), ("c", 5, 1, "rwm"), ("c", 5, 2, "rwm"), ("c", 1, 8, "rwm"), ("c", 1, 9, "rwm"), ("c", 136, None, "rwm"),
-    ("c", 10, 200, "rwm"),
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -248,7 +242,6 @@ def _device_rules(settings: HostConfig, host: HostFacts) -> list[oci.DeviceRule]
     if settings.privileged:
         return [oci.DeviceRule(allow=True)]
     rules = [oci.DeviceRule(allow=False)]
-    rules += [oci.DeviceRule(True, access, kind, major, minor) for kind, major, minor, access in _DEVICE_RULES]
     for device in settings.devices or []:
         made = _device(device.path_in_container, host.devices[device.path_on_host])
         rules.append(oci.DeviceRule(True, device.cgroup_permissions or "rwm", made.type, made.major, made.minor))

@@ -170,6 +170,8 @@ class CgroupV1:
             except FileNotFoundError:
                 self._make_parents(controller, mount)
                 os.mkdir(directory)
+            if controller == "cpuset":
+                self._inherit_cpuset(os.path.dirname(directory), directory)
 
     def _make_parents(self, controller: str, mount: str) -> None:
         current = mount
@@ -183,9 +185,10 @@ class CgroupV1:
     @staticmethod
     def _inherit_cpuset(parent: str, current: str) -> None:
         # A new cpuset is empty and admits nobody; clone_children makes the groups below copy this one.
+        if _read(f"{current}/cpuset.cpus").strip():
+            return
         for name in ("cpuset.cpus", "cpuset.mems"):
-            if not _read(f"{current}/{name}").strip():
-                _write(f"{current}/{name}", _read(f"{parent}/{name}").strip())
+            _write(f"{current}/{name}", _read(f"{parent}/{name}").strip())
         _write(f"{current}/cgroup.clone_children", "1")
 
     def apply(self, settings: list[Setting], devices: list[DeviceRule] | None) -> None:

@@ -54,6 +54,7 @@ class ChildSpec:
     reaper: str = ""  # path inside of the program that runs the user's as its child (--init)
     enter_cgroup: Callable[[], None] | None = None
     wait_for_maps: bool = False
+    create_container_hooks: Callable[[], None] | None = None
     before_exec: Callable[[], None] | None = None
 
 
@@ -69,7 +70,7 @@ def run_child(spec: ChildSpec, channel: socket.socket, listener: socket.socket |
     except users.UnknownUser as error:
         reporter.failure(messages.Failure("look up user", "", 0, str(error)))
     except BaseException as error:  # a border: whatever it is travels back as data
-        reporter.failure(messages.failure_from(error, reporter.step))
+        reporter.failure(messages.failure_from(error, reporter.step, operand=reporter.operand))
     os._exit(1)
 
 
@@ -79,6 +80,7 @@ class _Reporter:
     def __init__(self, channel: socket.socket) -> None:
         self.channel = channel
         self.step = "start child"
+        self.operand = ""
 
     def failure(self, failure: messages.Failure) -> None:
         try:
@@ -104,9 +106,18 @@ def _run(spec: ChildSpec, reporter: _Reporter, listener: socket.socket | None) -
         os.setresgid(0, 0, 0)
         os.setresuid(0, 0, 0)
     sandbox = Sandbox()
+
+    def let_parent_run_hooks() -> None:
+        descriptors.send_packet(reporter.channel, messages.encode(messages.HooksDue()))
+        reporter.wait()
+        if spec.create_container_hooks:
+            spec.create_container_hooks()
+
+    sandbox.let_parent_run_hooks = let_parent_run_hooks
     for operation in spec.operations:
-        reporter.step = type(operation).__name__
+        reporter.step, reporter.operand = type(operation).__name__, str(operation)
         operation.perform(sandbox)
+    reporter.operand = ""
     process = spec.process
     if process is None:
         raise OSError(errno.EINVAL, "config.json has no process", "process")

@@ -52,3 +52,8 @@ def re_execute_protected(arguments: list[str]) -> None:
     if not runs_protected():
         fd = readonly_view()
         os.execve(fd, [sys.executable, *arguments], dict(os.environ))
+
+
+def make_undumpable() -> None:
+    """From now on no process of a container can look into this one, or into a fork of it before its exec."""
+    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)

@@ -191,6 +191,10 @@ class Proceed(_Message, frozen=True):
     """Parent to child: go on past the point where you wait."""
 
 
+class HooksDue(_Message, frozen=True):
+    """Child to parent: the namespaces are there, the root is mounted and not yet the root; it waits for Proceed."""
+
+
 class Ready(_Message, frozen=True):
     """Child to parent: the container is set up (descriptor: the PTY's controlling side, if there is one)."""
 
@@ -201,7 +205,7 @@ ToLauncher = SpawnMonitor | RunJob
 ToMonitor = Create | Start | Exec | Attach | Resize | Signal | Freeze | Discard
 FromMonitor = Hello | Created | Done | Failure | Exited | Detached
 FromLauncher = Done | Failure
-FromChild = Ready | Failure
+FromChild = HooksDue | Ready | Failure
 
 _encoder = msgspec.msgpack.Encoder()
 encode = _encoder.encode
@@ -212,8 +216,8 @@ decode_from_launcher = msgspec.msgpack.Decoder(FromLauncher).decode
 decode_from_child = msgspec.msgpack.Decoder(FromChild).decode
 
 
-def failure_from(error: BaseException, operation: str, *, serial: int = 0) -> Failure:
-    """Turn any exception into data; OSError keeps errno and file name."""
+def failure_from(error: BaseException, operation: str, *, operand: str = "", serial: int = 0) -> Failure:
+    """Turn any exception into data; OSError keeps errno and file name (or `operand`, where the call had none)."""
     if isinstance(error, OSError) and error.errno:
-        return Failure(operation, str(error.filename or ""), error.errno, error.strerror or str(error), 0, serial)
+        return Failure(operation, str(error.filename or operand), error.errno, error.strerror or str(error), 0, serial)
     return Failure(operation, type(error).__name__, 0, str(error), 0, serial)

@@ -11,6 +11,7 @@ import errno
 import os
 import resource
 import stat
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -30,6 +31,7 @@ class Sandbox:
     pty_master: int = -1
     pty_slave: int = -1
     warnings: list[str] = field(default_factory=list)
+    let_parent_run_hooks: Callable[[], None] = lambda: None
 
 
 class Operation:
@@ -239,6 +241,14 @@ class OpenTerminal(Operation):
         finally:
             os.close(console)
             os.close(slave)
+
+
+@dataclass(frozen=True)
+class AwaitHooks(Operation):
+    """The runtime's own hooks run in its namespaces, between the mounts and the pivot (config.md "POSIX-platform Hooks")."""
+
+    def perform(self, sandbox: Sandbox) -> None:
+        sandbox.let_parent_run_hooks()
 
 
 @dataclass(frozen=True)

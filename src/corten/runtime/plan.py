@@ -12,7 +12,7 @@ from corten.linux import mounts
 from corten.linux import syscalls as sys
 from corten.linux.cgroup import Layout
 from corten.runtime import operations as op
-from corten.spec.runtime import Linux, Mount, RuntimeConfig
+from corten.spec.runtime import DeviceRule, Linux, Mount, RuntimeConfig
 
 NAMESPACE_FLAGS = {
     "user": sys.CLONE_NEWUSER,
@@ -27,6 +27,15 @@ NAMESPACE_FLAGS = {
 DEFAULT_DEVICES = (
     ("/dev/null", 1, 3), ("/dev/zero", 1, 5), ("/dev/full", 1, 7),
     ("/dev/random", 1, 8), ("/dev/urandom", 1, 9), ("/dev/tty", 5, 0),
+)  # fmt: skip
+# Every container may make any node and use these (runc's AllowedDevices): appended to what the config says.
+DEFAULT_DEVICE_RULES = tuple(
+    DeviceRule(True, access, kind, major, minor)
+    for kind, major, minor, access in (
+        ("c", None, None, "m"), ("b", None, None, "m"), ("c", 1, 3, "rwm"), ("c", 1, 5, "rwm"), ("c", 1, 7, "rwm"),
+        ("c", 5, 0, "rwm"), ("c", 5, 1, "rwm"), ("c", 5, 2, "rwm"), ("c", 1, 8, "rwm"), ("c", 1, 9, "rwm"),
+        ("c", 136, None, "rwm"), ("c", 10, 200, "rwm"),
+    )
 )  # fmt: skip
 DEFAULT_SYMLINKS = (
     ("/proc/self/fd", "/dev/fd"), ("/proc/self/fd/0", "/dev/stdin"),
@@ -115,6 +124,9 @@ def _file_systems(config: RuntimeConfig, linux: Linux, rootfs: str, root_mounts:
     if config.process and config.process.terminal:
         size = config.process.console_size
         steps.append(op.OpenTerminal(size.height if size else 0, size.width if size else 0))
+    hooks = config.hooks
+    if hooks and (hooks.prestart or hooks.create_runtime or hooks.create_container):
+        steps.append(op.AwaitHooks())
     return [*steps, op.PivotRoot()]
 
 

@@ -17,7 +17,7 @@ from corten.linux.cgroup import Cgroup, Layout, open_cgroup
 from corten.runtime import messages
 from corten.runtime.init import ChildSpec, run_child
 from corten.runtime.operations import JoinNamespaces
-from corten.runtime.plan import make_plan
+from corten.runtime.plan import DEFAULT_DEVICE_RULES, make_plan
 from corten.runtime.seccomp_cache import filter_for
 from corten.spec.runtime import IdMapping, Linux, Mount, Process, RuntimeConfig
 
@@ -49,7 +49,8 @@ def prepare_cgroup(config: RuntimeConfig, layout: Layout) -> Cgroup | None:
     try:
         if linux.resources:
             settings = cgroup_settings.settings_for(linux.resources, unified=layout.unified)
-            group.apply(settings, linux.resources.devices)
+            rules = linux.resources.devices
+            group.apply(settings, None if rules is None else [*rules, *DEFAULT_DEVICE_RULES])
     except OSError:
         group.remove()
         raise
@@ -59,6 +60,7 @@ def prepare_cgroup(config: RuntimeConfig, layout: Layout) -> Cgroup | None:
 def spawn_container(config: RuntimeConfig, rootfs: str, root_mounts: tuple[Mount, ...], layout: Layout,
                     group: Cgroup | None, stdio: tuple[int, int, int] | None, *, cache_dir: str = "",
                     listener: socket.socket | None = None, preserve_fds: int = 0,
+                    create_container_hooks: Callable[[], None] | None = None,
                     before_exec: Callable[[], None] | None = None) -> Child:  # fmt: skip
     """Clone the container's init. It performs its plan, announces Ready, and waits for Proceed."""
     plan = make_plan(config, rootfs, root_mounts, layout)
@@ -79,18 +81,19 @@ def spawn_container(config: RuntimeConfig, rootfs: str, root_mounts: tuple[Mount
         reaper=annotations.get(REAPER_ANNOTATION, ""),
         enter_cgroup=group.enter if group and self_entering else None,
         wait_for_maps=new_user_namespace,
+        create_container_hooks=create_container_hooks,
         before_exec=before_exec,
     )
     child = _clone(spec, plan.clone_flags, plan.pid_namespace, group, listener)
     if new_user_namespace:
         if group and not layout.unified:
-            group_enter_other(group, child.pid, layout)
+            _move_into(group, child.pid, layout)
         _write_maps(child.pid, linux)
         descriptors.send_packet(child.channel, messages.encode(messages.Proceed()))
     return child
 
 
-def group_enter_other(group: Cgroup, pid: int, layout: Layout) -> None:
+def _move_into(group: Cgroup, pid: int, layout: Layout) -> None:
     """Move another process: for a child that its user namespace keeps from moving itself."""
     for mount in layout.v1.values():
         with open(f"{mount}{group.path}/cgroup.procs", "w", encoding="utf-8") as file:
@@ -163,9 +166,14 @@ def receive(channel: socket.socket) -> tuple[messages.FromChild | None, list[int
     return (messages.decode_from_child(data) if data else None), fds
 
 
-def await_ready(child: Child) -> tuple[messages.Ready, int]:
+def await_ready(child: Child, run_hooks: Callable[[], None] | None = None) -> tuple[messages.Ready, int]:
     """Block until the child is set up. Returns Ready and the PTY's controlling side or -1. Raises what failed."""
     message, fds = receive(child.channel)
+    if isinstance(message, messages.HooksDue):
+        if run_hooks:
+            run_hooks()
+        proceed(child.channel)
+        message, fds = receive(child.channel)
     if isinstance(message, messages.Ready):
         return message, fds[0] if fds else -1
     raise error_from(message)
