@@ -57,11 +57,10 @@ class ContainerHandlers:
         if limit > 0:
             wanted = wanted[:limit]
         now = now_ns()
-        items = [views.list_item(record, self._image_name(record), now) for record in wanted]
-        if call.flag("size"):
-            for item, record in zip(items, wanted, strict=True):
-                item |= self._sizes(record)
-        return json_response(items)
+        sized = call.flag("size")
+        return json_response(
+            [views.list_item(record, self._image_name(record), now) | (self._sizes(record) if sized else {}) for record in wanted]
+        )
 
     def _sizes(self, record: ContainerRecord) -> dict[str, int]:
         writable = self._snapshots.size(record.id)

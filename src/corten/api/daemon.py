@@ -120,6 +120,7 @@ class Engine:
         """Containers run on; the next engine finds them."""
         await self._server.close()
         await self._lifecycle.settle()
+        self._lifecycle.tear_down_if_idle()
         self._launch.close()
         self._networks.close()
         self._database.close()

@@ -129,7 +129,7 @@ def no_new_privileges(settings: HostConfig) -> bool:
 
 def _process(record: ContainerRecord, capabilities: list[str]) -> oci.Process:
     settings = record.host_config
-    height, width = (settings.console_size + [0, 0])[:2]
+    height, width = [*settings.console_size, 0, 0][:2]
     return oci.Process(
         args=record.argv,
         cwd=record.config.working_dir or "/",

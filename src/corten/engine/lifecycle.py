@@ -31,7 +31,7 @@ from corten.errors import (
 )
 from corten.linux import capabilities
 from corten.linux.cgroup import Layout as CgroupLayout
-from corten.linux.cgroup import host_layout, open_cgroup
+from corten.linux.cgroup import host_layout, open_cgroup, remove_if_empty
 from corten.network import files
 from corten.runtime import messages
 from corten.runtime.launch import Launch
@@ -348,6 +348,12 @@ class Lifecycle:
         """Wait for exits that are being dealt with."""
         while self._background:
             await asyncio.gather(*self._background, return_exceptions=True)
+
+    def tear_down_if_idle(self) -> None:
+        """An engine that ends with nothing running leaves no bridge, rule or cgroup behind; the next one makes them again."""
+        if not any(states.is_running(record) for record in self._containers.all()):
+            self._networks.tear_down()
+            remove_if_empty(self._cgroup_parent, self.cgroups)
 
     # --- removal
     async def remove(self, record: ContainerRecord, *, force: bool, called: str) -> None:

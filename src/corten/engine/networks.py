@@ -12,7 +12,7 @@ import socket
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 from corten.engine.events import Events
 from corten.engine.options import parse_port
@@ -62,11 +62,21 @@ class Networks:
             if existing:
                 gateway = existing.gateway
             else:
-                subnet = ipam.choose_subnet(self._kernel.networks_in_use())
+                subnet = self._subnet()
                 gateway = IPv4Interface((subnet.network_address + 1, subnet.prefixlen))
         bridge = Bridge(name, gateway)
         self._kernel.ensure_bridge(bridge)
         return bridge
+
+    def _subnet(self) -> IPv4Network:
+        """The one used before, as long as nothing else uses it: published addresses outlive a restart."""
+        in_use = self._kernel.networks_in_use()
+        before = self._database.setting("bridge-subnet")
+        if before and not any(IPv4Network(before).overlaps(other) for other in in_use):
+            return IPv4Network(before)
+        chosen = ipam.choose_subnet(in_use)
+        self._database.put_setting("bridge-subnet", str(chosen))
+        return chosen
 
     def _load(self, name: str) -> Network:
         stored = self._database.setting(f"network-{name}")
@@ -206,6 +216,10 @@ class Networks:
             for port in endpoint.ports
         ]
         self._kernel.apply_rules(make_table(self._bridge.name, self._bridge, publications))
+
+    def tear_down(self) -> None:
+        """Take the bridge and the table away: for an engine that ends with nothing running."""
+        self._kernel.remove(self._bridge.name, self._bridge.name)
 
     def close(self) -> None:
         for sockets in self._reserved.values():

@@ -335,3 +335,10 @@ def open_cgroup(path: str, layout: Layout | None = None) -> Cgroup:
     layout = layout or host_layout()
     return CgroupV2(layout, path) if layout.unified else CgroupV1(layout, path)
 
+
+
+def remove_if_empty(path: str, layout: Layout) -> None:
+    """Remove a parent group that holds nothing any more; somebody else's containers in it keep it."""
+    for mount in {*layout.v1.values(), *([layout.v2] if layout.unified else [])}:
+        with contextlib.suppress(OSError):
+            os.rmdir(mount + path)

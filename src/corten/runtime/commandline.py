@@ -145,7 +145,7 @@ def _spec_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _no_arguments(_parser: argparse.ArgumentParser) -> None:
-    """features takes none."""
+    """Features takes none."""
 
 
 Command = tuple[Callable[[argparse.ArgumentParser], None], Callable[[OciStates, Arguments, _Log], Any], str]

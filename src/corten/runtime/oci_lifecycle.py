@@ -209,7 +209,7 @@ class OciLifecycle:
         self._quietly("poststop", hooks, state)
 
     def _quietly(self, kind: str, hooks: Hooks, state: OciState) -> None:
-        """poststart and poststop hooks that fail are reported and nothing else (runtime.md "Lifecycle")."""
+        """Poststart and poststop hooks that fail are reported and nothing else (runtime.md "Lifecycle")."""
         document: dict[str, object] = {"ociVersion": "1.2.0", "id": state.id, "pid": state.pid, "bundle": state.bundle,
                                        "status": "running" if kind == "poststart" else "stopped"}  # fmt: skip
         try:

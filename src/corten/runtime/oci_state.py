@@ -1,8 +1,8 @@
 """What `corten-runtime` remembers of a container between two of its commands: one folder each under --root.
 
-    <root>/<id>/state.json     everything below, written once by create
-    <root>/<id>/config.json    the bundle's config as it was then
-    <root>/<id>/start.sock     there until `start`: the child waits on it
+<root>/<id>/state.json     everything below, written once by create
+<root>/<id>/config.json    the bundle's config as it was then
+<root>/<id>/start.sock     there until `start`: the child waits on it
 """
 
 from __future__ import annotations

@@ -1,19 +1,19 @@
 """Where everything is on disk. Every path of the store is built here and nowhere else.
 
-    <root>/                                    mode 0700
-      oci-layout, index.json                   the blobs are an OCI image layout: any OCI tool can read them
-      blobs/sha256/<hex>                       manifests, configs, compressed layers
-      layers/<number>/                         one unpacked layer, whiteouts in overlay form, keyed by diff id (state.db)
-      containers/<id>/upper, work              a container's writable layer
-      containers/<id>/rootfs                   where its root is mounted, in its own mount namespace only
-      containers/<id>/config.json              the bundle's OCI config
-      containers/<id>/hosts, hostname, resolv.conf
-      containers/<id>/<id>-json.log            Docker's json-file log
-      tmp/                                     whatever is unfinished; emptied at start-up
-      state.db                                 every mutable thing is a row here
-    <exec-root>/                               mode 0700, gone after a reboot
-      monitors/<n>.sock
-      containers/<id>/                         FIFOs, exit.json
+<root>/                                    mode 0700
+oci-layout, index.json                   the blobs are an OCI image layout: any OCI tool can read them
+blobs/sha256/<hex>                       manifests, configs, compressed layers
+layers/<number>/                         one unpacked layer, whiteouts in overlay form, keyed by diff id (state.db)
+containers/<id>/upper, work              a container's writable layer
+containers/<id>/rootfs                   where its root is mounted, in its own mount namespace only
+containers/<id>/config.json              the bundle's OCI config
+containers/<id>/hosts, hostname, resolv.conf
+containers/<id>/<id>-json.log            Docker's json-file log
+tmp/                                     whatever is unfinished; emptied at start-up
+state.db                                 every mutable thing is a row here
+<exec-root>/                               mode 0700, gone after a reboot
+monitors/<n>.sock
+containers/<id>/                         FIFOs, exit.json
 """
 
 from __future__ import annotations

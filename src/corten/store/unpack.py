@@ -137,7 +137,7 @@ class Unpacker:
             return
         if path and self._no_overwrite and stat.S_ISDIR(found.st_mode) != folder:
             kinds = ("directory", "non-directory") if folder else ("non-directory", "directory")
-            raise ArchiveRefused(f"cannot overwrite {kinds[1]} \"{self._base + path}\" with {kinds[0]} \"{path}\"")
+            raise ArchiveRefused(f'cannot overwrite {kinds[1]} "{self._base + path}" with {kinds[0]} "{path}"')
         if stat.S_ISDIR(found.st_mode):
             if not folder and path:
                 shutil.rmtree(self._base + path)
