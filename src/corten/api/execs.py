@@ -1,4 +1,4 @@
-"""Exec endpoints."""
+"""Exec endpoints: create, start (a hijacked stream), inspect, resize. No policy here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`corten exec`."""
+"""`corten exec`: flags to an exec, its streams on this terminal, its exit code as our own. Flags and rendering only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`corten images`."""
+"""`corten images`: one row a name of an image. Flags and rendering only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`corten logs`."""
+"""`corten logs`: what a container has written, in its own streams. Flags and rendering only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`corten ps`."""
+"""`corten ps`: one row a container. Flags and rendering only."""
 
 from __future__ import annotations
 

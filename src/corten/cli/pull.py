@@ -1,4 +1,4 @@
-"""`corten pull`."""
+"""`corten pull`: download an image, a line for each step. Flags and rendering only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`corten rm`."""
+"""`corten rm`: remove containers. Flags and rendering only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`corten rmi`."""
+"""`corten rmi`: remove images and show what went. Flags and rendering only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`corten stop`."""
+"""`corten stop`: ask containers to end, then make them. Flags and rendering only."""
 
 from __future__ import annotations
 

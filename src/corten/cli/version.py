@@ -1,4 +1,4 @@
-"""`corten version`."""
+"""`corten version`: client and engine, side by side. Flags and rendering only."""
 
 from __future__ import annotations
 

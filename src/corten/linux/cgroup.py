@@ -320,7 +320,7 @@ class CgroupV2:
     def remove(self) -> None:
         _remove_directory(self._directory)
 
-    def read(self, controller: str, file: str) -> str:  # noqa: ARG002 - one hierarchy holds every controller
+    def read(self, controller: str, file: str) -> str:
         return _read(f"{self._directory}/{file}")
 
     def oom_kills(self) -> int:

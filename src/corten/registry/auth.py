@@ -42,7 +42,9 @@ def parse_registry_auth(header: str) -> Credentials:
     if not header:
         return Credentials()
     try:
-        data = base64.urlsafe_b64decode(header + "=" * (-len(header) % 4))
+        # Clients send both alphabets, with and without padding.
+        plain = header.translate(str.maketrans("-_", "+/")).rstrip("=")
+        data = base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
         return msgspec.json.decode(data, type=Credentials) if data.strip() else Credentials()
     except (binascii.Error, ValueError, msgspec.MsgspecError) as error:
         raise Invalid(f"invalid X-Registry-Auth header: {error}") from None

@@ -47,7 +47,7 @@ class JoinNamespaces(Operation):
 
     targets: tuple[tuple[str, int], ...]
 
-    def perform(self, sandbox: Sandbox) -> None:  # noqa: ARG002
+    def perform(self, sandbox: Sandbox) -> None:
         # All are opened first: once in another mount namespace, the host's /proc is out of sight.
         opened = [(os.open(path, os.O_RDONLY | os.O_CLOEXEC), flag) for path, flag in self.targets]
         for fd, flag in opened:
@@ -59,7 +59,7 @@ class JoinNamespaces(Operation):
 class Unshare(Operation):
     flag: int
 
-    def perform(self, sandbox: Sandbox) -> None:  # noqa: ARG002
+    def perform(self, sandbox: Sandbox) -> None:
         sys.unshare(self.flag)
 
 
@@ -67,7 +67,7 @@ class Unshare(Operation):
 class SetTimeOffsets(Operation):
     offsets: tuple[tuple[str, int, int], ...]
 
-    def perform(self, sandbox: Sandbox) -> None:  # noqa: ARG002
+    def perform(self, sandbox: Sandbox) -> None:
         with open("/proc/self/timens_offsets", "w", encoding="utf-8") as file:
             file.write("".join(f"{clock} {seconds} {nanoseconds}\n" for clock, seconds, nanoseconds in self.offsets))
 
@@ -78,7 +78,7 @@ class SetPropagation(Operation):
 
     flags: int
 
-    def perform(self, sandbox: Sandbox) -> None:  # noqa: ARG002
+    def perform(self, sandbox: Sandbox) -> None:
         sys.mount(None, "/", None, self.flags)
 
 
@@ -285,7 +285,7 @@ class ChrootOnly(Operation):
 class SetHostname(Operation):
     name: str
 
-    def perform(self, sandbox: Sandbox) -> None:  # noqa: ARG002
+    def perform(self, sandbox: Sandbox) -> None:
         sys.sethostname(self.name)
 
 
@@ -293,7 +293,7 @@ class SetHostname(Operation):
 class SetDomainname(Operation):
     name: str
 
-    def perform(self, sandbox: Sandbox) -> None:  # noqa: ARG002
+    def perform(self, sandbox: Sandbox) -> None:
         sys.setdomainname(self.name)
 
 
@@ -302,7 +302,7 @@ class WriteSysctl(Operation):
     key: str
     value: str
 
-    def perform(self, sandbox: Sandbox) -> None:  # noqa: ARG002
+    def perform(self, sandbox: Sandbox) -> None:
         path = "/proc/sys/" + self.key.replace(".", "/")
         fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
         try:
@@ -319,7 +319,7 @@ class MakeReadonly(Operation):
 
     path: str
 
-    def perform(self, sandbox: Sandbox) -> None:  # noqa: ARG002
+    def perform(self, sandbox: Sandbox) -> None:
         try:
             sys.mount(self.path, self.path, None, sys.MS_BIND | sys.MS_REC)
         except FileNotFoundError:
@@ -334,7 +334,7 @@ class Mask(Operation):
 
     path: str
 
-    def perform(self, sandbox: Sandbox) -> None:  # noqa: ARG002
+    def perform(self, sandbox: Sandbox) -> None:
         try:
             sys.mount("/dev/null", self.path, None, sys.MS_BIND)
         except (FileNotFoundError, NotADirectoryError):
@@ -344,7 +344,7 @@ class Mask(Operation):
 
 @dataclass(frozen=True)
 class MakeRootReadonly(Operation):
-    def perform(self, sandbox: Sandbox) -> None:  # noqa: ARG002
+    def perform(self, sandbox: Sandbox) -> None:
         locked = os.statvfs("/").f_flag & (sys.MS_NOSUID | sys.MS_NODEV | sys.MS_NOEXEC)
         sys.mount(None, "/", None, sys.MS_BIND | sys.MS_REMOUNT | sys.MS_RDONLY | locked)
 

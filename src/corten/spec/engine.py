@@ -236,14 +236,19 @@ def parse_body(data: bytes, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(data, type=kind)
     except msgspec.ValidationError:
-        pass
+        pass  # perhaps only nulls: see below
     except msgspec.DecodeError as error:
-        truncated = "truncated" in str(error)
-        raise Invalid(f"invalid JSON: {'unexpected EOF' if truncated else error}") from None
+        raise _malformed(error) from None
     try:
         return msgspec.convert(_without_nulls(msgspec.json.decode(data)), type=kind)
     except msgspec.ValidationError as error:
         raise Invalid(_go_text(str(error))) from None
+    except msgspec.DecodeError as error:
+        raise _malformed(error) from None
+
+
+def _malformed(error: msgspec.DecodeError) -> Invalid:
+    return Invalid(f"invalid JSON: {'unexpected EOF' if 'truncated' in str(error) else error}")
 
 
 def _without_nulls(value: Any) -> Any:

@@ -1,0 +1,125 @@
+"""The store without a kernel: names in tars, archives, blobs, the database."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from corten.engine.hello import hello_archive
+from corten.errors import ArchiveRefused
+from corten.spec.platform import Platform
+from corten.store.blobs import Blobs
+from corten.store.database import Database, ImageRow, LayerRow, NameTaken
+from corten.store.image_archive import read_image_archive
+from corten.store.layout import Layout
+from corten.store.unpack import safe_name
+
+
+@pytest.fixture
+def layout(tmp_path):
+    made = Layout(str(tmp_path / "root"), str(tmp_path / "run"))
+    made.create()
+    return made
+
+
+@pytest.mark.parametrize(("name", "clean"), [("./a/b", "a/b"), ("/etc/passwd", "etc/passwd"), ("a/./b/../c", "a/c"), ("./", ""), ("a//b/", "a/b")])
+def test_names_stay_below_the_root(name, clean):
+    assert safe_name(name) == clean
+
+
+@pytest.mark.parametrize("name", ["../x", "a/../../x", "/../x", "..", "./../../etc/passwd", "a/b/../../../c", "x\0y"])
+def test_names_that_lead_out_are_refused(name):
+    with pytest.raises(ArchiveRefused):
+        safe_name(name)
+
+
+@given(st.text(alphabet="./ab", max_size=20))
+def test_no_name_leads_out(name):
+    try:
+        clean = safe_name(name)
+    except ArchiveRefused:
+        return
+    assert ".." not in clean.split("/")
+    assert not clean.startswith("/")
+
+
+def test_blobs_are_whole_or_absent(layout):
+    blobs = Blobs(layout)
+    digest = blobs.put(b"data")
+    assert blobs.read(digest) == b"data"
+    with pytest.raises(ArchiveRefused, match="altered or cut off"), blobs.writer() as writer:
+        writer.write(b"other")
+        writer.commit(digest)
+    import os
+
+    assert os.listdir(layout.temporary) == []
+
+
+def test_database_keeps_names_unique_and_rolls_back(layout):
+    database = Database(layout.database)
+    database.put_container("1", "a", b"{}")
+    with pytest.raises(NameTaken):
+        database.put_container("2", "a", b"{}")
+    with pytest.raises(RuntimeError), database.transaction():
+        database.put_image(ImageRow("i", "m", "t", 1, 1))
+        raise RuntimeError
+    assert database.images() == []
+    numbers = {database.next_layer_number() for _ in range(3)}
+    assert len(numbers) == 3
+    assert database.add_layer(LayerRow(1, "d", "b", 1))
+    assert not database.add_layer(LayerRow(2, "d", "b", 1))
+    database.close()
+
+
+def _write(tmp_path, entries: dict[str, bytes]) -> str:
+    path = tmp_path / "image.tar"
+    with tarfile.open(path, "w") as archive:
+        for name, data in entries.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return str(path)
+
+
+def test_hello_is_the_same_every_time_and_loads(layout, tmp_path):
+    data = hello_archive(Platform("arm64", variant="v8"))
+    assert data == hello_archive(Platform("arm64", variant="v8"))
+    path = tmp_path / "hello.tar"
+    path.write_bytes(data)
+    loaded = read_image_archive(str(path), Blobs(layout))
+    assert loaded[0].names == ("docker.io/library/hello:latest",)
+    assert Blobs(layout).has(loaded[0].manifest.digest)
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        {"x": b"y"},
+        {"manifest.json": b"{}"},
+        {"manifest.json": b"[{}]"},
+        {"manifest.json": json.dumps([{"Config": "missing", "Layers": []}]).encode()},
+        {"manifest.json": json.dumps([{"Config": "c", "Layers": ["l"]}]).encode(), "c": b'{"architecture":"amd64","rootfs":{"diff_ids":[]}}'},
+        {"manifest.json": json.dumps([{"Config": "c", "Layers": []}]).encode(), "c": b"not json"},
+        {"oci-layout": b"{}", "index.json": b"[]"},
+        {"oci-layout": b"{}", "index.json": b'{"manifests":[{"mediaType":"x","digest":"sha256:00","size":1}]}'},
+    ],
+)
+def test_wrong_archives_are_refused(layout, tmp_path, entries):
+    with pytest.raises(ArchiveRefused):
+        read_image_archive(_write(tmp_path, entries), Blobs(layout))
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_refused_cleanly(tmp_path_factory, data):
+    folder = tmp_path_factory.mktemp("fuzz")
+    layout = Layout(str(folder / "root"), str(folder / "run"))
+    layout.create()
+    path = folder / "x.tar"
+    path.write_bytes(data)
+    with pytest.raises(ArchiveRefused):
+        read_image_archive(str(path), Blobs(layout))
