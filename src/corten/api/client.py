@@ -64,7 +64,7 @@ class Client:
              headers: Mapping[str, str] | None = None) -> http.client.HTTPResponse:  # fmt: skip
         """The response, its body not yet read. `body`: bytes or a file go as they are, anything else as JSON."""
         connection = _UnixConnection(self.socket_path)
-        sent = dict(headers or {})
+        sent = {"Connection": "close", **(headers or {})}  # the socket is the response's, and closes with it
         data: Any = body
         if body is not None and not isinstance(body, bytes) and not hasattr(body, "read"):
             data = msgspec.json.encode(body)
@@ -74,9 +74,11 @@ class Client:
             connection.request(method, target, data, sent)
             response = connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
+            connection.close()
             raise Unavailable(f"Cannot connect to the Corten engine at unix://{self.socket_path}: {error}. Is cortend running?") from None
         if response.status >= 400:
-            raise ApiError(response.status, _message(response.read()))
+            with response:
+                raise ApiError(response.status, _message(response.read()))
         return response
 
     def call(self, method: str, path: str, *, query: Mapping[str, Any] | None = None, body: Any = None) -> Any:

@@ -258,16 +258,19 @@ class Monitor:
         finished = time.time_ns()
         live = self._containers[container]
         oom_killed = bool(live.group and live.group.oom_kills())
-        process.session.close()
+        process.session.drain()
         code = os.waitstatus_to_exitcode(status)
         record = ExitRecord(code if code >= 0 else 128 - code, oom_killed, finished)
+        if not exec_id:
+            _write_record(live.run_dir, record)
+        # The daemon is told before the clients see the end of their streams: they ask for the exit code next.
+        self._broadcast(messages.Exited(container, exec_id, record.exit_code, record.oom_killed, record.finished))
         if exec_id:
             live.execs.pop(exec_id, None)
             self._unlink_fifos(live.run_dir, f"{exec_id}-")
         else:
-            _write_record(live.run_dir, record)
             self._take_down(live)
-        self._broadcast(messages.Exited(container, exec_id, record.exit_code, record.oom_killed, record.finished))
+        process.session.release_clients()
 
     def _take_down(self, live: LiveContainer) -> None:
         for process in live.execs.values():

@@ -311,8 +311,8 @@ class Session:
             client.sock.close()
         self._clients.clear()
 
-    def close(self) -> None:
-        """The process has ended: pass on everything that is left, then let go of clients and descriptors."""
+    def drain(self) -> None:
+        """The process has ended: pass on and log everything that is left, and close its streams."""
         for stream, fd in self._outputs.items():
             self.reactor.forget(fd)
             while self._read(stream, fd):
@@ -327,5 +327,12 @@ class Session:
         if self._log:
             self._log.close()
             self._log = None
+
+    def release_clients(self) -> None:
+        """Let every client go once it has got what is buffered for it."""
         for client in tuple(self._clients):
             client.finish()
+
+    def close(self) -> None:
+        self.drain()
+        self.release_clients()

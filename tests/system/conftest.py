@@ -1,0 +1,101 @@
+"""Fixtures of the system tests. What the machine lacks is said by name, and the test skipped."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+
+import pytest
+
+from tests.engines import RunningEngine
+
+
+@pytest.fixture(scope="session", autouse=True)
+def root() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root", allow_module_level=True)
+
+
+@pytest.fixture(scope="session")
+def assets() -> str:
+    folder = os.environ.get("CORTEN_ASSETS", "")
+    if not os.path.isdir(folder):
+        pytest.skip("needs the assets that `make system` makes (CORTEN_ASSETS is not set)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def docker_cli(assets) -> str:
+    program = f"{assets}/clients/usr/bin/docker"
+    if not os.path.exists(program):
+        pytest.skip("needs the docker CLI in the assets")
+    return program
+
+
+@pytest.fixture(scope="session")
+def engine(assets):
+    running = RunningEngine("a")
+    try:
+        running.load(f"{assets}/images/busybox.tar")
+        yield running
+    finally:
+        running.stop()
+
+
+@pytest.fixture
+def own_engine(assets):
+    """An engine of the test's own, to be killed and restarted."""
+    running = RunningEngine("b")
+    try:
+        running.load(f"{assets}/images/busybox.tar")
+        yield running
+    finally:
+        running.stop()
+
+
+def need(program: str) -> str:
+    found = shutil.which(program)
+    if not found:
+        pytest.skip(f"needs {program}")
+    return found
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def registry(assets, tmp_path_factory):
+    """Debian's docker-registry on loopback with `debian` in it; its address."""
+    program, skopeo = need("docker-registry"), need("skopeo")
+    folder, port = tmp_path_factory.mktemp("registry"), free_port()
+    (folder / "config.yml").write_text(
+        f"version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {folder}/data\nhttp:\n  addr: 127.0.0.1:{port}\n"
+    )
+    with open(folder / "log", "wb") as log:
+        process = subprocess.Popen([program, "serve", str(folder / "config.yml")], stdout=log, stderr=log)
+    try:
+        end = time.monotonic() + 20
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                break
+            except OSError:
+                assert time.monotonic() < end, (folder / "log").read_text()
+                time.sleep(0.05)
+        for name in ("debian", "busybox"):
+            subprocess.run(
+                [skopeo, "--insecure-policy", "copy", "-q", "--dest-tls-verify=false", f"docker-archive:{assets}/images/{name}.tar",
+                 f"docker://127.0.0.1:{port}/{name}:latest"],
+                check=True, capture_output=True,
+            )  # fmt: skip
+        yield f"127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait()
+        shutil.rmtree(folder)
