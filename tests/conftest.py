@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import time
 
 import pytest
 
@@ -69,7 +70,9 @@ _BEFORE = pytest.StashKey[set]()
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    left = what_is_there() - session.config.stash[_BEFORE]
+    end = time.monotonic() + 5  # the kernel and the monitors take a moment to let go
+    while (left := what_is_there() - session.config.stash[_BEFORE]) and time.monotonic() < end:
+        time.sleep(0.05)
     if left:
         reporter = session.config.pluginmanager.get_plugin("terminalreporter")
         reporter.write_line("left behind by this test run:", red=True)

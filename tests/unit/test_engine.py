@@ -82,7 +82,7 @@ def test_privileged_bundle():
     assert config.process.capabilities.bounding == list(HOST.capabilities)
     assert config.linux.masked_paths == []
     assert not bytes(config.linux.seccomp)
-    assert config.linux.resources.devices == [bundle.oci.DeviceRule(allow=True)]
+    assert config.linux.resources.devices == [bundle.oci.DeviceRule(True, "rwm")]
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from corten.spec import runtime as oci
 
 V1 = Layout({"memory": "/sys/fs/cgroup/memory", "pids": "/sys/fs/cgroup/pids"})
 CONFIG = oci.RuntimeConfig(
-    "1.2.0", process=oci.Process(["true"]), root=oci.Root("rootfs", readonly=True), hostname="h",
+    "1.2.0", process=oci.Process(["true"], "/"), root=oci.Root("rootfs", readonly=True), hostname="h",
     mounts=[oci.Mount("/proc", "proc", "proc", ["nosuid"]), oci.Mount("/sys/fs/cgroup", "cgroup", "cgroup", ["ro", "nosuid"])],
     linux=oci.Linux(
         namespaces=[oci.Namespace("mount"), oci.Namespace("pid"), oci.Namespace("uts"), oci.Namespace("cgroup"),
@@ -50,7 +50,7 @@ def test_plan_shows_each_hierarchy_its_mount():
 
 def test_plan_enters_a_pid_namespace_before_the_clone():
     linux = oci.Linux(namespaces=[oci.Namespace("mount"), oci.Namespace("pid", "/proc/9/ns/pid")])
-    plan = make_plan(oci.RuntimeConfig("1.2.0", process=oci.Process(["x"]), linux=linux), "/r", (), V1)
+    plan = make_plan(oci.RuntimeConfig("1.2.0", process=oci.Process(["x"], "/"), linux=linux), "/r", (), V1)
     assert plan.pid_namespace == "/proc/9/ns/pid"
     assert not plan.clone_flags & 0x20000000
 

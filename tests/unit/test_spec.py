@@ -170,7 +170,7 @@ def test_documents_from_outside_are_refused_cleanly(value):
 
 
 def test_runtime_config_round_trip():
-    config = runtime.RuntimeConfig("1.2.0", process=runtime.Process(["sh"]), linux=runtime.Linux(seccomp=msgspec.Raw(b'{"defaultAction":"SCMP_ACT_ALLOW"}')))
+    config = runtime.RuntimeConfig("1.2.0", process=runtime.Process(["sh"], "/"), linux=runtime.Linux(seccomp=msgspec.Raw(b'{"defaultAction":"SCMP_ACT_ALLOW"}')))
     again = runtime.parse_runtime_config(runtime.encode(config))
     assert runtime.parse_seccomp(again.linux.seccomp).default_action == "SCMP_ACT_ALLOW"
     assert b"seccomp" not in runtime.encode(runtime.RuntimeConfig("1.2.0", linux=runtime.Linux()))

@@ -76,20 +76,24 @@ class ImageHandlers:
 
     async def load(self, call: Call) -> web.StreamResponse:
         path = f"{self._layout.temporary}/load-{secrets.token_hex(8)}"
-        response = _message_stream()
+        names: list[str] = []
+        problem: CortenError | None = None
         try:
             with open(path, "wb") as file:
                 async for piece in call.request.content.iter_any():
                     file.write(piece)
-            await response.prepare(call.request)
-            try:
-                for name in await self._images.load(path):
-                    how = "Loaded image ID" if name.startswith("sha256:") else "Loaded image"
-                    await response.write(_line({"stream": f"{how}: {name}\n"}))
-            except CortenError as error:
-                await response.write(_error_line(error))
+            names = await self._images.load(path)
+        except CortenError as error:
+            problem = error
         finally:
             os.unlink(path)
+        response = _message_stream()
+        await response.prepare(call.request)
+        for name in names:
+            how = "Loaded image ID" if name.startswith("sha256:") else "Loaded image"
+            await response.write(_line({"stream": f"{how}: {name}\n"}))
+        if problem:  # Docker's way: status 200, the error in the stream
+            await response.write(_error_line(problem))
         await response.write_eof()
         return response
 

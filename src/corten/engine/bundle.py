@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from corten.engine.options import parse_bind
+from corten.engine.options import parse_bind, security_options
 from corten.engine.records import ContainerRecord
 from corten.errors import Invalid
 from corten.linux.capabilities import NAMES as ALL_CAPABILITIES
@@ -63,7 +63,7 @@ def make_config(record: ContainerRecord, host: HostFacts, around: Surroundings) 
     if settings.init:
         annotations[REAPER_ANNOTATION] = INIT_PATH
     return oci.RuntimeConfig(
-        oci_version=oci.OCI_VERSION,
+        oci_version=oci.WRITTEN_VERSION,
         process=_process(record, capabilities),
         root=oci.Root(around.rootfs, settings.readonly_rootfs),
         hostname=around.hostname,
@@ -86,7 +86,7 @@ def make_config(record: ContainerRecord, host: HostFacts, around: Surroundings) 
 def _paths(settings: HostConfig, asked: list[str] | None, default: tuple[str, ...]) -> list[str]:
     if asked is not None:
         return asked
-    open_paths = any(option.replace(":", "=") == "systempaths=unconfined" for option in settings.security_opt or [])
+    open_paths = ("systempaths", "unconfined") in security_options(settings)
     return [] if settings.privileged or open_paths else list(default)
 
 
@@ -124,7 +124,7 @@ def process_capabilities(names: list[str]) -> oci.Capabilities:
 
 
 def no_new_privileges(settings: HostConfig) -> bool:
-    return any(option.replace(":", "=") in ("no-new-privileges", "no-new-privileges=true") for option in settings.security_opt or [])
+    return any(key == "no-new-privileges" and value in ("", "true") for key, value in security_options(settings))
 
 
 def _process(record: ContainerRecord, capabilities: list[str]) -> oci.Process:
@@ -240,8 +240,8 @@ def _device(path: str, status: os.stat_result) -> oci.Device:
 
 def _device_rules(settings: HostConfig, host: HostFacts) -> list[oci.DeviceRule]:
     if settings.privileged:
-        return [oci.DeviceRule(allow=True)]
-    rules = [oci.DeviceRule(allow=False)]
+        return [oci.DeviceRule(True, "rwm")]
+    rules = [oci.DeviceRule(False, "rwm")]
     for device in settings.devices or []:
         made = _device(device.path_in_container, host.devices[device.path_on_host])
         rules.append(oci.DeviceRule(True, device.cgroup_permissions or "rwm", made.type, made.major, made.minor))
@@ -307,8 +307,7 @@ def _resources(settings: HostConfig, host: HostFacts) -> oci.Resources:
 
 
 def _seccomp(settings: HostConfig, capabilities: list[str], host: HostFacts) -> msgspec.Raw:
-    for option in settings.security_opt or []:
-        key, _, value = option.replace(":", "=", 1).partition("=")
+    for key, value in security_options(settings):
         if key == "seccomp":
             if value == "unconfined":
                 return oci.NO_SECCOMP

@@ -142,13 +142,8 @@ class ImageService:
 
     def _discard(self, image: LoadedImage) -> None:
         """A refused archive's blobs, unless a good image has them too."""
-        known = {row.blob for diff_id in {diff for other in self._images.all() for diff in other.config.rootfs.diff_ids}
-                 if (row := self._layers.find(diff_id))}  # fmt: skip
-        for digest in {blob for blob, _ in image.layers} - known:
+        for digest in {image.id, image.manifest.digest, *(blob for blob, _ in image.layers)} - self._images.used_blobs():
             self._blobs.remove(digest)
-        if self._images.get(image.id) is None:
-            self._blobs.remove(image.id)
-            self._blobs.remove(image.manifest.digest)
 
     async def pull(self, reference: Reference, credentials: Credentials, platform: Platform | None) -> AsyncIterator[Progress]:
         wanted = platform or this_platform()

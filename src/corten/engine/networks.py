@@ -141,7 +141,7 @@ class Networks:
             address=f"{address}/{network.bridge.subnet.prefixlen}",
             gateway=str(network.bridge.gateway.ip),
             mac=record.mac_address.lower() or ipam.mac_for(address),
-            veth=f"veth{record.id[:8]}",
+            veth=f"veth{endpoint_id[:8]}",  # of this start: the kernel takes the last one's link away in its own time
             ports=ports,
         )
         self._starting[record.id] = lease.address

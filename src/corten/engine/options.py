@@ -91,9 +91,17 @@ def _check_resources(host: HostConfig) -> None:
         raise Invalid(f"Invalid value {host.oom_score_adj}, range for oom score adj is [-1000, 1000]")
 
 
-def _check_security(host: HostConfig) -> None:
+def security_options(host: HostConfig) -> list[tuple[str, str]]:
+    """(key, value) of each, split at the first `=` or `:`; a bare key has an empty value."""
+    found = []
     for option in host.security_opt or []:
-        key, _, value = option.replace(":", "=", 1).partition("=")
+        key, _, value = re.sub(r"^([\w-]+)[:=]", "\\1\0", option).partition("\0")
+        found.append((key, value))
+    return found
+
+
+def _check_security(host: HostConfig) -> None:
+    for key, value in security_options(host):
         if key == "no-new-privileges" and value in ("", "true", "false"):
             continue
         if key == "seccomp" or (key == "systempaths" and value == "unconfined"):
@@ -102,7 +110,7 @@ def _check_security(host: HostConfig) -> None:
             if value in ("unconfined", "disable"):
                 continue
             raise UnsupportedOption(key=f"HostConfig.SecurityOpt {key}")
-        raise Invalid(f"invalid --security-opt 2: {option!r}")
+        raise Invalid(f"invalid --security-opt 2: {key!r}")
 
 
 def _check_mount(mount: MountPoint) -> None:

@@ -43,7 +43,7 @@ def _process(options: ExecOptions, config: RuntimeConfig) -> Process:
                 raise Invalid(f"{options.process}: {error}") from None
     if not options.command:
         raise Invalid("process args cannot be empty")
-    base = config.process or Process(args=[])
+    base = config.process or Process(args=[], cwd="/")
     changes: dict[str, object] = {"args": options.command, "terminal": options.tty, "env": [*(base.env or []), *options.env]}
     if options.cwd:
         changes["cwd"] = options.cwd

@@ -114,7 +114,7 @@ def default_spec() -> oci.RuntimeConfig:
     """A config to start from: `sh` on a read-only root, isolated."""
     names = list(DEFAULT_CAPABILITIES)
     return oci.RuntimeConfig(
-        oci_version=oci.OCI_VERSION,
+        oci_version=oci.WRITTEN_VERSION,
         process=oci.Process(
             args=["sh"], cwd="/", terminal=True, env=["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "TERM=xterm"],
             capabilities=oci.Capabilities(names, names, names), rlimits=[oci.Rlimit("RLIMIT_NOFILE", 1024, 1024)], no_new_privileges=True,
@@ -132,7 +132,7 @@ def default_spec() -> oci.RuntimeConfig:
         ],
         linux=oci.Linux(
             namespaces=[oci.Namespace(kind) for kind in ("pid", "network", "ipc", "uts", "mount", "cgroup")],
-            resources=oci.Resources(devices=[oci.DeviceRule(allow=False)]),
+            resources=oci.Resources(devices=[oci.DeviceRule(False, "rwm")]),
             masked_paths=list(MASKED_PATHS), readonly_paths=list(READONLY_PATHS),
         ),
     )  # fmt: skip

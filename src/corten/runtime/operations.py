@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import resource
 import stat
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from corten.spec.runtime import Mount
 
 _DEVICE_BITS = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
 _PAGE = 4096
+_FOREIGN = re.compile(r"/proc/(\d+)/root(/.*)")
 
 
 @dataclass
@@ -68,8 +70,13 @@ class SetTimeOffsets(Operation):
     offsets: tuple[tuple[str, int, int], ...]
 
     def perform(self, sandbox: Sandbox) -> None:
-        with open("/proc/self/timens_offsets", "w", encoding="utf-8") as file:
-            file.write("".join(f"{clock} {seconds} {nanoseconds}\n" for clock, seconds, nanoseconds in self.offsets))
+        # In a user namespace a process that cannot be dumped does not own its files in /proc. Nobody is inside yet to look.
+        sys.prctl(sys.PR_SET_DUMPABLE, 1)
+        try:
+            with open("/proc/self/timens_offsets", "w", encoding="utf-8") as file:
+                file.write("".join(f"{clock} {seconds} {nanoseconds}\n" for clock, seconds, nanoseconds in self.offsets))
+        finally:
+            sys.prctl(sys.PR_SET_DUMPABLE, 0)
 
 
 @dataclass(frozen=True)
@@ -119,6 +126,10 @@ class MountInto(Operation):
 
     def perform(self, sandbox: Sandbox) -> None:
         mount = self.mount
+        foreign = _FOREIGN.fullmatch(mount.source)
+        if foreign:
+            self._take_from(sandbox, f"/proc/{foreign[1]}/ns/mnt", foreign[2])
+            return
         options = mounts.parse_options(mount.options or [])
         bind = bool(options.flags & sys.MS_BIND)
         directory = not bind or stat.S_ISDIR(os.stat(mount.source).st_mode)
@@ -137,6 +148,23 @@ class MountInto(Operation):
             self._finish(mounts.fd_path(target), target, options, bind=bind)
         finally:
             os.close(target)
+
+    def _take_from(self, sandbox: Sandbox, namespace: str, path: str) -> None:
+        """A source below /proc/PID/root is in another mount namespace, which bind refuses: clone it there, move it here."""
+        home = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        other = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
+        target = mounts.make_in_root(sandbox.root_fd, self.mount.destination, directory=True)
+        try:
+            sys.setns(other, sys.CLONE_NEWNS)
+            try:
+                tree = sys.open_tree(-100, path, sys.OPEN_TREE_CLONE | sys.OPEN_TREE_CLOEXEC)
+            finally:
+                sys.setns(home, sys.CLONE_NEWNS)
+            sys.move_mount(tree, "", target, "", sys.MOVE_MOUNT_F_EMPTY_PATH | sys.MOVE_MOUNT_T_EMPTY_PATH)
+            os.close(tree)
+        finally:
+            for fd in (home, other, target):
+                os.close(fd)
 
     @staticmethod
     def _finish(path: str, target: int, options: mounts.Options, *, bind: bool) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 OCI_VERSION = "1.2.0"
+WRITTEN_VERSION = "1.0.2"  # of the configs that Corten makes: what every runtime of the last years takes
 
 
 class _Spec(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
@@ -45,7 +46,7 @@ class Rlimit(_Spec, frozen=True):
 
 class Process(_Spec, frozen=True):
     args: list[str]
-    cwd: str = "/"
+    cwd: str
     terminal: bool = False
     console_size: Box | None = None
     user: User = User()
@@ -114,7 +115,7 @@ class Device(_Spec, frozen=True):
 
 class DeviceRule(_Spec, frozen=True):
     allow: bool
-    access: str = "rwm"
+    access: str = ""  # as good as rwm; written out, because runc wants it so
     type: str = "a"
     major: int | None = None
     minor: int | None = None

@@ -94,7 +94,7 @@ class Images:
             self._database.delete_image(image.id)
         self.config.cache_clear()
         rest = self.all()
-        used_blobs = {digest for other in rest for digest in self._blobs_of(other)}
+        used_blobs = self.used_blobs()
         used_layers = keep_diff_ids | {diff_id for other in rest for diff_id in other.config.rootfs.diff_ids}
         gone: list[str] = []
         for diff_id in image.config.rootfs.diff_ids:
@@ -106,6 +106,10 @@ class Images:
             self._blobs.remove(digest)
         self._write_index()
         return gone
+
+    def used_blobs(self) -> set[str]:
+        """Every blob that a stored image needs."""
+        return {digest for image in self.all() for digest in self._blobs_of(image)}
 
     def _blobs_of(self, image: Image) -> set[str]:
         return {image.id, image.row.manifest, *(layer.digest for layer in self.manifest(image).layers)}

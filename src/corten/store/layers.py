@@ -13,7 +13,7 @@ from corten.errors import ArchiveRefused, KernelRefused
 from corten.store.blobs import Blobs
 from corten.store.database import Database, LayerRow
 from corten.store.layout import Layout
-from corten.store.unpack import Unpacked
+from corten.store.unpack import Unpacked, diff_id_of
 
 RunJob = Callable[[str, bytes, Sequence[int]], Awaitable[bytes]]
 UNPACK_JOB = "unpack"
@@ -36,6 +36,10 @@ class Layers:
         """
         found = self.find(diff_id)
         if found:
+            if found.blob != blob:
+                # Another packing of a layer that is here already: believed only if it holds the same.
+                actual = await asyncio.to_thread(diff_id_of, self._layout.blob(blob))
+                _compare(actual, diff_id)
             return found
         running = self._under_way.get(diff_id)
         if running is None:
@@ -50,8 +54,7 @@ class Layers:
         os.mkdir(staging, 0o755)
         try:
             unpacked = await self._run_worker(blob, staging)
-            if unpacked.diff_id != diff_id:
-                raise ArchiveRefused(f"the layer's content is {unpacked.diff_id}, its config says {diff_id}")
+            _compare(unpacked.diff_id, diff_id)
             os.rename(staging, self._layout.layer(number))
         except BaseException:
             await asyncio.to_thread(shutil.rmtree, staging, ignore_errors=True)
@@ -85,3 +88,8 @@ class Layers:
         for name in os.listdir(self._layout.layers):
             if name not in known:
                 shutil.rmtree(f"{self._layout.layers}/{name}", ignore_errors=True)
+
+
+def _compare(actual: str, wanted: str) -> None:
+    if actual != wanted:
+        raise ArchiveRefused(f"the layer's content is {actual}, its config says {wanted}")

@@ -247,6 +247,18 @@ def unpack(blob_fd: int, folder_fd: int) -> Unpacked:
     return Unpacked("sha256:" + reader.hash.hexdigest(), unpacker.size, unpacker.entries, unpacker.implied)
 
 
+def diff_id_of(path: str) -> str:
+    """The digest of a blob's uncompressed content. Raises ArchiveRefused if it cannot be uncompressed."""
+    with open(path, "rb", buffering=_CHUNK) as file:
+        reader = _HashingReader(open_decompressed(file))
+        try:
+            while reader.read(_CHUNK):
+                continue
+        except (igzip.BadGzipFile, zstandard.ZstdError, EOFError) as error:
+            raise ArchiveRefused(f"the layer is corrupt or cut off: {error}") from None
+        return "sha256:" + reader.hash.hexdigest()
+
+
 def job(_argument: bytes, fds: list[int]) -> bytes:
     """Launcher job: descriptors are the blob and the empty target folder. Returns Unpacked as JSON."""
     os.umask(0)

@@ -1,0 +1,180 @@
+"""kill -9 of the engine at any time: containers, ports, logs and streams go on, and the next engine finds every one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+import urllib.request
+
+import pytest
+
+from corten.api.client import ApiError, demultiplex
+from tests.system.conftest import free_port
+
+
+def monitors(engine) -> list[int]:
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/comm", encoding="utf-8") as file:
+                name = file.read().strip()
+            target = os.readlink(f"/proc/{pid}/fd/2")
+        except OSError:
+            continue
+        if name == "corten-monitor" and target.startswith(engine.exec_root):
+            found.append(int(pid))
+    return found
+
+
+def state(engine, container: str) -> dict:
+    return engine.client.get(f"/containers/{container}/json")["State"]
+
+
+def test_containers_outlive_the_engine(own_engine):
+    engine, port = own_engine, free_port()
+    web = engine.run("httpd", "-f", "-p", "80", "-h", "/var/www", PortBindings={"80/tcp": [{"HostPort": str(port)}]})
+    talker = engine.run("sh", "-c", "i=0; while :; do i=$((i+1)); echo $i; sleep 0.02; done", name="talker")
+    short = engine.run("sh", "-c", "sleep 0.7; exit 9")
+    gone = engine.run("sh", "-c", "sleep 0.7", AutoRemove=True)
+    pid = state(engine, web)["Pid"]
+    attached = engine.client.hijack(f"/containers/{talker}/attach", stream=1, stdout=1)
+    engine.kill()
+    time.sleep(0.2)
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as answer:
+        assert answer.read() == b"hello from busybox\n"
+    attached.settimeout(5)
+    assert next(demultiplex(attached.recv))[0] == 1  # the stream goes on without an engine
+    attached.close()
+    time.sleep(0.8)
+    engine.start()
+    assert state(engine, web)["Pid"] == pid
+    assert state(engine, web)["Running"] is True
+    assert (state(engine, short)["Status"], state(engine, short)["ExitCode"]) == ("exited", 9)
+    with pytest.raises(ApiError, match="No such container"):
+        state(engine, gone)
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as answer:
+        assert answer.status == 200
+    with engine.client.open("GET", f"/containers/{talker}/logs", query={"stdout": 1}) as response:
+        numbers = [int(line) for _, data in demultiplex(response.read) for line in data.split()]
+    assert numbers == list(range(1, len(numbers) + 1)), "a line is missing"
+    exec_id = engine.client.post(f"/containers/{web}/exec", {"Cmd": ["true"], "AttachStdout": True})["Id"]
+    engine.client.hijack(f"/exec/{exec_id}/start", {}).close()
+    engine.client.post(f"/containers/{talker}/stop", t=0)
+    taken = engine.client.post("/containers/create", {"Image": "busybox", "Cmd": ["true"], "HostConfig": {"PortBindings": {"80/tcp": [{"HostPort": str(port)}]}}})["Id"]
+    with pytest.raises(ApiError, match="address already in use"):
+        engine.client.post(f"/containers/{taken}/start")
+
+
+def test_a_killed_engine_under_load_loses_nothing(own_engine):
+    engine = own_engine
+    stop = threading.Event()
+
+    def load() -> None:
+        while not stop.is_set():
+            try:
+                container = engine.client.post("/containers/create", {"Image": "busybox", "Cmd": ["sleep", "0.05"]})["Id"]
+                engine.client.post(f"/containers/{container}/start")
+                engine.client.post(f"/containers/{container}/wait")
+                engine.client.delete(f"/containers/{container}", force=1)
+            except Exception:  # the engine is down right now
+                time.sleep(0.05)
+
+    threads = [threading.Thread(target=load) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for pause in (0.31, 0.17, 0.43):
+        time.sleep(pause)
+        engine.kill()
+        engine.start()
+    stop.set()
+    for thread in threads:
+        thread.join()
+    time.sleep(0.3)
+    for item in engine.client.get("/containers/json", all=1):
+        assert item["State"] in ("created", "exited"), item
+        engine.remove(item["Id"])
+    assert os.listdir(f"{engine.data_root}/containers") == []
+    assert os.listdir(f"{engine.exec_root}/containers") == []
+
+
+def test_a_killed_monitor_is_noticed(own_engine):
+    engine = own_engine
+    container = engine.run("sleep", "600")
+    for pid in monitors(engine):
+        os.kill(pid, signal.SIGKILL)
+    end = time.monotonic() + 10
+    while state(engine, container)["Running"]:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    assert state(engine, container)["ExitCode"] == 255
+    again = engine.run("true")
+    assert engine.client.post(f"/containers/{again}/wait")["StatusCode"] == 0
+
+
+def test_a_shard_is_full_and_another_is_made(own_engine):
+    engine = own_engine
+    before = len(monitors(engine))
+    for _ in range(17):
+        engine.run("sleep", "600")
+    assert len(monitors(engine)) == before + 1
+
+
+def test_a_second_engine_on_the_same_data_is_refused(own_engine):
+    import subprocess
+    import sys
+
+    done = subprocess.run(
+        [os.path.join(os.path.dirname(sys.executable), "cortend"), "--data-root", own_engine.data_root, "--exec-root", "/run/cortest-second"],
+        capture_output=True, text=True, timeout=20, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "another engine uses" in done.stderr
+
+
+def test_a_mix_on_one_container_never_deadlocks(own_engine):
+    engine = own_engine
+    container = engine.run("sleep", "600", name="mixed")
+    other = engine.run("sleep", "600")
+    calls = ["start", "stop?t=0", "kill", "pause", "unpause", "restart?t=0"]
+    stop = time.monotonic() + 3
+
+    def work(number: int) -> None:
+        while time.monotonic() < stop:
+            path, _, query = calls[number].partition("?")
+            try:
+                engine.client.post(f"/containers/{container}/{path}", **dict([query.split("=")]) if query else {})
+            except ApiError as error:
+                assert error.http_status in (304, 409, 500), error.message
+                assert "internal error" not in error.message
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(len(calls))]
+    for thread in threads:
+        thread.start()
+    while time.monotonic() < stop:
+        begin = time.monotonic()
+        assert state(engine, other)["Running"]
+        assert time.monotonic() - begin < 5
+    for thread in threads:
+        thread.join(20)
+        assert not thread.is_alive()
+    engine.remove(container)
+
+
+def test_a_slow_client_holds_nobody_up(own_engine):
+    engine = own_engine
+    flood = engine.run("sh", "-c", "sleep 0.3; yes | head -c 8000000; sleep 600")
+    slow = engine.client.hijack(f"/containers/{flood}/attach", stream=1, stdout=1)
+    time.sleep(0.5)
+    begin = time.monotonic()
+    engine.output("true")
+    assert time.monotonic() - begin < 5
+    for pid in monitors(engine):
+        with open(f"/proc/{pid}/statm", encoding="utf-8") as file:
+            assert int(file.read().split()[1]) * 4096 < 64 << 20
+    received = 0
+    slow.settimeout(10)
+    while received < 8_000_000:
+        received += len(slow.recv(1 << 16))
+    slow.close()
