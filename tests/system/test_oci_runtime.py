@@ -234,11 +234,7 @@ def test_others_run_the_bundle_that_corten_writes(engine, assets, tmp_path, prog
     bundle = tmp_path / "bundle"
     (bundle / "rootfs").mkdir(parents=True)
     config = json.loads(_read(f"{made}/config.json"))
-    if program == "crun" and _hybrid():
-        # crun 1.8 refuses every cgroup set-up on a hybrid host (PEERS: "cgroup v1 with unified hugetlb"): leave that part out.
-        config["linux"].pop("resources", None)
-        config["linux"].pop("cgroupsPath", None)
-        config["mounts"] = [mount for mount in config["mounts"] if mount["type"] != "cgroup"]
+    config["linux"]["cgroupsPath"] = f"/cortest-{program}"  # one that the other runtime removes whole
     (bundle / "config.json").write_text(json.dumps(config))
     row = engine.client.get(f"/images/{image}/json")["RootFS"]["Layers"]
     assert len(row) == 1
@@ -246,9 +242,10 @@ def test_others_run_the_bundle_that_corten_writes(engine, assets, tmp_path, prog
     for name in ("u", "w"):
         (tmp_path / name).mkdir()
     syscalls.mount("overlay", str(bundle / "rootfs"), "overlay", 0, f"lowerdir={lower},upperdir={tmp_path}/u,workdir={tmp_path}/w")
-    arguments = ["--cgroup-manager=disabled"] if program == "crun" and _hybrid() else []
+    # crun refuses hybrid hosts: in a mount namespace of its own the version 2 mount is taken out of its sight.
+    hide = ["unshare", "-m", "sh", "-c", 'umount "$(findmnt -nt cgroup2 -o TARGET | head -n 1)" && exec "$@"', "sh"] if program == "crun" and _hybrid() else []
     try:
-        done = subprocess.run([other, *arguments, "--root", str(tmp_path / "state"), "run", "-b", str(bundle), f"cortest-{program}"],
+        done = subprocess.run([*hide, other, "--root", str(tmp_path / "state"), "run", "-b", str(bundle), f"cortest-{program}"],
                               capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL)  # fmt: skip
     finally:
         syscalls.umount2(str(bundle / "rootfs"), syscalls.MNT_DETACH)

@@ -225,7 +225,7 @@ def test_durations_as_docker_words_them(seconds, text):
 
 
 def test_inspect_shows_every_host_config_key():
-    shown = views.inspect(record(), Layout("/r", "/e"), [], "host")
+    shown = views.inspect(record(), Layout("/r", "/e"), ["/r/layers/1"], [], "host")
     assert shown["HostConfig"]["CgroupnsMode"] == "host"
     assert "Tmpfs" not in shown["HostConfig"]
     assert shown["HostConfig"]["MaskedPaths"]

@@ -42,7 +42,7 @@ def test_bad_references(text):
 
 
 def test_upper_case_has_its_own_text():
-    with pytest.raises(Invalid, match=r"repository name \(BAD\) must be lowercase"):
+    with pytest.raises(Invalid, match=r"repository name \(library/BAD\) must be lowercase"):
         reference.parse_reference("BAD")
 
 

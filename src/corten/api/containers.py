@@ -104,7 +104,7 @@ class ContainerHandlers:
     async def inspect(self, call: Call) -> web.Response:
         record = self._find(call)
         cgroupns = "private" if self._lifecycle.cgroups.unified else "host"
-        shown = views.inspect(record, self._layout, self._execs.of_container(record.id), cgroupns)
+        shown = views.inspect(record, self._layout, self._snapshots.lower(record.diff_ids), self._execs.of_container(record.id), cgroupns)
         if call.flag("size"):
             shown |= self._sizes(record)
         return json_response(shown)

@@ -89,7 +89,7 @@ class Engine:
             ContainerHandlers(self._containers, self._lifecycle, self._execs, service, self._networks, copying, snapshots,
                               layout, settings.cgroup_parent),
             ExecHandlers(self._containers, self._execs),
-            ImageHandlers(service, layout),
+            ImageHandlers(service, snapshots, layout),
             SystemHandlers(system, self._events, self._networks, self._containers),
         )  # fmt: skip
         self._server = Server(make_routes(handlers))

@@ -21,14 +21,15 @@ from corten.spec.platform import parse_platform
 from corten.spec.reference import parse_reference
 from corten.store.images import Image
 from corten.store.layout import Layout
+from corten.store.snapshots import Snapshots
 
 _LIST_FILTERS = ("before", "dangling", "label", "reference", "since", "until")
 _BAR = 50
 
 
 class ImageHandlers:
-    def __init__(self, images: ImageService, layout: Layout) -> None:
-        self._images, self._layout = images, layout
+    def __init__(self, images: ImageService, snapshots: Snapshots, layout: Layout) -> None:
+        self._images, self._snapshots, self._layout = images, snapshots, layout
 
     def _find(self, call: Call) -> Image:
         return self._images.find(call.parameters["name"])
@@ -59,7 +60,7 @@ class ImageHandlers:
 
     async def inspect(self, call: Call) -> web.Response:
         image = self._find(call)
-        return json_response(views.image_view(image, self._images.size(image), self._layout))
+        return json_response(views.image_view(image, self._images.size(image), self._snapshots.lower(image.config.rootfs.diff_ids)))
 
     async def history(self, call: Call) -> web.Response:
         image = self._find(call)

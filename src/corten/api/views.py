@@ -115,12 +115,14 @@ def mounts_view(record: ContainerRecord) -> list[dict[str, Any]]:
     return found
 
 
-def graph_driver(layout: Layout, container_id: str) -> dict[str, Any]:
+def graph_driver(layout: Layout, container_id: str, lower: list[str]) -> dict[str, Any]:
     base = layout.container(container_id)
-    return {"Name": "overlay2", "Data": {"ID": container_id, "MergedDir": f"{base}/rootfs", "UpperDir": f"{base}/upper", "WorkDir": f"{base}/work"}}
+    return {"Name": "overlay2", "Data": {
+        "ID": container_id, "LowerDir": ":".join(lower), "MergedDir": f"{base}/rootfs", "UpperDir": f"{base}/upper", "WorkDir": f"{base}/work",
+    }}  # fmt: skip
 
 
-def inspect(record: ContainerRecord, layout: Layout, exec_ids: list[str], cgroupns: str) -> dict[str, Any]:
+def inspect(record: ContainerRecord, layout: Layout, lower: list[str], exec_ids: list[str], cgroupns: str) -> dict[str, Any]:
     folder = layout.container(record.id)
     argv = record.argv
     return {
@@ -129,7 +131,7 @@ def inspect(record: ContainerRecord, layout: Layout, exec_ids: list[str], cgroup
         "HostsPath": f"{folder}/hosts", "LogPath": "" if record.host_config.log_config.type == "none" else layout.log(record.id),
         "Name": f"/{record.name}", "RestartCount": record.restart_count, "Driver": "overlay2", "Platform": "linux",
         "MountLabel": "", "ProcessLabel": "", "AppArmorProfile": "", "ExecIDs": exec_ids or None,
-        "HostConfig": host_config_view(record.host_config, cgroupns), "GraphDriver": graph_driver(layout, record.id),
+        "HostConfig": host_config_view(record.host_config, cgroupns), "GraphDriver": graph_driver(layout, record.id, lower),
         "Mounts": mounts_view(record), "Config": config_view(record.config), "NetworkSettings": _network_settings(record),
     }  # fmt: skip
 
@@ -204,7 +206,7 @@ def run_config_view(config: RunConfig) -> dict[str, Any]:
     return always | shown
 
 
-def image_view(image: Image, size: int, layout: Layout) -> dict[str, Any]:
+def image_view(image: Image, size: int, lower: list[str]) -> dict[str, Any]:
     config = image.config
     history = config.history or []
     return {
@@ -212,7 +214,7 @@ def image_view(image: Image, size: int, layout: Layout) -> dict[str, Any]:
         "Comment": config.comment or (history[-1].comment if history else ""), "Created": config.created or ZERO,
         "DockerVersion": config.docker_version, "Author": config.author, "Architecture": config.architecture,
         **({"Variant": config.variant} if config.variant else {}), "Os": config.os, "Size": size,
-        "GraphDriver": {"Name": "overlay2", "Data": {"UpperDir": layout.layers}},
+        "GraphDriver": {"Name": "overlay2", "Data": {"LowerDir": ":".join(lower[1:]), "UpperDir": lower[0] if lower else "", "MergedDir": "", "WorkDir": ""}},
         "RootFS": {"Type": "layers", "Layers": list(config.rootfs.diff_ids)},
         "Metadata": {"LastTagTime": ZERO}, "Config": run_config_view(config.run),
     }  # fmt: skip

@@ -49,7 +49,7 @@ class Networks:
         self._reserved: dict[str, list[socket.socket]] = {}
         self._starting: dict[str, str] = {}  # container id -> address, between lease and record
         self._bridge = self._make_bridge(bridge_name, bip)
-        self._networks = [self._load(name) for name in ("none", "host", "bridge")]
+        self._networks = [self._load(name) for name in ("bridge", "host", "none")]
 
     def _make_bridge(self, name: str, bip: str) -> Bridge:
         if bip:

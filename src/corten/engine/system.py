@@ -89,5 +89,5 @@ class System:
             "Swarm": {"NodeID": "", "NodeAddr": "", "LocalNodeState": "inactive", "ControlAvailable": False, "Error": "", "RemoteManagers": None},
             "LiveRestoreEnabled": True, "Isolation": "", "InitBinary": "docker-init", "ContainerdCommit": {"ID": ""},
             "RuncCommit": {"ID": ""}, "InitCommit": {"ID": ""}, "SecurityOptions": ["name=seccomp,profile=builtin"],
-            "CDISpecDirs": [], "Warnings": None,
+            "FirewallBackend": {"Driver": "nftables"}, "CDISpecDirs": [], "Warnings": None,
         }  # fmt: skip

@@ -18,8 +18,8 @@ def parse_filters(text: str, allowed: frozenset[str]) -> Filters:
         return {}
     try:
         shapes = msgspec.json.decode(text, type=dict[str, list[str] | dict[str, bool]])
-    except msgspec.DecodeError as error:
-        raise Invalid(f"invalid filters: {error}") from None
+    except msgspec.DecodeError:
+        raise Invalid("invalid filter") from None
     for key in shapes:
         if key not in allowed:
             raise InvalidFilter(name=key)

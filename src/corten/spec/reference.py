@@ -80,7 +80,7 @@ def parse_reference(text: str) -> Reference:
             raise InvalidReference
     domain, path = _split_domain(name)
     if path.lower() != path:
-        raise UppercaseReference(name=path.removeprefix(OFFICIAL_PREFIX) if domain == DEFAULT_DOMAIN else path)
+        raise UppercaseReference(name=path)
     if not _DOMAIN.fullmatch(domain) or not _PATH.fullmatch(path):
         raise InvalidReference
     if len(path) > NAME_LIMIT:

@@ -25,11 +25,15 @@ class Snapshots:
     def mounts(self, container_id: str, diff_ids: Sequence[str]) -> list[Mount]:
         """What to mount on the root folder, lowest layer last. Raises StoreCorrupt if a layer is missing."""
         base = self._layout.container(container_id)
-        lower = [self._layer_path(diff_id) for diff_id in reversed(diff_ids)]
+        lower = self.lower(diff_ids)
         if not lower:  # an image without layers: overlayfs wants one lower folder
             lower = [f"{base}/rootfs"]
         options = [f"lowerdir={':'.join(lower)}", f"upperdir={base}/upper", f"workdir={base}/work"]
         return [Mount("", "overlay", "overlay", options)]
+
+    def lower(self, diff_ids: Sequence[str]) -> list[str]:
+        """The layers' folders, topmost first. Raises StoreCorrupt if one is missing."""
+        return [self._layer_path(diff_id) for diff_id in reversed(diff_ids)]
 
     def root(self, container_id: str) -> str:
         """Where the mounts belong, in the container's own mount namespace."""

@@ -1,0 +1,10 @@
+"""Where Corten's answers differ from Docker's, and why. A row that no longer differs fails the test: the table stays true."""
+
+from __future__ import annotations
+
+# (case, request, path or "message" or "status") -> reason
+DIFFERENCES: dict[tuple[str, str, str], str] = {
+    ("versions", "GET /info", "$.Containerd"): "there is no containerd behind Corten",
+    ("versions", "GET /info", "$.Runtimes.runc"): "the default runtime is Corten's own, under the name corten",
+    ("versions", "GET /info", "$.Runtimes.io.containerd.runc.v2"): "there is no containerd shim",
+}

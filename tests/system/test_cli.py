@@ -1,0 +1,135 @@
+"""The corten command line, `corten hello`, cortend's flags, and the engine over TCP."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+
+import pytest
+
+from corten.api.client import own_engine
+from tests.engines import RunningEngine
+from tests.system.conftest import free_port, need
+
+BIN = os.path.dirname(sys.executable)
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays(engine):
+    yield
+    engine.remove_all()
+
+
+def corten(engine, *arguments: str, code: int = 0, **options: object) -> subprocess.CompletedProcess:
+    done = subprocess.run([f"{BIN}/corten", "-H", f"unix://{engine.socket}", *arguments], capture_output=True, text=True, timeout=60, check=False, **options)
+    assert done.returncode == code, done.stderr
+    return done
+
+
+def test_run_ps_exec_logs_stop_rm(engine):
+    assert corten(engine, "run", "--rm", "-i", "busybox", "cat", input="typed\n").stdout == "typed\n"
+    assert corten(engine, "run", "--rm", "busybox", "sh", "-c", "exit 5", code=5).stdout == ""
+    identifier = corten(engine, "run", "-d", "--name", "box", "-p", "0:80", "-e", "A=b", "-m", "64m", "busybox", "sh", "-c", "echo $A; exec sleep 600").stdout.strip()
+    shown = corten(engine, "ps").stdout
+    assert identifier[:12] in shown
+    assert "->80/tcp" in shown
+    assert corten(engine, "exec", "box", "sh", "-c", "echo in; exit 3", code=3).stdout == "in\n"
+    assert corten(engine, "logs", "box").stdout == "b\n"
+    assert corten(engine, "stop", "-t", "0", "box").stdout == "box\n"
+    assert corten(engine, "ps", "-q").stdout == ""
+    assert corten(engine, "rm", "box").stdout == "box\n"
+    assert "No such container: box" in corten(engine, "rm", "box", code=1).stderr
+    assert corten(engine, "run", "busybox", "nosuch", code=127).stdout == ""
+    assert "No such container" not in corten(engine, "daemon", "status").stdout
+
+
+def test_images_pull_rmi_version(engine, registry):
+    assert corten(engine, "pull", "-q", f"{registry}/busybox").stdout.strip() == f"{registry}/busybox"
+    assert f"{registry}/busybox" in corten(engine, "images").stdout
+    assert "Untagged" in corten(engine, "rmi", f"{registry}/busybox").stdout
+    assert "Docker API 1.51" in corten(engine, "version").stdout
+
+
+def test_hello_starts_and_stops_an_engine_of_its_own():
+    folder = tempfile.mkdtemp(prefix="cortest-hello")
+    try:
+        done = subprocess.run([f"{BIN}/corten", "--data-root", folder, "hello"], capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith("Hello from Corten")
+        assert "Its process id is 1:" in done.stdout
+        assert re.search(r"its network links: +(eth0 lo|lo eth0)\n", done.stdout)
+        assert re.search(r"It took [\d.]+ ms", done.stdout)
+    finally:
+        shutil.rmtree(folder)
+        shutil.rmtree(os.path.dirname(own_engine(folder)[0]), ignore_errors=True)
+
+
+@pytest.mark.parametrize("architecture", ["amd64", "arm64"])
+def test_assembled_programs_run(architecture, tmp_path):
+    from corten.engine.hello import hello_program
+    from corten.runtime.reaper import reaper_program
+
+    machine = {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine]
+    emulator = [] if architecture == machine else [need({"amd64": "qemu-x86_64", "arm64": "qemu-aarch64"}[architecture])]
+    for name, program in (("hello", hello_program(architecture)), ("init", reaper_program(architecture))):
+        (tmp_path / name).write_bytes(program)
+        (tmp_path / name).chmod(0o755)
+    shown = subprocess.run([*emulator, str(tmp_path / "hello")], capture_output=True, text=True, check=True, timeout=30).stdout
+    assert f"its host name:       {os.uname().nodename}\n" in shown
+    links = re.search(r"network links: (.*)\n", shown)[1].split()
+    assert sorted(links) == sorted(os.listdir("/sys/class/net"))
+    for script, code in (("exit 7", 7), ("kill -9 $$", 137), ("(sleep 0.2; exit 1) & exit 0", 0)):
+        done = subprocess.run([*emulator, str(tmp_path / "init"), "/bin/sh", "sh", "-c", script], timeout=30, check=False, stdin=subprocess.DEVNULL)
+        assert done.returncode == code
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [(["--no-such-flag"], "No such option"), (["--storage-driver", "zfs"], "storage driver 'zfs' is not supported"), (["-H", "tcp://127.0.0.1:1"], "without TLS"),
+     (["--exec-opt", "native.cgroupdriver=systemd"], "is not supported"), (["--config-file", "/nonexistent"], "no such file")],
+)  # fmt: skip
+def test_cortend_refuses_what_it_cannot_do(arguments, text):
+    done = subprocess.run([f"{BIN}/cortend", *arguments], capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode in (1, 2)
+    assert text in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_over_tcp():
+    port = free_port()
+    engine = RunningEngine("t", "-H", f"tcp://127.0.0.1:{port}", "--tls=false")
+    try:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        connection.request("GET", "/v1.41/_ping")
+        answer = connection.getresponse()
+        assert answer.read() == b"OK"
+        assert answer.headers["Api-Version"] == "1.51"
+        assert answer.headers["Builder-Version"] == "1"
+        connection.close()
+    finally:
+        engine.stop()
+
+
+def test_many_at_once(engine):
+    import threading
+
+    failures: list[BaseException] = []
+
+    def life() -> None:
+        try:
+            assert engine.output("echo", "x") == (0, "x\n")
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=life) for _ in range(40)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert engine.monitor_log() == ""
