@@ -42,7 +42,7 @@ CASES: dict[str, list[Request]] = {
     "running": _created(
         RUN | {"HostConfig": {"PortBindings": {"80/tcp": [{"HostPort": ""}]}}},
         ("POST", "/containers/conf-box/start", None), ("POST", "/containers/conf-box/start", None), ("GET", "/containers/conf-box/json", None),
-        ("GET", "/containers/json?filters={\"name\":[\"conf-box\"]}", None), ("GET", "/containers/conf-box/top", None),
+        ("GET", '/containers/json?filters={"name":["conf-box"]}', None), ("GET", "/containers/conf-box/top", None),
         ("GET", "/containers/conf-box/stats?stream=0&one-shot=1", None), ("POST", "/containers/conf-box/kill?signal=FOO", None),
         ("POST", "/containers/conf-box/resize?h=x&w=1", None), ("DELETE", "/containers/conf-box", None), ("DELETE", "/images/busybox", None),
         ("POST", "/containers/conf-box/wait?condition=foo", None), ("GET", "/containers/conf-box/logs", None),

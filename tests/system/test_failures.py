@@ -184,8 +184,9 @@ def test_layer_content_survives_as_tar_knows_it(engine):
     assert load(engine, archive((entry("c.json"), config), (entry("a.tar"), lower), (entry("b.tar"), upper), (entry("manifest.json"), manifest))) == ""
     container = engine.client.post("/containers/create", {"Image": "layered:1"})["Id"]
     with engine.client.open("GET", f"/containers/{container}/archive", query={"path": "/."}) as response:
-        packed = tarfile.open(fileobj=io.BytesIO(response.read()))
-    members = {member.name.removeprefix("./"): member for member in packed}
+        data = response.read()
+    with tarfile.open(fileobj=io.BytesIO(data)) as packed:
+        members = {member.name.removeprefix("./"): member for member in packed}
     assert "gone" not in members
     assert "hidden/old" not in members
     assert {"hidden/new", long_name} <= set(members)

@@ -211,7 +211,7 @@ def test_binds_and_tmpfs(engine, tmp_path):
 
 
 def test_devices_only_as_asked(engine):
-    code, output = engine.output("cat", "/dev/kmsg")
+    code, _ = engine.output("cat", "/dev/kmsg")
     assert code != 0
     code, _ = engine.output("test", "-c", "/dev/mykmsg", Devices=[{"PathOnHost": "/dev/kmsg", "PathInContainer": "/dev/mykmsg", "CgroupPermissions": "r"}])
     assert code == 0

@@ -338,6 +338,8 @@ class Lifecycle:
             elif running and running.started:
                 if not states.is_running(record):  # the engine died between the start and its row
                     self._containers.save_state(record.id, status="running", pid=running.pid, started_at=rfc3339_nano(now_ns()))
+            elif running:  # set up and never started: its engine died in between
+                adopted[record.id] = running
             elif states.is_running(record):
                 self._lost(record.id)
         for left in adopted.values():

@@ -61,6 +61,7 @@ class LiveContainer:
     group: Cgroup | None
     run_dir: str
     init: LiveProcess
+    creator: socket.socket  # the daemon's connection: what it did not get to start dies with it
     execs: dict[str, LiveProcess] = field(default_factory=dict)
 
 
@@ -75,7 +76,6 @@ class Monitor:
         self._layout = host_layout()
         self._ever_connected = False
         self._handlers: dict[type, Callable[..., None]] = {
-            messages.Create: self._create,
             messages.Start: self._start,
             messages.Exec: self._exec,
             messages.Attach: self._attach,
@@ -119,7 +119,10 @@ class Monitor:
 
         message = messages.decode_for_monitor(data)
         try:
-            self._handlers[type(message)](message, fds, reply)
+            if isinstance(message, messages.Create):
+                self._create(message, fds, reply, connection)
+            else:
+                self._handlers[type(message)](message, fds, reply)
         except KernelRefused as error:
             reply(messages.Failure(error.operation, error.operand, error.errno, error.reason, 0, message.serial))
         except CortenError as error:
@@ -139,6 +142,9 @@ class Monitor:
             self._connections.remove(connection)
             self._reactor.forget(connection.fileno())
             connection.close()
+            for live in tuple(self._containers.values()):
+                if live.creator is connection and not live.init.proceeding:
+                    self._abandon(live)
 
     def _broadcast(self, message: messages.FromMonitor) -> None:
         for connection in tuple(self._connections):
@@ -151,7 +157,7 @@ class Monitor:
             raise KernelRefused(operation="find", operand=container, errno=3, reason="the container is not running") from None
 
     # --- containers
-    def _create(self, message: messages.Create, _fds: list[int], reply: Reply) -> None:
+    def _create(self, message: messages.Create, _fds: list[int], reply: Reply, connection: socket.socket) -> None:
         with open(os.path.join(message.bundle, "config.json"), "rb") as file:
             config = parse_runtime_config(file.read())
         group = sandbox.prepare_cgroup(config, self._layout)
@@ -178,7 +184,7 @@ class Monitor:
             on_detach=lambda: self._broadcast(messages.Detached(message.container, "")),
         )  # fmt: skip
         process = LiveProcess(child, session, reply, message.serial)
-        self._containers[message.container] = LiveContainer(message.container, config, group, message.run_dir, process)
+        self._containers[message.container] = LiveContainer(message.container, config, group, message.run_dir, process, connection)
         self._watch(message.container, "", process)
 
     @staticmethod
@@ -290,17 +296,24 @@ class Monitor:
 
     def _discard(self, message: messages.Discard, _fds: list[int], reply: Reply) -> None:
         live = self._containers.get(message.container)
-        if live:
+        if live and not live.init.started:
+            self._abandon(live)
+        elif live:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(live.init.child.pidfd, signal.SIGKILL)
-            if not live.init.started:
-                self._reactor.forget(live.init.child.channel.fileno())
-                live.init.child.channel.close()
-                os.waitpid(live.init.child.pid, 0)
-                os.close(live.init.child.pidfd)
-                live.init.session.close()
-                self._take_down(live)
         reply(messages.Done(message.serial))
+
+    def _abandon(self, live: LiveContainer) -> None:
+        """Undo a container whose program never ran."""
+        child = live.init.child
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(child.pidfd, signal.SIGKILL)
+        self._reactor.forget(child.channel.fileno())
+        child.channel.close()
+        os.waitpid(child.pid, 0)
+        os.close(child.pidfd)
+        live.init.session.close()
+        self._take_down(live)
 
     # --- what goes on in a running container
     def _exec(self, message: messages.Exec, fds: list[int], reply: Reply) -> None:
