@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import tarfile
 import time
 import urllib.request
+import warnings
 
 import docker
 import pytest
@@ -21,6 +23,9 @@ def sdk(engine):
     client = docker.DockerClient(base_url=f"unix://{engine.socket}", version="auto", timeout=60)
     yield client
     client.close()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        gc.collect()
 
 
 @pytest.fixture(autouse=True)

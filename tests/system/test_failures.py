@@ -198,7 +198,8 @@ def test_layer_content_survives_as_tar_knows_it(engine):
 
 def test_the_store_is_an_oci_layout(engine, tmp_path):
     skopeo = need("skopeo")
-    done = subprocess.run([skopeo, "--insecure-policy", "copy", f"oci:{engine.data_root}:docker.io/library/busybox:latest", f"dir:{tmp_path}/out"],
+    engine.client.post("/corten/hello")
+    done = subprocess.run([skopeo, "--insecure-policy", "copy", f"oci:{engine.data_root}:docker.io/library/hello:latest", f"dir:{tmp_path}/out"],
                           capture_output=True, text=True, check=False)  # fmt: skip
     assert done.returncode == 0, done.stderr
 

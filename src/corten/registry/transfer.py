@@ -81,6 +81,8 @@ async def _pull(reference: Reference, remote: Repository, platform: Platform, bl
         up_to_date = set(names) <= {*known.tags, *known.digests}
         for name in names:
             images.tag(known.id, name)
+        for layer in [] if up_to_date else document.layers:
+            emit(Progress("Already exists", encoded(layer.digest)[:12]))
     else:
         up_to_date = False
         await _fetch_image(remote, document, blobs, layers, emit)

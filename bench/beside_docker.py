@@ -1,0 +1,34 @@
+"""Start the real Docker Engine beside the running Corten one, and run every measurement on both. Called by run.sh."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+from tests.conformance.record import docker_engine
+
+from corten.api.client import Client
+
+HERE = os.path.dirname(__file__)
+
+
+def main() -> None:
+    work, assets = os.environ["CORTEN_BENCH_WORK"], os.environ["CORTEN_ASSETS"]
+    ours = f"{work}/corten.sock"
+    with open(f"{assets}/images/busybox.tar", "rb") as image:
+        for _ in Client(ours).messages("/images/load", body=image):
+            continue
+    os.makedirs(f"{work}/disk/docker")
+    with docker_engine(assets, f"{work}/disk/docker") as theirs:
+        subprocess.run([sys.executable, f"{HERE}/lifecycle.py", f"corten={ours}", f"docker={theirs}"], check=True)
+        print()
+        subprocess.run(
+            [sys.executable, f"{HERE}/memory.py", f"corten={ours}:cortend --data-root {work}|corten-launcher|corten-monitor|corten\\.runtime\\.launcher",
+             f"docker={theirs}:dockerd --data-root {work}|containerd --config {work}|containerd-shim.*moby|docker-proxy"],
+            check=True,
+        )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
