@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 
 from tests.conformance.record import docker_engine
 
@@ -16,18 +17,20 @@ HERE = os.path.dirname(__file__)
 def main() -> None:
     work, assets = os.environ["CORTEN_BENCH_WORK"], os.environ["CORTEN_ASSETS"]
     ours = f"{work}/corten.sock"
+    while not Client(ours).answers():
+        time.sleep(0.05)
     with open(f"{assets}/images/busybox.tar", "rb") as image:
         for _ in Client(ours).messages("/images/load", body=image):
             continue
     os.makedirs(f"{work}/disk/docker")
     with docker_engine(assets, f"{work}/disk/docker") as theirs:
-        subprocess.run([sys.executable, f"{HERE}/lifecycle.py", f"corten={ours}", f"docker={theirs}"], check=True)
-        print()
         subprocess.run(
             [sys.executable, f"{HERE}/memory.py", f"corten={ours}:cortend --data-root {work}|corten-launcher|corten-monitor|corten\\.runtime\\.launcher",
              f"docker={theirs}:dockerd --data-root {work}|containerd --config {work}|containerd-shim.*moby|docker-proxy"],
             check=True,
         )  # fmt: skip
+        print(flush=True)
+        subprocess.run([sys.executable, f"{HERE}/lifecycle.py", f"corten={ours}", f"docker={theirs}"], check=True)
 
 
 if __name__ == "__main__":

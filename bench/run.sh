@@ -5,7 +5,7 @@ here=$(cd "$(dirname "$0")" && pwd); top=$(dirname "$here"); python=$top/.venv/b
 : "${CORTEN_ASSETS:?run this by way of make bench}"
 work=$(mktemp -d /tmp/corten-bench-XXXXXX)
 cleanup() {
-    [ -z "${engine:-}" ] || { kill "$engine" 2>/dev/null; wait "$engine" 2>/dev/null; }
+    [ -z "${engine:-}" ] || { kill "$engine" 2>/dev/null || true; wait "$engine" 2>/dev/null || true; }
     umount "$work/disk" 2>/dev/null || true
     rm -rf "$work"
 }
