@@ -6,6 +6,7 @@ Joins the store's mounts, the network's endpoint, the bundle and the launcher; e
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import platform
 import shutil
@@ -43,6 +44,7 @@ from corten.store.layout import Layout
 from corten.store.snapshots import Snapshots
 
 DEFAULT_STOP_TIMEOUT = 10
+_log = logging.getLogger("corten.engine")
 _LOST_EXIT_CODE = 255
 _KILL_PATIENCE = 10.0
 
@@ -90,6 +92,8 @@ class Lifecycle:
             shutil.rmtree(run_dir, ignore_errors=True)
             os.mkdir(run_dir, 0o700)
             created = await self._launch.create(self._create_message(record, run_dir))
+            for warning in created.warnings:
+                _log.warning("container %s: %s", record.name, warning)
             try:
                 namespace = f"/proc/{created.pid}/ns/net"
                 if lease:

@@ -32,8 +32,8 @@ class Layout:
 
     def create(self) -> None:
         """Make the folders, and remove what a crash left half done."""
-        for folder in (self.root, self.exec_root):
-            os.makedirs(folder, mode=0o700, exist_ok=True)
+        os.makedirs(self.root, mode=0o700, exist_ok=True)
+        os.makedirs(self.exec_root, mode=0o711, exist_ok=True)
         shutil.rmtree(self.temporary, ignore_errors=True)
         for folder in (self.blobs, self.layers, self.containers, self.temporary, self.runs):
             os.makedirs(folder, mode=0o700, exist_ok=True)
