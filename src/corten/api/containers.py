@@ -19,10 +19,11 @@ from corten.engine.copying import Copying
 from corten.engine.execs import Execs
 from corten.engine.images import ImageService, check_platform
 from corten.engine.lifecycle import Lifecycle, PendingAttach
+from corten.engine.logs import read_stored
 from corten.engine.networks import Networks
 from corten.engine.records import ContainerRecord
 from corten.errors import Conflict, Invalid, NoSuchImage
-from corten.linux.cgroup import open_cgroup
+from corten.linux.cgroup import Cgroup, open_cgroup
 from corten.runtime import messages
 from corten.spec.engine import CreateRequest
 from corten.spec.filters import Filters, matches_labels
@@ -205,8 +206,6 @@ class ContainerHandlers:
         return streams.over()
 
     async def _replay(self, record: ContainerRecord, connection: streams.Hijacked, call: Call) -> None:
-        from corten.engine.logs import read_stored  # only for the rare replay
-
         for line in read_stored(self._layout.log(record.id), None):
             if call.flag(line.stream):
                 await connection.say(line.data if record.config.tty else streams.frame(line.stream, line.data))
@@ -227,7 +226,7 @@ class ContainerHandlers:
         self._containers.emit("top", record)
         return json_response({"Processes": rows, "Titles": titles})
 
-    def _group(self, record: ContainerRecord) -> Any:
+    def _group(self, record: ContainerRecord) -> Cgroup:
         parent = record.host_config.cgroup_parent or self._cgroup_parent
         return open_cgroup(f"{parent}/{record.id}", self._lifecycle.cgroups)
 

@@ -104,13 +104,12 @@ class Lifecycle:
                 started_at = rfc3339_nano(now_ns())
                 await self._launch.call(messages.Start(0, record.id))
             except BaseException:
-                await self._launch.call(messages.Discard(0, record.id))
+                with suppress(KernelRefused):  # its monitor has undone it already, or has gone
+                    await self._launch.call(messages.Discard(0, record.id))
                 raise
         except BaseException:
             self._launch.forget(record.id)
-            self._networks.release(record, None)
-            if lease and lease.ports:
-                self._networks.release(record, lease)
+            self._networks.give_back(record.id, lease)
             shutil.rmtree(run_dir, ignore_errors=True)
             raise
         current = self._containers.find(record.id)
@@ -125,11 +124,10 @@ class Lifecycle:
             error = UnknownUserName(error.reason)
         code = error.program_exit_code if isinstance(error, CommandNotStarted) else 128
         self._drop_pending(record.id)
-        if not isinstance(error, NotModified):
-            record = self._containers.save_state(record.id, exit_code=code, error=error.message)
-            self._containers.announce(record, "exit")
-            if record.host_config.auto_remove:
-                self._remove_now(record)
+        record = self._containers.save_state(record.id, exit_code=code, error=error.message)
+        self._containers.announce(record, "exit")
+        if record.host_config.auto_remove:
+            self._remove_now(record)
         return error
 
     def _write_bundle(self, record: ContainerRecord, lease: EndpointRecord | None) -> None:

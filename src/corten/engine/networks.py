@@ -189,22 +189,20 @@ class Networks:
         """The lease is in the container's record now (or the start failed)."""
         self._starting.pop(container_id, None)
 
-    def release(self, record: ContainerRecord, lease: EndpointRecord | None) -> None:
-        """Idempotent. Call it when the record no longer has the endpoint."""
-        self._starting.pop(record.id, None)
-        reserved = self._reserved.pop(record.id, [])
-        for bound in reserved:
+    def give_back(self, container_id: str, lease: EndpointRecord | None) -> None:
+        """Let address and ports go: the start has failed, or the record no longer has the endpoint. Idempotent."""
+        self._starting.pop(container_id, None)
+        for bound in self._reserved.pop(container_id, []):
             bound.close()
-        if lease is None:
-            return
-        if lease.ports:
+        if lease and lease.ports:
             self._apply_rules()
-        network = self.find("bridge")
-        self._events.emit("network", "disconnect", network.id, container=record.id, name="bridge", type="bridge")
 
-    def detach(self, lease: EndpointRecord) -> None:
-        """Take the link away: needed only where the namespace lives on."""
-        self._kernel.detach(lease.veth)
+    def release(self, record: ContainerRecord, lease: EndpointRecord | None) -> None:
+        """The container has ended: give back, and say that it is no longer connected."""
+        self.give_back(record.id, lease)
+        if lease:
+            network = self.find("bridge")
+            self._events.emit("network", "disconnect", network.id, container=record.id, name="bridge", type="bridge")
 
     def _apply_rules(self, extra: tuple[str, EndpointRecord] | None = None) -> None:
         endpoints = {record.id: record.endpoint for record in self._records() if record.endpoint}

@@ -20,6 +20,7 @@ from typing import NoReturn
 
 from corten.linux import descriptors, syscalls
 from corten.runtime import messages, monitor
+from corten.runtime.interpreter import make_undumpable
 from corten.runtime.reactor import READ, Reactor
 
 Job = Callable[[bytes, list[int]], bytes]
@@ -119,8 +120,7 @@ def _load(target: str) -> Job:
 
 def main(arguments: list[str]) -> None:
     syscalls.set_process_name("corten-launcher")
-    # A process of a container that shares a pid namespace with a fork of this one must not look into it.
-    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
+    make_undumpable()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's ctrl-c is the daemon's to handle
     jobs = dict(specification.split("=", 1) for specification in arguments[1:])
     daemon = socket.socket(fileno=int(arguments[0]))
