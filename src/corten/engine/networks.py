@@ -175,7 +175,7 @@ class Networks:
 
     def attach(self, record: ContainerRecord, lease: EndpointRecord, namespace: str) -> None:
         """Make the veth pair, address and route, and lead the published ports here. Raises OSError; then nothing stays."""
-        endpoint = Endpoint(lease.veth, IPv4Interface(lease.address), IPv4Address(lease.gateway), lease.mac)
+        endpoint = Endpoint(lease.veth, IPv4Interface(lease.address), IPv4Address(lease.gateway), lease.mac, hairpin=bool(lease.ports))
         self._kernel.attach(self._bridge, endpoint, namespace)
         if lease.ports:
             self._apply_rules((record.id, lease))
@@ -194,8 +194,12 @@ class Networks:
         self._starting.pop(container_id, None)
         for bound in self._reserved.pop(container_id, []):
             bound.close()
-        if lease and lease.ports:
-            self._apply_rules()
+        if lease:
+            # The kernel would take the link away with the namespace, but later: whoever gets the address next would share
+            # its MAC with a dying namespace that still answers.
+            self._kernel.detach(lease.veth)
+            if lease.ports:
+                self._apply_rules()
 
     def release(self, record: ContainerRecord, lease: EndpointRecord | None) -> None:
         """The container has ended: give back, and say that it is no longer connected."""

@@ -21,11 +21,12 @@ from corten.linux.netlink import (
     u32,
 )
 
-RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
+RTM_NEWLINK, RTM_DELLINK, RTM_SETLINK = 16, 17, 19
 RTM_NEWADDR, RTM_GETADDR = 20, 22
 RTM_NEWROUTE, RTM_GETROUTE = 24, 26
 IFF_UP = 1
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_LINKINFO, _IFLA_NET_NS_FD = 1, 3, 4, 10, 18, 28
+_AF_BRIDGE, _IFLA_PROTINFO, _IFLA_BRPORT_MODE = 7, 12, 4
 _IFLA_INFO_KIND, _IFLA_INFO_DATA, _VETH_INFO_PEER = 1, 2, 1
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST = 1, 2, 4
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY = 1, 4, 5
@@ -58,6 +59,12 @@ def add_veth(name: str, bridge_index: int, peer: str, peer_index: int, peer_name
 
 def set_up(index: int) -> Request:
     return Request(RTM_NEWLINK, 0, _link_header(index, IFF_UP, IFF_UP), f"link {index} up")
+
+
+def set_hairpin(index: int) -> Request:
+    """Let a bridge port send back what came in by it: with br_netfilter a translated frame is bridged, not routed."""
+    header = struct.pack("=BxHiII", _AF_BRIDGE, 0, index, 0, 0)
+    return Request(RTM_SETLINK, 0, header + nested(_IFLA_PROTINFO, attribute(_IFLA_BRPORT_MODE, b"\1")), f"hairpin on link {index}")
 
 
 def delete_link(name: str) -> Request:

@@ -54,6 +54,8 @@ class Kernel:
             self._route.execute(
                 [rtnetlink.add_veth(endpoint.veth, index, "eth0", _INSIDE_INDEX, fd, mac, bridge.mtu)]
             )
+            if endpoint.hairpin:
+                self._route.execute([rtnetlink.set_hairpin(rtnetlink.link_index(endpoint.veth))])
             with network_namespace(fd):
                 inside = Netlink(NETLINK_ROUTE)
             with inside:

@@ -45,12 +45,13 @@ class Bridge:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """One container on a bridge. `veth` is the host's end; inside it is eth0."""
+    """One container on a bridge. `veth` is the host's end; inside it is eth0. `hairpin`: it may meet its own published port."""
 
     veth: str
     address: IPv4Interface
     gateway: IPv4Address
     mac: str
+    hairpin: bool = False
 
 
 @dataclass(frozen=True)
