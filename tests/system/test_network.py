@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+import time
 from ipaddress import IPv4Address, IPv4Interface
 
 import pytest
@@ -109,9 +110,28 @@ def test_addresses_are_given_again(engine):
     second = engine.run("sleep", "60")
     addresses = [inspect(engine, container)["NetworkSettings"]["IPAddress"] for container in (first, second)]
     assert len(set(addresses)) == 2
+    links = {name for name in os.listdir("/sys/class/net") if name.startswith("veth")}
     engine.remove(first)
+    end = time.monotonic() + 10
+    while links <= set(os.listdir("/sys/class/net")):  # the kernel takes its link away in its own time
+        assert time.monotonic() < end
+        time.sleep(0.01)
     third = engine.run("sleep", "60")
     assert inspect(engine, third)["NetworkSettings"]["IPAddress"] == addresses[0]
+
+
+def test_an_address_is_not_shared_with_a_dying_container(engine):
+    for _ in range(15):
+        server = engine.run("httpd", "-f", "-p", "80", "-h", "/var/www")
+        address = inspect(engine, server)["NetworkSettings"]["IPAddress"]
+        for attempt in range(50):
+            try:
+                socket.create_connection((address, 80), 2).close()
+                break
+            except ConnectionRefusedError:
+                assert attempt < 49, "somebody else answers for this address"
+                time.sleep(0.005)
+        engine.remove(server)
 
 
 def test_nft_agrees_with_the_plan(engine):

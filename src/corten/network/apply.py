@@ -27,11 +27,9 @@ class Kernel:
 
     def existing_bridge(self, name: str) -> Bridge | None:
         """The bridge that an earlier engine made, with its address; None if there is none."""
-        try:
-            index = rtnetlink.link_index(name)
-        except OSError:
+        if not self.has_link(name):
             return None
-        addresses = rtnetlink.addresses_of(self._route, index)
+        addresses = rtnetlink.addresses_of(self._route, rtnetlink.link_index(name))
         return Bridge(name, addresses[0]) if addresses else None
 
     def networks_in_use(self) -> list[IPv4Network]:
@@ -83,6 +81,13 @@ class Kernel:
                 inside.execute([rtnetlink.set_up(_LO_INDEX)])
         finally:
             os.close(fd)
+
+    def has_link(self, name: str) -> bool:
+        try:
+            rtnetlink.link_index(name)
+        except OSError:
+            return False
+        return True
 
     def detach(self, veth: str) -> None:
         """Idempotent; the kernel does the same when the namespace goes."""
