@@ -205,9 +205,9 @@ def test_the_store_is_an_oci_layout(engine, tmp_path):
 
 
 def test_cp_cannot_leave_the_container(engine, tmp_path):
-    container = engine.run("sh", "-c", f"ln -s {tmp_path} /out; ln -s /proc/1/root/../../.. /up; sleep 60")
+    container = engine.run("sh", "-c", f"ln -s {tmp_path} /out; ln -s /proc/1/root /up; sleep 60")
     data = archive((entry("planted"), b"bad"))
-    for path in ("/out", "/out/", "/up/tmp/../.."):
+    for path in ("/out", "/out/", "/up/../../.."):
         try:
             engine.client.call("PUT", f"/containers/{container}/archive", query={"path": path}, body=data)
         except ApiError as error:

@@ -148,6 +148,10 @@ def test_what_is_not_supported_is_refused_by_name(host, key):
         (HostConfig(security_opt=["bad"]), "invalid --security-opt"),
         (HostConfig(cpu_period=5, nano_cpus=5), "Conflicting options"),
         (HostConfig(oom_score_adj=2000), "range for oom score adj"),
+        (HostConfig(ipc_mode="foo"), "invalid IPC mode: foo"),
+        (HostConfig(cgroupns_mode="foo"), "invalid cgroup namespace mode: foo"),
+        (HostConfig(uts_mode="container:x"), "invalid UTS mode: container:x"),
+        (HostConfig(annotations={"dev.corten.init": "/x"}), "is the engine's own"),
     ],
 )
 def test_what_cannot_be_is_refused_with_its_key(host, text):

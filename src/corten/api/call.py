@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 from aiohttp import web
 
-from corten.errors import CortenError, Invalid
+from corten.errors import CortenError, Invalid, UnsupportedOption
 from corten.spec.engine import parse_body
 from corten.spec.filters import Filters, parse_filters
 
@@ -32,6 +32,12 @@ class Call:
     def flag(self, key: str, *, default: bool = False) -> bool:
         value = self.request.query.get(key)
         return default if value is None else value.lower() not in _FALSE
+
+    def refuse(self, *keys: str) -> None:
+        """Raise UnsupportedOption for a query parameter that is set and not there yet."""
+        for key in keys:
+            if self.request.query.get(key, "").lower() not in _FALSE:
+                raise UnsupportedOption(key=f"the query parameter {key!r}")
 
     def number(self, key: str) -> int | None:
         """None if it is not given. Raises Invalid with Go's text."""

@@ -150,8 +150,7 @@ class ContainerHandlers:
         return empty()
 
     async def remove(self, call: Call) -> web.Response:
-        if call.flag("link"):
-            raise Invalid("legacy links are not supported by Corten (docs/compat.md)")
+        call.refuse("link")
         await self._lifecycle.remove(self._find(call), force=call.flag("force"), called=call.parameters["name"])
         return empty()
 
@@ -288,6 +287,8 @@ class ContainerHandlers:
         if record.host_config.readonly_rootfs:
             raise Invalid("container rootfs is marked read-only")
         path = _archive_path(call)
+        if record.config.user.partition(":")[0] not in ("", "0", "root"):
+            call.refuse("copyUIDGID")  # for root it changes nothing: the archive's own ids are kept
 
         async def pieces() -> AsyncIterator[bytes]:
             async for piece in call.request.content.iter_any():

@@ -35,6 +35,7 @@ class ImageHandlers:
         return self._images.find(call.parameters["name"])
 
     async def list(self, call: Call) -> web.Response:
+        call.refuse("shared-size", "manifests")
         filters = call.filters(*_LIST_FILTERS)
         if call.text("filter"):  # before 1.30 a reference pattern of its own
             filters["reference"] = [call.text("filter")]
@@ -59,10 +60,12 @@ class ImageHandlers:
         return matches_labels(filters.get("label", []), image.config.run.labels or {})
 
     async def inspect(self, call: Call) -> web.Response:
+        call.refuse("manifests", "platform")
         image = self._find(call)
         return json_response(views.image_view(image, self._images.size(image), self._snapshots.lower(image.config.rootfs.diff_ids)))
 
     async def history(self, call: Call) -> web.Response:
+        call.refuse("platform")
         image = self._find(call)
         return json_response(views.history_view(image, self._images.layer_sizes(image)))
 
@@ -71,11 +74,11 @@ class ImageHandlers:
         return web.Response(status=201)
 
     async def remove(self, call: Call) -> web.Response:
-        if call.flag("noprune"):
-            raise UnsupportedOption(key="noprune")
+        call.refuse("noprune", "platforms")
         return json_response(self._images.remove(call.parameters["name"], force=call.flag("force")))
 
     async def load(self, call: Call) -> web.StreamResponse:
+        call.refuse("platform")
         path = f"{self._layout.temporary}/load-{secrets.token_hex(8)}"
         names: list[str] = []
         problem: CortenError | None = None
@@ -100,8 +103,7 @@ class ImageHandlers:
 
     async def create(self, call: Call) -> web.StreamResponse:
         """Pull. (Import, `fromSrc`, comes with the image commands.)"""
-        if call.text("fromSrc"):
-            raise UnsupportedOption(key="fromSrc (import)")
+        call.refuse("fromSrc")
         name, tag = call.text("fromImage"), call.text("tag")
         if not name:
             raise Invalid("invalid reference format")

@@ -11,7 +11,7 @@ from corten.api.call import Call
 from corten.api.streams import MULTIPLEXED_STREAM, RAW_STREAM, frame
 from corten.engine.logs import Line, follow, read_stored
 from corten.engine.records import ContainerRecord
-from corten.errors import Invalid, NotSupported, UnsupportedOption
+from corten.errors import Invalid, NotSupported
 from corten.spec.timestamps import now_ns, parse_moment, rfc3339_nano_fixed
 
 _FLUSH = 1 << 16
@@ -37,8 +37,7 @@ async def log_response(call: Call, record: ContainerRecord, path: str, ended: Ca
     """Raises Invalid unless a stream is chosen, NotSupported for a driver that keeps nothing."""
     if not call.flag("stdout") and not call.flag("stderr"):
         raise Invalid("Bad parameters: you must choose at least one stream")
-    if call.flag("details"):
-        raise UnsupportedOption(key="details")
+    call.refuse("details")
     if record.host_config.log_config.type == "none":
         raise NotSupported("configured logging driver does not support reading")
     now = now_ns()

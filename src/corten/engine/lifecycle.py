@@ -146,10 +146,11 @@ class Lifecycle:
         )  # fmt: skip
         with open(f"{folder}/config.json", "wb") as file:
             file.write(msgspec.json.encode(config))
-        for text in record.host_config.binds or []:
-            source = options.parse_bind(text).source
+        wanted = [options.parse_bind(text).source for text in record.host_config.binds or []]
+        wanted += [mount.source for mount in record.host_config.mounts or [] if mount.bind_options and mount.bind_options.create_mountpoint]
+        for source in wanted:
             if not os.path.exists(source):
-                os.makedirs(source, exist_ok=True)  # Docker: -v makes a missing folder, --mount refuses
+                os.makedirs(source, exist_ok=True)  # Docker: -v makes a missing folder, --mount only when told to
 
     def _network_files(self, record: ContainerRecord, lease: EndpointRecord | None, folder: str, hostname: str) -> dict[str, str]:
         """Write hosts, hostname and resolv.conf; with another container's network, use its files."""

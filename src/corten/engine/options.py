@@ -59,6 +59,7 @@ def check_host_config(host: HostConfig) -> None:
         if option not in _LOG_OPTIONS:
             raise Invalid(f"unknown log opt '{option}' for {host.log_config.type} log driver")
     log_limits(host)
+    _check_modes(host)
     _check_resources(host)
     _check_security(host)
     for mount in host.mounts or []:
@@ -70,6 +71,26 @@ def check_host_config(host: HostConfig) -> None:
     for bindings in (host.port_bindings or {}).values():
         for binding in bindings or []:
             _check_binding(binding.host_ip, binding.host_port)
+
+
+_RESERVED = "dev.corten."  # annotations by which the engine speaks to its runtime
+_MODES = (
+    ("ipc_mode", "IPC", ("", "none", "private", "shareable", "host")),
+    ("pid_mode", "PID", ("", "host")),
+    ("uts_mode", "UTS", ("", "host")),
+    ("cgroupns_mode", "cgroup namespace", ("", "private", "host")),
+)
+
+
+def _check_modes(host: HostConfig) -> None:
+    for field, name, known in _MODES:
+        mode = getattr(host, field)
+        joins = field in ("ipc_mode", "pid_mode") and mode.startswith("container:")
+        if mode not in known and not joins:
+            raise Invalid(f"invalid {name} mode: {mode}")
+    for key in host.annotations or {}:
+        if key.startswith(_RESERVED):
+            raise Invalid(f"the annotation {key!r} is the engine's own; use another name")
 
 
 def _check_resources(host: HostConfig) -> None:
@@ -198,6 +219,8 @@ def check_config(config: Config) -> None:
             raise Invalid(f"invalid port specification: {port!r}")
     if config.healthcheck and config.healthcheck.test and config.healthcheck.test[0] != "NONE":
         raise UnsupportedOption(key="Config.Healthcheck")
+    if config.network_disabled:
+        raise UnsupportedOption(key="Config.NetworkDisabled (use NetworkMode none)")
     if config.volumes:
         raise UnsupportedOption(key="Config.Volumes")
     if config.working_dir and not config.working_dir.startswith("/"):
