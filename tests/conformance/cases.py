@@ -72,7 +72,7 @@ CASES: dict[str, list[Request]] = {
     "images": [("GET", "/images/json", None), ("GET", "/images/busybox/json", None), ("GET", "/images/busybox/history", None),
                ("POST", "/images/busybox/tag?repo=conf-tag&tag=1", None), ("POST", "/images/busybox/tag?repo=BAD", None),
                ("DELETE", "/images/conf-tag:1", None), ("POST", "/images/create?fromImage=BAD", None)],
-    "networks": [("GET", "/networks", None), ("GET", "/networks/bridge", None), ("GET", "/networks/none", None), ("GET", "/networks/host", None)],
+    "networks": [("GET", '/networks?filters={"driver":["bridge"]}', None), ("GET", "/networks/bridge", None), ("GET", "/networks/none", None), ("GET", "/networks/host", None)],
 }  # fmt: skip
 
 
