@@ -115,6 +115,43 @@ def test_over_tcp():
         engine.stop()
 
 
+def certificates(folder) -> None:
+    """An authority, a server's certificate for 127.0.0.1, and a client's."""
+    openssl = need("openssl")
+
+    def run(*arguments: str) -> None:
+        subprocess.run([openssl, *arguments], check=True, capture_output=True, cwd=folder)
+
+    run("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", "ca-key.pem", "-out", "ca.pem", "-days", "2", "-subj", "/CN=authority")
+    for name, extension in (("server", "subjectAltName=IP:127.0.0.1"), ("client", "extendedKeyUsage=clientAuth")):
+        (folder / "ext").write_text(extension)
+        run("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", f"{name}-key.pem", "-out", f"{name}.csr", "-subj", f"/CN={name}")
+        run("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca-key.pem", "-CAcreateserial", "-out", f"{name}.pem", "-days", "2", "-extfile", "ext")
+    for name in ("cert", "key"):
+        shutil.copy(folder / ("client.pem" if name == "cert" else "client-key.pem"), folder / f"{name}.pem")
+
+
+def test_over_tls_with_certificates(docker_cli, assets, tmp_path):
+    certificates(tmp_path)
+    port = free_port()
+    engine = RunningEngine("s", "-H", f"tcp://127.0.0.1:{port}", "--tlsverify", "--tlscacert", f"{tmp_path}/ca.pem",
+                           "--tlscert", f"{tmp_path}/server.pem", "--tlskey", f"{tmp_path}/server-key.pem")  # fmt: skip
+    try:
+        engine.load(f"{assets}/images/busybox.tar")
+        environment = os.environ | {"DOCKER_HOST": f"tcp://127.0.0.1:{port}", "DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": str(tmp_path)}
+        text = "".join(f"line {number}\n" for number in range(20000))
+        done = subprocess.run([docker_cli, "run", "--rm", "-i", "busybox", "cat"], input=text, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        assert (done.returncode, done.stdout == text) == (0, True), done.stderr
+        container = engine.run("sleep", "60")
+        done = subprocess.run([docker_cli, "exec", container, "sh", "-c", "echo in; exit 3"], env=environment, capture_output=True, text=True, timeout=60, check=False)
+        assert (done.returncode, done.stdout) == (3, "in\n"), done.stderr
+        stranger = subprocess.run([docker_cli, "--tls", "--tlscacert", f"{tmp_path}/ca.pem", "-H", f"tcp://127.0.0.1:{port}", "ps"], env=os.environ | {"DOCKER_CERT_PATH": "/nonexistent"},
+                                  capture_output=True, text=True, timeout=60, check=False)  # fmt: skip
+        assert stranger.returncode != 0
+    finally:
+        engine.stop()
+
+
 def test_many_at_once(engine):
     import threading
 

@@ -24,8 +24,20 @@ OUTSIDE, GATEWAY = "10.231.77.2", "10.231.77.1"
 ASK = "for i in 1 2 3 4 5; do printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 2 {} {} && break; sleep 0.1; done"
 
 
+def wait_for_links(engine, count: int) -> list[str]:
+    """The bridge's ports, once there are so many: the kernel takes the link of an ended container away in its own time."""
+    end = time.monotonic() + 10
+    while True:
+        ports = os.listdir(f"/sys/class/net/{engine.bridge}/brif")
+        if len(ports) == count:
+            return ports
+        assert time.monotonic() < end, ports
+        time.sleep(0.01)
+
+
 @pytest.fixture(autouse=True)
 def nothing_stays(engine):
+    wait_for_links(engine, 0)
     yield
     engine.remove_all()
 
@@ -85,8 +97,7 @@ def test_the_bridge_and_the_endpoint(engine):
         bridge = host.link_lookup(ifname=engine.bridge)[0]
         addresses = [dict(row["attrs"])["IFA_LOCAL"] for row in host.get_addr(family=socket.AF_INET, index=bridge)]
         assert addresses == [subnet["Gateway"]]
-        ports = [dict(row["attrs"])["IFLA_IFNAME"] for row in host.get_links() if dict(row["attrs"]).get("IFLA_MASTER") == bridge]
-        assert len(ports) == 1
+        ports = wait_for_links(engine, 1)
         assert ports[0].startswith("veth")
     fd = inside(engine, container)
     with network_namespace(fd):
@@ -110,12 +121,8 @@ def test_addresses_are_given_again(engine):
     second = engine.run("sleep", "60")
     addresses = [inspect(engine, container)["NetworkSettings"]["IPAddress"] for container in (first, second)]
     assert len(set(addresses)) == 2
-    links = {name for name in os.listdir("/sys/class/net") if name.startswith("veth")}
     engine.remove(first)
-    end = time.monotonic() + 10
-    while links <= set(os.listdir("/sys/class/net")):  # the kernel takes its link away in its own time
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    wait_for_links(engine, 1)
     third = engine.run("sleep", "60")
     assert inspect(engine, third)["NetworkSettings"]["IPAddress"] == addresses[0]
 

@@ -21,6 +21,7 @@ from aiohttp import web
 
 from corten.api.call import Call, Version
 from corten.api.routes import Route
+from corten.api.tls import TlsFront
 from corten.engine.system import API_VERSION, MIN_API_VERSION, SERVER_VERSION
 from corten.errors import CortenError, Invalid, PageNotFound, RegistryError, VersionTooNew, VersionTooOld
 
@@ -47,7 +48,7 @@ class Server:
         for route in routes:
             self._by_segment[route.pattern.pattern.split("/")[1].rstrip("?")].append(route)
         self._server = web.Server(self.handle, access_log=None, keepalive_timeout=3600.0)
-        self._listeners: list[asyncio.Server] = []
+        self._listeners: list[asyncio.Server | TlsFront] = []
         self._socket_paths: list[str] = []
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -93,7 +94,11 @@ class Server:
                 name, _, port = address.rpartition(":")
                 if not port.isdigit():
                     raise Invalid(f"invalid host {host!r}: want tcp://ADDRESS:PORT")
-                listener = await loop.create_server(self._server, name.strip("[]") or "0.0.0.0", int(port), ssl=tls)
+                bound = (name.strip("[]") or "0.0.0.0", int(port))
+                if tls:
+                    self._listeners.append(TlsFront(bound, tls, self._server))
+                    continue
+                listener = await loop.create_server(self._server, *bound)
             else:
                 raise Invalid(f"invalid host {host!r}: want unix://PATH or tcp://ADDRESS:PORT")
             self._listeners.append(listener)

@@ -1,7 +1,6 @@
 """Taking a connection out of HTTP's hands (attach, exec), and the frames of multiplexed output.
 
-A plain connection's socket itself is handed to the monitor, so a stream outlives this process. A TLS connection cannot
-be: its bytes are relayed through a socket pair. Source: Docker Engine API "Attach to a container", hijacking.
+The connection's socket itself is handed to the monitor, so a stream outlives this process (but a TLS one: tls.py). Source: Docker Engine API "Attach to a container", hijacking.
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ RAW_STREAM = "application/vnd.docker.raw-stream"
 MULTIPLEXED_STREAM = "application/vnd.docker.multiplexed-stream"
 _NUMBERS = {"stdout": 1, "stderr": 2}
 _DEFAULT_KEYS = b"\x10\x11"  # ctrl-p ctrl-q
-_CHUNK = 1 << 16
 
 
 def frame(stream: str, data: bytes) -> bytes:
@@ -77,8 +75,6 @@ async def hijack(request: web.BaseRequest, *, framed: bool, version: tuple[int, 
         await asyncio.sleep(0.001)
     # aiohttp keeps what follows an upgrade request here and has no public name for it.
     pending = bytes(request.protocol._message_tail)  # noqa: SLF001
-    if transport.get_extra_info("ssl_object") is not None:
-        return Hijacked(_relay(transport), pending)
     fd = os.dup(transport.get_extra_info("socket").fileno())
     transport.abort()  # closes this process's descriptor only: nothing is shut down
     return Hijacked(fd, pending)
@@ -87,56 +83,3 @@ async def hijack(request: web.BaseRequest, *, framed: bool, version: tuple[int, 
 def over() -> web.Response:
     """What a handler returns when the connection is no longer HTTP's: it meets a closed transport and goes nowhere."""
     return web.Response()
-
-
-class _Relay(asyncio.Protocol):
-    """Bytes between a TLS transport and our end of a socket pair."""
-
-    def __init__(self, transport: asyncio.Transport, sock: socket.socket) -> None:
-        self._transport, self._sock = transport, sock
-        self._loop = asyncio.get_running_loop()
-        self._inbox: asyncio.Queue[bytes] = asyncio.Queue()
-
-    def data_received(self, data: bytes) -> None:
-        self._inbox.put_nowait(data)
-        if self._inbox.qsize() > 16:
-            self._transport.pause_reading()
-
-    def eof_received(self) -> bool:
-        self._inbox.put_nowait(b"")
-        return True
-
-    def connection_lost(self, _error: Exception | None) -> None:
-        self._inbox.put_nowait(b"")
-
-    async def inward(self) -> None:
-        while data := await self._inbox.get():
-            await self._loop.sock_sendall(self._sock, data)
-            if self._inbox.qsize() < 8 and not self._transport.is_closing():
-                self._transport.resume_reading()
-        with suppress(OSError):
-            self._sock.shutdown(socket.SHUT_WR)
-
-    async def outward(self) -> None:
-        while data := await self._loop.sock_recv(self._sock, _CHUNK):
-            self._transport.write(data)
-            while self._transport.get_write_buffer_size() > _CHUNK and not self._transport.is_closing():
-                await asyncio.sleep(0.005)
-        self._transport.close()
-        self._sock.close()
-
-
-_relays: set[asyncio.Task[None]] = set()
-
-
-def _relay(transport: asyncio.Transport) -> int:
-    ours, theirs = socket.socketpair()
-    ours.setblocking(False)
-    relay = _Relay(transport, ours)
-    transport.set_protocol(relay)
-    for work in (relay.inward(), relay.outward()):
-        task = asyncio.ensure_future(work)
-        _relays.add(task)
-        task.add_done_callback(_relays.discard)
-    transport.resume_reading()
-    return theirs.detach()
