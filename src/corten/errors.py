@@ -170,6 +170,10 @@ class NotPaused(CortenError):
     template = "Container {id} is not paused"
 
 
+class SurvivesKill(CortenError):
+    template = "tried to kill container, but did not receive an exit event"
+
+
 class StartPaused(Conflict):
     template = "cannot start a paused container, try unpause instead"
 

@@ -28,6 +28,8 @@ from corten.errors import (
     InvalidSignal,
     KernelRefused,
     NotModified,
+    NotPaused,
+    SurvivesKill,
     UnknownUserName,
 )
 from corten.linux import capabilities
@@ -46,7 +48,7 @@ from corten.store.snapshots import Snapshots
 DEFAULT_STOP_TIMEOUT = 10
 _log = logging.getLogger("corten.engine")
 _LOST_EXIT_CODE = 255
-_KILL_PATIENCE = 10.0
+_KILL_ATTEMPTS, _KILL_PAUSE = 20, 0.5
 
 
 @dataclass(frozen=True)
@@ -247,27 +249,39 @@ class Lifecycle:
         ended = self._containers.register(record.id, "exit")
         try:
             if record.state.status == "paused":
-                await self.unpause(record)
+                with suppress(NotPaused):  # somebody else was quicker
+                    await self.unpause(record)
             with suppress(KernelRefused):  # it has just ended by itself: then the wait below returns at once
                 await self._send_signal(record, number)
             self._containers.emit("kill", record, signal=str(number))
             try:
                 await asyncio.wait_for(asyncio.shield(ended), None if patience < 0 else patience)
             except TimeoutError:
-                with suppress(KernelRefused):
-                    await self._send_signal(record, 9)
                 self._containers.emit("kill", record, signal="9")
-                await asyncio.wait_for(asyncio.shield(ended), _KILL_PATIENCE)
+                await self._kill(record.id, ended)
         finally:
             self._containers.cancel(record.id, "exit", ended)
         current = self._containers.current(record.id)
         if current:
             self._containers.emit("stop", current)
 
+    async def _kill(self, container_id: str, ended: asyncio.Future[ContainerRecord]) -> None:
+        """SIGKILL until it has ended: one that is paused meanwhile would never act on it. Raises SurvivesKill."""
+        for _ in range(_KILL_ATTEMPTS):
+            record = self._containers.current(container_id)
+            if record is None or ended.done():
+                return
+            with suppress(KernelRefused):  # it has just ended by itself
+                await self._send_signal(record, 9)
+            await asyncio.wait((ended,), timeout=_KILL_PAUSE)
+        if not ended.done():
+            raise SurvivesKill
+
     async def restart(self, record: ContainerRecord, signal_name: str, timeout: int | None) -> None:
         with suppress(NotModified):
             await self.stop(record, signal_name, timeout)
-        await self.start(record)
+        with suppress(NotModified):  # somebody else has started it in between
+            await self.start(record)
         self._containers.emit("restart", self._containers.find(record.id))
 
     async def pause(self, record: ContainerRecord) -> None:
@@ -365,10 +379,11 @@ class Lifecycle:
         """Raises RemoveRunning unless forced."""
         if force and states.is_running(record):
             ended = self._containers.register(record.id, "exit")
-            with suppress(KernelRefused, CannotKill):
-                await self._send_signal(record, 9)
-                self._containers.emit("kill", record, signal="9")
-            await asyncio.wait_for(ended, _KILL_PATIENCE)
+            self._containers.emit("kill", record, signal="9")
+            try:
+                await self._kill(record.id, ended)
+            finally:
+                self._containers.cancel(record.id, "exit", ended)
         async with self._containers.lock(record.id):
             current = self._containers.current(record.id)
             if current is None:
