@@ -5,8 +5,6 @@ Must not hold logic: an error is a value that says what failed, on what, why, an
 
     CortenError                 500
       Invalid                   400   a request that can never succeed as written
-      Unauthorized              401
-      Forbidden                 403
       NotFound                  404   NoSuchContainer, NoSuchImage, NoSuchExec, NoSuchNetwork, NoSuchPath
       Conflict                  409   NameInUse, NotRunning, ContainerPaused, ImageInUse ...
       NotModified               304   the state asked for is the state there is
@@ -36,14 +34,6 @@ class CortenError(Exception):
 
 class Invalid(CortenError):
     status = 400
-
-
-class Unauthorized(CortenError):
-    status = 401
-
-
-class Forbidden(CortenError):
-    status = 403
 
 
 class NotFound(CortenError):

@@ -180,3 +180,76 @@ def test_a_slow_client_holds_nobody_up(own_engine):
     while received < 8_000_000:
         received += len(slow.recv(1 << 16))
     slow.close()
+
+
+def test_a_program_that_does_not_read_holds_its_client_up_not_the_monitor(own_engine):
+    engine = own_engine
+    body = {"Image": "busybox", "Cmd": ["sleep", "600"], "OpenStdin": True, "StdinOnce": True, "AttachStdin": True}
+    container = engine.client.post("/containers/create", body)["Id"]
+    sock = engine.client.hijack(f"/containers/{container}/attach", stream=1, stdin=1, stdout=1)
+    engine.client.post(f"/containers/{container}/start")
+    sock.settimeout(1)
+    sent = 0
+    with pytest.raises(TimeoutError):
+        while sent < 200 << 20:
+            sent += sock.send(b"x" * (1 << 20))
+    sock.close()
+    assert sent < 16 << 20
+    for pid in monitors(engine):
+        with open(f"/proc/{pid}/statm", encoding="utf-8") as file:
+            assert int(file.read().split()[1]) * 4096 < 64 << 20
+
+
+def run_exec(engine, container: str, *command: str) -> bytes:
+    exec_id = engine.client.post(f"/containers/{container}/exec", {"Cmd": list(command), "AttachStdout": True, "AttachStderr": True})["Id"]
+    sock = engine.client.hijack(f"/exec/{exec_id}/start", {})
+    sock.settimeout(10)
+    try:
+        return b"".join(data for _, data in demultiplex(sock.recv))
+    finally:
+        sock.close()
+
+
+def test_what_an_exec_leaves_behind_holds_nobody_up(own_engine):
+    engine = own_engine
+    container = engine.run("sleep", "600")
+    run_exec(engine, container, "sh", "-c", "yes & sleep 0.2")
+    assert run_exec(engine, container, "echo", "next") == b"next\n"
+
+
+@pytest.mark.parametrize("host", [{}, {"PidMode": "host"}])
+def test_execs_end_with_their_container(own_engine, host):
+    engine = own_engine
+    container = engine.run("sleep", "600", **host)
+    other = engine.run("sleep", "600")
+    before = monitors(engine)
+    exec_id = engine.client.post(f"/containers/{container}/exec", {"Cmd": ["sleep", "600"], "AttachStdout": True})["Id"]
+    sock = engine.client.hijack(f"/exec/{exec_id}/start", {})
+    end = time.monotonic() + 5
+    while not engine.client.get(f"/exec/{exec_id}/json")["Pid"]:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    engine.client.post(f"/containers/{container}/kill")
+    sock.settimeout(10)
+    assert sock.recv(100) == b""
+    sock.close()
+    assert engine.client.get(f"/exec/{exec_id}/json")["Running"] is False
+    assert engine.client.get(f"/exec/{exec_id}/json")["ExitCode"] == 137
+    assert monitors(engine) == before
+    assert state(engine, other)["Running"]
+    assert engine.monitor_log() == ""
+
+
+def test_refused_starts_and_execs_cost_the_monitor_no_descriptor(own_engine):
+    engine = own_engine
+    container = engine.run("sleep", "600")
+    (pid,) = monitors(engine)
+    before = len(os.listdir(f"/proc/{pid}/fd"))
+    profile = '{"defaultAction":"SCMP_ACT_NOSUCH"}'
+    for number in range(5):
+        bad = engine.client.post("/containers/create", {"Image": "busybox", "Cmd": ["true"], "OpenStdin": bool(number % 2),
+                                                        "HostConfig": {"SecurityOpt": [f"seccomp={profile}"]}})["Id"]  # fmt: skip
+        with pytest.raises(ApiError, match="SCMP_ACT_NOSUCH"):
+            engine.client.post(f"/containers/{bad}/start")
+        assert b"not found in $PATH" in run_exec(engine, container, "nosuch")
+    assert len(os.listdir(f"/proc/{pid}/fd")) == before

@@ -14,7 +14,7 @@ from corten.engine.containers import Containers
 from corten.engine.events import Event, Events
 from corten.engine.networks import Network, Networks
 from corten.engine.system import System
-from corten.errors import Invalid, NotSupported
+from corten.errors import Invalid, NoSuchNetwork, NotSupported
 from corten.spec.filters import Filters
 from corten.spec.timestamps import now_ns, parse_moment
 
@@ -77,7 +77,7 @@ class SystemHandlers:
     async def network(self, call: Call) -> web.Response:
         network = self._networks.find(call.parameters["name"])
         if call.text("scope") not in ("", "local"):
-            self._networks.find("")
+            raise NoSuchNetwork(name=call.parameters["name"])
         return json_response(views.network_view(network, self._endpoints(network)))
 
     def _endpoints(self, network: Network) -> dict[str, dict[str, str]]:

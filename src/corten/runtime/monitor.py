@@ -117,7 +117,13 @@ class Monitor:
         def reply(message: messages.FromMonitor) -> None:
             self._send(connection, message)
 
-        message = messages.decode_for_monitor(data)
+        try:
+            message = messages.decode_for_monitor(data)
+        except msgspec.DecodeError:  # a daemon of another version: no reason to lose containers over
+            traceback.print_exc()
+            _close_all(fds)
+            self._hang_up(connection)
+            return
         try:
             if isinstance(message, messages.Create):
                 self._create(message, fds, reply, connection)
@@ -130,6 +136,8 @@ class Monitor:
         except Exception as error:
             traceback.print_exc()
             reply(messages.failure_from(error, type(message).__name__, serial=message.serial))
+        finally:
+            _close_all(fds)  # what no handler has taken: a client must not wait on our copy of its connection
 
     def _send(self, connection: socket.socket, message: messages.FromMonitor) -> None:
         try:
@@ -161,36 +169,40 @@ class Monitor:
         with open(os.path.join(message.bundle, "config.json"), "rb") as file:
             config = parse_runtime_config(file.read())
         group = sandbox.prepare_cgroup(config, self._layout)
+        ours: list[int] = []
         theirs: list[int] = []
+        terminal = bool(config.process and config.process.terminal)
+        log: LogFile | None = None
         try:
-            terminal = bool(config.process and config.process.terminal)
-            outputs, input_fd, stdio = self._open_stdio(message.run_dir, "", theirs, open_stdin=message.open_stdin, terminal=terminal)
+            if message.log.path:
+                log = LogFile(message.log.path, message.log.max_size, message.log.max_file)
+            outputs, input_fd, stdio = self._open_stdio(message.run_dir, "", ours, theirs, open_stdin=message.open_stdin, terminal=terminal)
             root = config.root.path if config.root else "rootfs"
             child = sandbox.spawn_container(
                 config, os.path.join(message.bundle, root), tuple(message.rootfs), self._layout, group, stdio,
                 cache_dir=os.path.join(os.path.dirname(self._socket_path), "seccomp"),
             )  # fmt: skip
         except BaseException:
+            _close_all(ours)
+            if log:
+                log.close()
             if group:
                 group.remove()
             raise
         finally:
-            for fd in theirs:
-                os.close(fd)
-        log = message.log
+            _close_all(theirs)
         session = Session(
             self._reactor, outputs, input_fd, terminal=terminal, close_input_with_client=message.stdin_once,
-            log=LogFile(log.path, log.max_size, log.max_file) if log.path else None,
-            on_detach=lambda: self._broadcast(messages.Detached(message.container, "")),
+            log=log, on_detach=lambda: self._broadcast(messages.Detached(message.container, "")),
         )  # fmt: skip
         process = LiveProcess(child, session, reply, message.serial)
         self._containers[message.container] = LiveContainer(message.container, config, group, message.run_dir, process, connection)
         self._watch(message.container, "", process)
 
     @staticmethod
-    def _open_stdio(run_dir: str, prefix: str, theirs: list[int], *, open_stdin: bool,
+    def _open_stdio(run_dir: str, prefix: str, ours: list[int], theirs: list[int], *, open_stdin: bool,
                     terminal: bool) -> tuple[dict[str, int], int, tuple[int, int, int] | None]:  # fmt: skip
-        """(our readable ends, our input, the process's three); what goes to `theirs` is closed after the clone."""
+        """(our readable ends, our input, the process's three). The caller closes `theirs`, and `ours` if the clone fails."""
         if terminal:
             return {}, -1, None
         outputs: dict[str, int] = {}
@@ -198,12 +210,14 @@ class Monitor:
         input_fd = -1
         if open_stdin:
             end, input_fd = make_stdin(f"{run_dir}/{prefix}stdin")
+            ours.append(input_fd)
         else:
             end = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         ends.append(end)
         theirs.append(end)
         for stream in ("stdout", "stderr"):
             end, outputs[stream] = make_fifo(f"{run_dir}/{prefix}{stream}")
+            ours.append(outputs[stream])
             ends.append(end)
             theirs.append(end)
         return outputs, input_fd, (ends[0], ends[1], ends[2])
@@ -279,14 +293,26 @@ class Monitor:
         process.session.release_clients()
 
     def _take_down(self, live: LiveContainer) -> None:
-        for process in live.execs.values():
-            process.session.close()
-        if live.group:
+        try:
             # With a pid namespace of its own everything inside is dead by now; with the host's, it is not.
-            live.group.kill()
-            live.group.remove()
+            for exec_id, process in tuple(live.execs.items()):
+                self._end_exec(live, exec_id, process)
+            if live.group:
+                live.group.kill()
+                live.group.remove()
+        except OSError:  # a group that cannot be removed is one folder too many, and no reason to lose the other containers
+            traceback.print_exc()
         self._unlink_fifos(live.run_dir, "")
         del self._containers[live.id]
+
+    def _end_exec(self, live: LiveContainer, exec_id: str, process: LiveProcess) -> None:
+        """Kill and reap an exec whose container has ended; say so as if it had ended by itself."""
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(process.child.pidfd, signal.SIGKILL)
+        if process.started:
+            self._ended(live.id, exec_id, process)
+        else:
+            self._child_speaks(live.id, exec_id, process)
 
     @staticmethod
     def _unlink_fifos(run_dir: str, prefix: str) -> None:
@@ -319,33 +345,37 @@ class Monitor:
     def _exec(self, message: messages.Exec, fds: list[int], reply: Reply) -> None:
         live = self._find(message.container)
         process = parse_process(message.process)
+        ours: list[int] = []
         theirs: list[int] = []
         prefix = f"{message.exec_id}-"
         try:
             outputs, input_fd, stdio = self._open_stdio(
-                live.run_dir, prefix, theirs, open_stdin=message.streams.stdin, terminal=process.terminal
+                live.run_dir, prefix, ours, theirs, open_stdin=message.streams.stdin, terminal=process.terminal
             )
             section = live.config.linux.seccomp if live.config.linux else None
             child = sandbox.spawn_exec(
                 live.init.child.pid, process, message.user, tuple(message.groups), live.group,
                 filter_for(bytes(section)) if section else None, stdio,
             )  # fmt: skip
+        except BaseException:
+            _close_all(ours)
+            self._unlink_fifos(live.run_dir, prefix)
+            raise
         finally:
-            for fd in theirs:
-                os.close(fd)
+            _close_all(theirs)
         session = Session(
             self._reactor, outputs, input_fd, terminal=process.terminal, close_input_with_client=True, log=None,
             on_detach=lambda: self._broadcast(messages.Detached(message.container, message.exec_id)),
         )  # fmt: skip
         if fds:
-            session.attach(socket.socket(fileno=fds[0]), message.streams, message.detach_keys, message.pending)
+            session.attach(socket.socket(fileno=fds.pop(0)), message.streams, message.detach_keys, message.pending)
         running = LiveProcess(child, session, reply, message.serial)
         live.execs[message.exec_id] = running
         self._watch(message.container, message.exec_id, running)
 
     def _attach(self, message: messages.Attach, fds: list[int], reply: Reply) -> None:
         live = self._find(message.container)
-        live.init.session.attach(socket.socket(fileno=fds[0]), message.streams, message.detach_keys, message.pending)
+        live.init.session.attach(socket.socket(fileno=fds.pop(0)), message.streams, message.detach_keys, message.pending)
         reply(messages.Done(message.serial))
 
     def _resize(self, message: messages.Resize, _fds: list[int], reply: Reply) -> None:
@@ -365,6 +395,11 @@ class Monitor:
             raise KernelRefused(operation="freeze", operand=message.container, errno=95, reason="the container has no cgroup")
         group.freeze(message.frozen)
         reply(messages.Done(message.serial))
+
+
+def _close_all(fds: list[int]) -> None:
+    while fds:
+        os.close(fds.pop())
 
 
 def _write_record(run_dir: str, record: ExitRecord) -> None:

@@ -6,6 +6,7 @@ Not an event loop library: no futures, no threads. Imports must stay this light,
 from __future__ import annotations
 
 import select
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -39,5 +40,11 @@ class Reactor:
     def run_once(self, timeout: float = -1) -> None:
         for fd, mask in self._epoll.poll(timeout):
             callback = self._callbacks.get(fd)
-            if callback:  # an earlier callback of this round may have forgotten it
+            if callback is None:  # an earlier callback of this round has forgotten it
+                continue
+            try:
                 callback(mask)
+            except Exception:
+                # A fault costs the descriptor it came by, not the others that are served here; watched on, it would spin.
+                traceback.print_exc()
+                self.forget(fd)

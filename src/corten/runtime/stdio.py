@@ -20,6 +20,7 @@ from corten.runtime.reactor import HANGUP, READ, WRITE, Reactor
 
 BUFFER_LIMIT = 1 << 20
 _CHUNK = 1 << 16
+_DRAIN_READS = 32  # of _CHUNK: twice the largest pipe that a process may ask for
 _FRAME = {"stdout": 1, "stderr": 2}
 
 
@@ -254,6 +255,13 @@ class Session:
         self._pending_input += data
         if self._input >= 0:
             self._write_input(0)
+        else:
+            self._watch_clients()
+
+    def _watch_clients(self) -> None:
+        """Whether a client is listened to depends on how much input waits."""
+        for client in self._clients:
+            client.watch()
 
     def _write_input(self, _mask: int) -> None:
         while self._pending_input:
@@ -261,6 +269,7 @@ class Session:
                 written = os.write(self._input, self._pending_input[:_CHUNK])
             except BlockingIOError:
                 self._watch_input()
+                self._watch_clients()
                 return
             except OSError:
                 self._pending_input.clear()  # the process has closed its input: as a pipe, what is sent is lost
@@ -272,8 +281,7 @@ class Session:
             self.reactor.forget(self._input)
         if self._input_ending:
             self.close_input()
-        for client in self._clients:
-            client.watch()
+        self._watch_clients()
 
     def _watch_input(self) -> None:
         if self.terminal:
@@ -312,11 +320,15 @@ class Session:
         self._clients.clear()
 
     def drain(self) -> None:
-        """The process has ended: pass on and log everything that is left, and close its streams."""
+        """The process has ended: pass on and log everything that is left, and close its streams.
+
+        As much as a pipe can hold, not more: a process that it left behind may write for ever.
+        """
         for stream, fd in self._outputs.items():
             self.reactor.forget(fd)
-            while self._read(stream, fd):
-                continue
+            for _ in range(_DRAIN_READS):
+                if not self._read(stream, fd):
+                    break
             self.reactor.forget(fd)
             os.close(fd)
         self._outputs.clear()
