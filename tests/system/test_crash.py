@@ -253,3 +253,18 @@ def test_refused_starts_and_execs_cost_the_monitor_no_descriptor(own_engine):
             engine.client.post(f"/containers/{bad}/start")
         assert b"not found in $PATH" in run_exec(engine, container, "nosuch")
     assert len(os.listdir(f"/proc/{pid}/fd")) == before
+
+
+def test_clients_that_attach_while_it_starts_get_everything(own_engine):
+    engine = own_engine
+    for _ in range(10):
+        body = {"Image": "busybox", "Cmd": ["sh", "-c", "sleep 0.3; echo said"]}
+        container = engine.client.post("/containers/create", body)["Id"]
+        starter = threading.Thread(target=engine.client.post, args=(f"/containers/{container}/start",))
+        starter.start()
+        sock = engine.client.hijack(f"/containers/{container}/attach", stream=1, stdout=1)
+        sock.settimeout(10)
+        assert b"".join(data for _, data in demultiplex(sock.recv)) == b"said\n"
+        sock.close()
+        starter.join()
+        engine.remove(container)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -41,7 +40,6 @@ class Execs:
     def __init__(self, containers: Containers, launch: Launch) -> None:
         self._containers, self._launch = containers, launch
         self._records: dict[str, ExecRecord] = {}
-        self._ended: dict[str, asyncio.Event] = {}
         self._capabilities = tuple(capabilities.names_of(capabilities.bounding_set()))
 
     def find(self, exec_id: str) -> ExecRecord:
@@ -66,7 +64,6 @@ class Execs:
         self._forget_old()
         record = ExecRecord(names.new_id(), container.id, config)
         self._records[record.id] = record
-        self._ended[record.id] = asyncio.Event()
         self._containers.emit(f"exec_create: {' '.join(config.cmd)}", container, execID=record.id)
         return record
 
@@ -74,7 +71,6 @@ class Execs:
         done = [record.id for record in self._records.values() if record.exit_code is not None]
         for exec_id in done[:-_KEPT_AFTER_EXIT]:
             del self._records[exec_id]
-            self._ended.pop(exec_id, None)
 
     def check_start(self, exec_id: str) -> ExecRecord:
         """Raises what Docker answers if the exec cannot be started (again)."""
@@ -142,12 +138,6 @@ class Execs:
 
     def _finish(self, exec_id: str, exit_code: int) -> None:
         self._records[exec_id] = replace(self._records[exec_id], running=False, exit_code=exit_code, started=True)
-        self._ended[exec_id].set()
-
-    async def wait(self, exec_id: str) -> int:
-        """The exit code, once there is one."""
-        await self._ended[exec_id].wait()
-        return self._records[exec_id].exit_code or 0
 
     async def resize(self, record: ExecRecord, height: int, width: int) -> None:
         if not record.running:

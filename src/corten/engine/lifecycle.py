@@ -27,6 +27,7 @@ from corten.errors import (
     Invalid,
     InvalidSignal,
     KernelRefused,
+    NoSuchContainer,
     NotModified,
     NotPaused,
     SurvivesKill,
@@ -197,10 +198,15 @@ class Lifecycle:
     # --- attached clients
     async def attach(self, record: ContainerRecord, client: PendingAttach) -> None:
         """Hand a client's connection over, now or at the start. The descriptor is ours from here on."""
-        self._pending.setdefault(record.id, []).append(client)
-        if states.is_running(record):
-            await self._hand_over(record)
-        self._containers.emit("attach", record)
+        async with self._containers.lock(record.id):  # a start under way has taken its clients already
+            current = self._containers.current(record.id)
+            if current is None:
+                os.close(client.fd)
+                raise NoSuchContainer(name=record.name)
+            self._pending.setdefault(record.id, []).append(client)
+            if states.is_running(current):
+                await self._hand_over(current)
+        self._containers.emit("attach", current)
 
     async def _hand_over(self, record: ContainerRecord) -> None:
         for client in self._pending.pop(record.id, []):
