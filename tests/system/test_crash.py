@@ -268,3 +268,24 @@ def test_clients_that_attach_while_it_starts_get_everything(own_engine):
         sock.close()
         starter.join()
         engine.remove(container)
+
+
+def test_a_copy_that_its_client_leaves_costs_nothing(own_engine):
+    engine = own_engine
+    container = engine.run("sh", "-c", "head -c 60000000 /dev/zero > /big; sleep 600")
+    end = time.monotonic() + 10
+    while engine.client.get(f"/containers/{container}/json", size=1)["SizeRw"] < 60_000_000:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    before = len(os.listdir(f"/proc/{engine.process.pid}/fd"))
+    for _ in range(3):
+        response = engine.client.open("GET", f"/containers/{container}/archive", query={"path": "/big"})
+        assert response.read(1000)
+        response.close()
+    with engine.client.open("GET", f"/containers/{container}/archive", query={"path": "/big"}) as response:
+        assert len(response.read()) > 60_000_000
+    while len(os.listdir(f"/proc/{engine.process.pid}/fd")) > before:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    assert "Traceback" not in engine.log()
+    assert "never retrieved" not in engine.log()

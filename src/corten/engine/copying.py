@@ -53,7 +53,7 @@ class Copying:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         work = asyncio.ensure_future(self._run(record, called, path, self._request(record, "pack", path), (theirs.fileno(),)))
-        await asyncio.sleep(0)  # the descriptor has been sent when the call first waits
+        await asyncio.sleep(0)  # the call holds the descriptor once it has begun
         theirs.close()
         try:
             while data := await asyncio.get_running_loop().sock_recv(ours, _CHUNK):
@@ -61,6 +61,9 @@ class Copying:
             await work
         finally:
             ours.close()
+            await asyncio.wait((work,))  # a client that leaves early ends the worker with a broken pipe
+            if not work.cancelled():
+                work.exception()
         self._containers.emit("archive-path", record)
 
     async def extract(self, record: ContainerRecord, path: str, called: str, data: AsyncIterator[bytes], *, no_overwrite: bool) -> None:

@@ -77,17 +77,26 @@ class _Link:
         future: asyncio.Future[messages.Done | messages.Created] = self._loop.create_future()
         self._waiting[serial] = future
         packet = messages.encode(msgspec.structs.replace(message, serial=serial))
+        held = [os.dup(fd) for fd in fds]  # the caller may close its own at once, also while this has to wait
+        try:
+            await self._send(packet, held, type(message).__name__)
+        except KernelRefused:
+            self._waiting.pop(serial, None)
+            raise
+        finally:
+            for fd in held:
+                os.close(fd)
+        return await future
+
+    async def _send(self, packet: bytes, fds: Sequence[int], what: str) -> None:
         while True:
             try:
                 descriptors.send_packet(self._sock, packet, fds)
-                break
+                return
             except BlockingIOError:
                 await asyncio.sleep(0.001)
             except OSError as error:
-                self._waiting.pop(serial, None)
-                raise KernelRefused(operation="send", operand=type(message).__name__, errno=error.errno or 0,
-                                    reason="the monitor has gone") from None  # fmt: skip
-        return await future
+                raise KernelRefused(operation="send", operand=what, errno=error.errno or 0, reason="the other process has gone") from None
 
     def close(self) -> None:
         if self._sock.fileno() >= 0:
