@@ -10,6 +10,7 @@ import time
 import pytest
 
 _OURS = re.compile(r"corten|cortest")
+_OUR_RUN = re.compile(rf"corten|cortest-{os.getpid()}-")  # where another test run beside this one may leave its own for a while
 
 
 def _processes() -> set[str]:
@@ -39,7 +40,7 @@ def _links() -> set[str]:
 def _cgroups() -> set[str]:
     found = set()
     for folder, names, _ in os.walk("/sys/fs/cgroup"):
-        found |= {f"cgroup {folder}/{name}" for name in names if _OURS.search(name)}
+        found |= {f"cgroup {folder}/{name}" for name in names if _OUR_RUN.search(name)}
         if folder.count("/") >= 4:
             names.clear()
     return found
@@ -54,7 +55,7 @@ def _tables() -> set[str]:
 
 
 def _run_folders() -> set[str]:
-    return {f"folder /run/{name}" for name in os.listdir("/run") if name.startswith("cortest")}
+    return {f"folder /run/{name}" for name in os.listdir("/run") if name.startswith(f"cortest-{os.getpid()}-")}
 
 
 def what_is_there() -> set[str]:

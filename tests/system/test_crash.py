@@ -101,6 +101,18 @@ def test_a_killed_engine_under_load_loses_nothing(own_engine):
     assert os.listdir(f"{engine.exec_root}/containers") == []
 
 
+def test_what_a_crash_left_of_a_creation_is_removed(own_engine):
+    engine = own_engine
+    kept = engine.client.post("/containers/create", {"Image": "busybox", "Cmd": ["true"]})["Id"]
+    engine.kill()
+    for folder in (engine.data_root, engine.exec_root):  # as if it had died between a folder and its row
+        os.makedirs(f"{folder}/containers/{'f' * 64}/upper")
+    engine.start()
+    assert os.listdir(f"{engine.data_root}/containers") == [kept]
+    assert os.listdir(f"{engine.exec_root}/containers") == []
+    engine.remove(kept)
+
+
 def test_a_killed_monitor_is_noticed(own_engine):
     engine = own_engine
     container = engine.run("sleep", "600")

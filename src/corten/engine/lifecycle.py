@@ -367,6 +367,8 @@ class Lifecycle:
                 self._lost(record.id)
         for left in adopted.values():
             await self._launch.call(messages.Discard(0, left.container))
+        for container_id in self._snapshots.sweep({record.id for record in self._containers.all()}):
+            _log.info("removed what was left of container %s, whose creation a crash cut short", container_id)
         self._networks.restore()
 
     async def settle(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from corten.errors import StoreCorrupt
 from corten.spec.runtime import Mount
@@ -56,3 +56,13 @@ class Snapshots:
     def remove(self, container_id: str) -> None:
         """Remove the container's folder, log included. Idempotent."""
         shutil.rmtree(self._layout.container(container_id), ignore_errors=True)
+
+    def sweep(self, known: Collection[str]) -> list[str]:
+        """Remove the folders of containers that have no row: a crash between the folder and its row. Returns their ids."""
+        left = [name for name in os.listdir(self._layout.containers) if name not in known]
+        for container_id in left:
+            self.remove(container_id)
+        for container_id in os.listdir(self._layout.runs):
+            if container_id not in known:
+                shutil.rmtree(self._layout.run(container_id), ignore_errors=True)
+        return left
