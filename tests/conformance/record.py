@@ -1,4 +1,8 @@
-"""Ask the real Docker Engine (unpacked by scripts/assets.sh) and write recorded.json: `make record`, as root."""
+"""Ask the real Docker Engine (unpacked by scripts/assets.sh) and write recorded/: `make record`, as root.
+
+`python -m tests.conformance.record [MODULE ...]` records only those modules of cases/; with CORTEN_REFERENCE_SOCKET set, from the
+real engine that listens there.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +17,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from corten.api.client import Client
-from tests.conformance.cases import CASES, ask
+from tests.conformance.ask import ask
+from tests.conformance.cases import MODULES
 
-RECORDED = os.path.join(os.path.dirname(__file__), "recorded.json")
+RECORDED = os.path.join(os.path.dirname(__file__), "recorded")
 
 
 @contextmanager
@@ -71,16 +76,25 @@ def _clean_host(folder: str) -> None:
     subprocess.run("find /sys/fs/cgroup/*/docker -depth -type d -exec rmdir {} + 2>/dev/null", shell=True, check=False)
 
 
-def main() -> None:
-    assets = os.environ["CORTEN_ASSETS"]
-    with docker_engine(assets) as path:
-        version = Client(path).get("/version")["Version"]
-        answers = {name: ask(path, requests) for name, requests in CASES.items()}
-    with open(RECORDED, "w", encoding="utf-8") as file:
-        json.dump({"engine": f"Docker {version}", "answers": answers}, file, indent=1, sort_keys=True)
-        file.write("\n")
-    print(f"recorded {sum(map(len, answers.values()))} answers of Docker {version}", file=sys.stderr)
+def _record(path: str, modules: list[str]) -> None:
+    version = Client(path).get("/version")["Version"]
+    for module in modules:
+        answers = {name: ask(path, requests) for name, requests in MODULES[module].items()}
+        with open(f"{RECORDED}/{module}.json", "w", encoding="utf-8") as file:
+            json.dump({"engine": f"Docker {version}", "answers": answers}, file, indent=1, sort_keys=True)
+            file.write("\n")
+        print(f"recorded {sum(map(len, answers.values()))} answers of Docker {version} for {module}", file=sys.stderr)
+
+
+def main(modules: list[str]) -> None:
+    wanted = modules or list(MODULES)
+    running = os.environ.get("CORTEN_REFERENCE_SOCKET")
+    if running:
+        _record(running, wanted)
+        return
+    with docker_engine(os.environ["CORTEN_ASSETS"]) as path:
+        _record(path, wanted)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

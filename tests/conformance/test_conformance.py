@@ -7,14 +7,22 @@ import os
 
 import pytest
 
-from tests.conformance.cases import CASES, ask
+from tests.conformance.ask import ask
+from tests.conformance.cases import MODULES
 from tests.conformance.differences import DIFFERENCES
 from tests.conformance.record import RECORDED
 from tests.conformance.shape import compare
 from tests.engines import RunningEngine
 
-with open(RECORDED, encoding="utf-8") as _file:
-    ANSWERS = json.load(_file)["answers"]
+CASES = {name: (module, requests) for module, cases in MODULES.items() for name, requests in cases.items()}
+
+
+def _answers(module: str) -> dict[str, list[dict]]:
+    with open(f"{RECORDED}/{module}.json", encoding="utf-8") as file:
+        return json.load(file)["answers"]
+
+
+ANSWERS = {module: _answers(module) for module in MODULES}
 
 
 @pytest.fixture(scope="module")
@@ -46,16 +54,20 @@ def differences(expected: dict, actual: dict) -> dict[str, str]:
 
 
 def test_every_case_is_recorded():
-    assert set(ANSWERS) == set(CASES)
-    for name, requests in CASES.items():
-        assert [answer["request"] for answer in ANSWERS[name]] == [f"{method} {path}" for method, path, _ in requests], name
+    assert len(CASES) == sum(map(len, MODULES.values())), "two cases of one name"
+    assert {f"{module}.json" for module in MODULES} == set(os.listdir(RECORDED))
+    for module, cases in MODULES.items():
+        assert set(ANSWERS[module]) == set(cases), module
+        for name, requests in cases.items():
+            assert [answer["request"] for answer in ANSWERS[module][name]] == [f"{method} {path}" for method, path, _ in requests], name
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_answers_as_docker_does(socket_path, name):
     problems = []
     allowed = set()
-    for expected, actual in zip(ANSWERS[name], ask(socket_path, CASES[name]), strict=True):
+    module, requests = CASES[name]
+    for expected, actual in zip(ANSWERS[module][name], ask(socket_path, requests), strict=True):
         for path, problem in differences(expected, actual).items():
             key = (name, expected["request"], path)
             if key in DIFFERENCES:

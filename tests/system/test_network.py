@@ -141,6 +141,16 @@ def test_an_address_is_not_shared_with_a_dying_container(engine):
         engine.remove(server)
 
 
+def test_the_link_goes_also_while_somebody_keeps_the_namespace(engine):
+    container = engine.run("sleep", "60")
+    fd = inside(engine, container)
+    try:
+        engine.remove(container)
+        wait_for_links(engine, 0)
+    finally:
+        os.close(fd)
+
+
 def test_nft_agrees_with_the_plan(engine):
     nft = shutil.which("nft")
     if not nft:

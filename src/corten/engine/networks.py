@@ -6,6 +6,8 @@ network.apply; what is wanted is network.plan.
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import re
 import secrets
 import socket
@@ -28,6 +30,8 @@ from corten.store.database import Database
 _MODES = {"default": "bridge", "": "bridge", "bridge": "bridge", "host": "host", "none": "none"}
 _DRIVERS = {"bridge": "bridge", "host": "host", "none": "null"}
 _SOCKET_TYPES = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
+_LINK_PATIENCE = 1.0  # seconds that the kernel gets to take the link of an ended container away
+_log = logging.getLogger("corten.engine")
 _MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 
 
@@ -49,6 +53,7 @@ class Networks:
         self._reserved: dict[str, list[socket.socket]] = {}
         self._starting: dict[str, str] = {}  # container id -> address, between lease and record
         self._leaving: dict[str, str] = {}  # veth -> address, until the kernel has taken the link away
+        self._removals: set[asyncio.Future[None]] = set()
         self._bridge = self._make_bridge(bridge_name, bip)
         self._networks = [self._load(name) for name in ("bridge", "host", "none")]
 
@@ -200,8 +205,21 @@ class Networks:
             bound.close()
         if lease:
             self._leaving[lease.veth] = lease.address
+            asyncio.get_running_loop().call_later(_LINK_PATIENCE, self._take_away, lease.veth)
             if lease.ports:
                 self._apply_rules()
+
+    def _take_away(self, veth: str) -> None:
+        """The kernel has not: somebody keeps the namespace (an open descriptor, a connection that does not end). The link goes now."""
+        if self._kernel.has_link(veth):
+            removal = asyncio.ensure_future(asyncio.to_thread(self._kernel.remove_link, veth))
+            self._removals.add(removal)
+            removal.add_done_callback(self._removed)
+
+    def _removed(self, removal: asyncio.Future[None]) -> None:
+        self._removals.discard(removal)
+        if not removal.cancelled() and removal.exception():
+            _log.warning("a link of an ended container stays: %s", removal.exception())
 
     def release(self, record: ContainerRecord, lease: EndpointRecord | None) -> None:
         """The container has ended: give back, and say that it is no longer connected."""
