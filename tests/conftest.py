@@ -1,4 +1,8 @@
-"""What holds for every test run: nothing may be left on the machine. A leftover fails the run, whatever the tests said."""
+"""What holds for every test run: nothing may be left on the machine. A leftover fails the run, whatever the tests said.
+
+What is a run's own is told by its process id, so that two runs beside each other do not see one another: processes by the
+variable CORTEN_TEST_RUN that they inherit, everything else by its name.
+"""
 
 from __future__ import annotations
 
@@ -6,41 +10,48 @@ import os
 import re
 import subprocess
 import time
+from collections.abc import Callable
 
 import pytest
 
-_OURS = re.compile(r"corten|cortest")
-_OUR_RUN = re.compile(rf"corten|cortest-{os.getpid()}-")  # where another test run beside this one may leave its own for a while
+_RUN = os.getpid()
+_VARIABLE = f"CORTEN_TEST_RUN={_RUN}".encode()
+_NAMES = re.compile(rf"cortest-([a-z0-9]+-)?{_RUN}\b|\bct{_RUN % 100000}[a-z]|\bcto{_RUN % 100000}\b")
 
 
 def _processes() -> set[str]:
     found = set()
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
+            with open(f"/proc/{pid}/environ", "rb") as file:
+                inherited = _VARIABLE in file.read().split(b"\0")
             with open(f"/proc/{pid}/cmdline", "rb") as file:
                 command = file.read().replace(b"\0", b" ").decode("utf-8", "replace")
             with open(f"/proc/{pid}/comm", encoding="utf-8") as file:
                 name = file.read().strip()
         except OSError:
             continue
-        if name.startswith("corten-") or re.search(r"corten\.(api\.daemon|runtime\.)|bin/cortend", command):
+        if inherited and int(pid) != _RUN:
             found.add(f"process {pid}: {command or name}")
     return found
 
 
 def _mounts() -> set[str]:
     with open("/proc/self/mountinfo", encoding="utf-8") as file:
-        return {f"mount {line.split()[4]}" for line in file if _OURS.search(line.split()[4]) or " - overlay " in line}
+        return {f"mount {line.split()[4]}" for line in file if _NAMES.search(line) or f"pytest-{_RUN}" in line}
 
 
 def _links() -> set[str]:
-    return {f"link {name}" for name in os.listdir("/sys/class/net") if _OURS.search(name) or name.startswith("veth")}
+    """Of ours by name, and veths that hang on no bridge: those of a run beside this one do, while they are in use."""
+    names = os.listdir("/sys/class/net")
+    lost = {name for name in names if name.startswith("veth") and not os.path.exists(f"/sys/class/net/{name}/master")}
+    return {f"link {name}" for name in names if _NAMES.search(name) or name in lost}
 
 
 def _cgroups() -> set[str]:
     found = set()
     for folder, names, _ in os.walk("/sys/fs/cgroup"):
-        found |= {f"cgroup {folder}/{name}" for name in names if _OUR_RUN.search(name)}
+        found |= {f"cgroup {folder}/{name}" for name in names if _NAMES.search(name)}
         if folder.count("/") >= 4:
             names.clear()
     return found
@@ -51,19 +62,24 @@ def _tables() -> set[str]:
         done = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=False)
     except FileNotFoundError:
         return set()
-    return {f"nftables {line}" for line in done.stdout.splitlines() if _OURS.search(line)}
+    return {f"nftables {line}" for line in done.stdout.splitlines() if _NAMES.search(line)}
 
 
-def _run_folders() -> set[str]:
-    return {f"folder /run/{name}" for name in os.listdir("/run") if name.startswith(f"cortest-{os.getpid()}-")}
+def _folders() -> set[str]:
+    return {f"folder {parent}/{name}" for parent in ("/run", "/tmp", "/var/run/netns") if os.path.isdir(parent)
+            for name in os.listdir(parent) if _NAMES.search(name)}  # fmt: skip
+
+
+_LOOKS: tuple[Callable[[], set[str]], ...] = (_processes, _mounts, _links, _cgroups, _tables, _folders)
 
 
 def what_is_there() -> set[str]:
-    return _processes() | _mounts() | _links() | _cgroups() | _tables() | _run_folders()
+    return set().union(*(look() for look in _LOOKS))
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_BEFORE] = what_is_there()
+    os.environ["CORTEN_TEST_RUN"] = str(_RUN)
 
 
 _BEFORE = pytest.StashKey[set]()

@@ -56,7 +56,7 @@ def test_images_pull_rmi_version(engine, registry):
 
 
 def test_hello_starts_and_stops_an_engine_of_its_own():
-    folder = tempfile.mkdtemp(prefix="cortest-hello")
+    folder = tempfile.mkdtemp(prefix=f"cortest-hello-{os.getpid()}-")
     try:
         done = subprocess.run([f"{BIN}/corten", "--data-root", folder, "hello"], capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 0, done.stderr

@@ -140,7 +140,7 @@ def test_a_second_engine_on_the_same_data_is_refused(own_engine):
     import sys
 
     done = subprocess.run(
-        [os.path.join(os.path.dirname(sys.executable), "cortend"), "--data-root", own_engine.data_root, "--exec-root", "/run/cortest-second"],
+        [os.path.join(os.path.dirname(sys.executable), "cortend"), "--data-root", own_engine.data_root, "--exec-root", f"/run/cortest-second-{os.getpid()}"],
         capture_output=True, text=True, timeout=20, check=False,
     )  # fmt: skip
     assert done.returncode == 1

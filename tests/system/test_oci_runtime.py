@@ -17,6 +17,7 @@ import pytest
 from corten.linux import syscalls
 from tests.system.conftest import need
 
+PID = os.getpid()
 RUNTIME = os.path.join(os.path.dirname(sys.executable), "corten-runtime")
 
 
@@ -55,42 +56,42 @@ def root(tmp_path):
 
 
 def test_run_gives_output_and_exit_code(bundle, root):
-    done = runtime(*root, "run", "-b", bundle("sh", "-c", "id -u; hostname; exit 3"), "cortest-run", check=False)
+    done = runtime(*root, "run", "-b", bundle("sh", "-c", "id -u; hostname; exit 3"), f"cortest-run-{PID}", check=False)
     assert (done.returncode, done.stdout.split()) == (3, ["0", "corten"])
     assert json.loads(runtime(*root, "list", "-f", "json").stdout) == []
 
 
 def test_the_spec_s_operations(bundle, root):
     path = bundle("sleep", "600")
-    create(*root, "create", "-b", path, "--pid-file", f"{path}/pid", "cortest-ops")
+    create(*root, "create", "-b", path, "--pid-file", f"{path}/pid", f"cortest-ops-{PID}")
     try:
-        shown = json.loads(runtime(*root, "state", "cortest-ops").stdout)
+        shown = json.loads(runtime(*root, "state", f"cortest-ops-{PID}").stdout)
         assert (shown["status"], shown["bundle"]) == ("created", path)
         with open(f"{path}/pid", encoding="utf-8") as file:
             assert int(file.read()) == shown["pid"]
-        assert "exists" in runtime(*root, "create", "-b", path, "cortest-ops", check=False).stderr
-        runtime(*root, "start", "cortest-ops")
-        assert json.loads(runtime(*root, "state", "cortest-ops").stdout)["status"] == "running"
-        assert "cannot start" in runtime(*root, "start", "cortest-ops", check=False).stderr
-        assert runtime(*root, "exec", "cortest-ops", "sh", "-c", "echo $$; exit 4", check=False).returncode == 4
-        assert json.loads(runtime(*root, "ps", "-f", "json", "cortest-ops").stdout) == [shown["pid"]]
-        runtime(*root, "pause", "cortest-ops")
-        assert json.loads(runtime(*root, "state", "cortest-ops").stdout)["status"] == "paused"
-        assert "cannot exec" in runtime(*root, "exec", "cortest-ops", "true", check=False).stderr
-        runtime(*root, "resume", "cortest-ops")
-        runtime(*root, "update", "--pids-limit", "55", "cortest-ops")
+        assert "exists" in runtime(*root, "create", "-b", path, f"cortest-ops-{PID}", check=False).stderr
+        runtime(*root, "start", f"cortest-ops-{PID}")
+        assert json.loads(runtime(*root, "state", f"cortest-ops-{PID}").stdout)["status"] == "running"
+        assert "cannot start" in runtime(*root, "start", f"cortest-ops-{PID}", check=False).stderr
+        assert runtime(*root, "exec", f"cortest-ops-{PID}", "sh", "-c", "echo $$; exit 4", check=False).returncode == 4
+        assert json.loads(runtime(*root, "ps", "-f", "json", f"cortest-ops-{PID}").stdout) == [shown["pid"]]
+        runtime(*root, "pause", f"cortest-ops-{PID}")
+        assert json.loads(runtime(*root, "state", f"cortest-ops-{PID}").stdout)["status"] == "paused"
+        assert "cannot exec" in runtime(*root, "exec", f"cortest-ops-{PID}", "true", check=False).stderr
+        runtime(*root, "resume", f"cortest-ops-{PID}")
+        runtime(*root, "update", "--pids-limit", "55", f"cortest-ops-{PID}")
         with open(f"/proc/{shown['pid']}/cgroup", encoding="utf-8") as file:
-            assert "cortest-ops" in file.read()
-        assert "cannot delete" in runtime(*root, "delete", "cortest-ops", check=False).stderr
-        runtime(*root, "kill", "cortest-ops", "KILL")
+            assert f"cortest-ops-{PID}" in file.read()
+        assert "cannot delete" in runtime(*root, "delete", f"cortest-ops-{PID}", check=False).stderr
+        runtime(*root, "kill", f"cortest-ops-{PID}", "KILL")
         end = time.monotonic() + 5
-        while json.loads(runtime(*root, "state", "cortest-ops").stdout)["status"] != "stopped":
+        while json.loads(runtime(*root, "state", f"cortest-ops-{PID}").stdout)["status"] != "stopped":
             assert time.monotonic() < end
             time.sleep(0.02)
-        assert runtime(*root, "kill", "cortest-ops", check=False).returncode == 1
+        assert runtime(*root, "kill", f"cortest-ops-{PID}", check=False).returncode == 1
     finally:
-        runtime(*root, "delete", "--force", "cortest-ops")
-    assert "does not exist" in runtime(*root, "state", "cortest-ops", check=False).stderr
+        runtime(*root, "delete", "--force", f"cortest-ops-{PID}")
+    assert "does not exist" in runtime(*root, "state", f"cortest-ops-{PID}", check=False).stderr
     assert json.loads(runtime("features").stdout)["linux"]["cgroup"]["v2"] is True
 
 
@@ -106,10 +107,10 @@ def test_hooks_run_where_the_spec_says(bundle, root, tmp_path):
         config["hooks"] = {kind: [{"path": str(script), "args": ["hook", kind]}] for kind in ("prestart", "createRuntime", "createContainer", "poststart", "poststop")}
         config["hooks"]["startContainer"] = [{"path": "/inside.sh"}]
 
-    runtime(*root, "run", "-b", bundle("true", change=change), "cortest-hooks")
+    runtime(*root, "run", "-b", bundle("true", change=change), f"cortest-hooks-{PID}")
     assert log.read_text().split() == ["prestart", "createRuntime", "createContainer", "poststart", "poststop"]
     script.write_text("#!/bin/sh\necho broken >&2; exit 1\n")
-    done = runtime(*root, "run", "-b", bundle("true", change=change), "cortest-hooks", check=False)
+    done = runtime(*root, "run", "-b", bundle("true", change=change), f"cortest-hooks-{PID}", check=False)
     assert done.returncode == 1
     assert "broken" in done.stderr
 
@@ -119,25 +120,25 @@ def test_terminal_by_console_socket(bundle, root, tmp_path):
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(tmp_path / "c.sock"))
     listener.listen(1)
-    create(*root, "create", "-b", path, "--console-socket", str(tmp_path / "c.sock"), "cortest-tty")
+    create(*root, "create", "-b", path, "--console-socket", str(tmp_path / "c.sock"), f"cortest-tty-{PID}")
     connection, _ = listener.accept()
     _, fds, _, _ = socket.recv_fds(connection, 100, 1)
     connection.close()
     listener.close()
-    runtime(*root, "start", "cortest-tty")
+    runtime(*root, "start", f"cortest-tty-{PID}")
     shown = b""
     while b"12 34" not in shown:
         shown += os.read(fds[0], 1000)
     os.close(fds[0])
     assert b"/dev/pts/0" in shown
-    runtime(*root, "delete", "--force", "cortest-tty")
+    runtime(*root, "delete", "--force", f"cortest-tty-{PID}")
 
 
 def test_run_on_a_terminal_of_ours(bundle, root):
     path = bundle("sh", "-c", "test -t 1 && echo is-tty; exit 2", terminal=True)
     pid, fd = pty.fork()
     if pid == 0:
-        os.execv(RUNTIME, [RUNTIME, *root, "run", "-b", path, "cortest-own"])
+        os.execv(RUNTIME, [RUNTIME, *root, "run", "-b", path, f"cortest-own-{PID}"])
     shown = b""
     try:
         while data := os.read(fd, 1000):
@@ -163,7 +164,7 @@ def test_user_and_time_namespaces(bundle, root):
     while parent != "/":
         os.chmod(parent, os.stat(parent).st_mode | 0o011)
         parent = os.path.dirname(parent)
-    done = runtime(*root, "run", "-b", path, "cortest-user", check=False)
+    done = runtime(*root, "run", "-b", path, f"cortest-user-{PID}", check=False)
     assert done.returncode == 0, done.stderr
     words = done.stdout.split()
     assert words[:3] == ["0", "100000", "65536"]
@@ -183,7 +184,7 @@ def test_missing_host_rights_are_a_warning(bundle, root, tmp_path):
         config["process"]["oomScoreAdj"] = -900
 
     log = tmp_path / "log"
-    runtime("--log", str(log), "--log-format", "json", *root, "run", "-b", bundle("true", change=change), "cortest-warn")
+    runtime("--log", str(log), "--log-format", "json", *root, "run", "-b", bundle("true", change=change), f"cortest-warn-{PID}")
     texts = " ".join(json.loads(line)["msg"] for line in log.read_text().splitlines())
     assert "CAP_SYS_RESOURCE" in texts
     assert "RLIMIT_MEMLOCK" in texts
@@ -205,9 +206,9 @@ def test_podman_runs_with_it(assets, tmp_path):
         run("load", "-q", "-i", f"{assets}/images/busybox.tar")
         done = run("run", "--rm", "--network", "none", "busybox", "sh", "-c", "echo in podman; exit 6", check=False)
         assert (done.returncode, done.stdout) == (6, "in podman\n"), done.stderr
-        run("run", "-d", "--name", "cortest-pod", "--network", "none", "--memory", "64m", "busybox", "sleep", "600")
-        assert run("exec", "cortest-pod", "cat", "/proc/1/comm").stdout == "sleep\n"
-        run("rm", "-f", "-t", "0", "cortest-pod")
+        run("run", "-d", "--name", f"cortest-pod-{PID}", "--network", "none", "--memory", "64m", "busybox", "sleep", "600")
+        assert run("exec", f"cortest-pod-{PID}", "cat", "/proc/1/comm").stdout == "sleep\n"
+        run("rm", "-f", "-t", "0", f"cortest-pod-{PID}")
     finally:
         run("rm", "-fa", "-t", "0", check=False)
         subprocess.run([*base, "system", "reset", "-f"], capture_output=True, check=False)
@@ -234,7 +235,7 @@ def test_others_run_the_bundle_that_corten_writes(engine, assets, tmp_path, prog
     bundle = tmp_path / "bundle"
     (bundle / "rootfs").mkdir(parents=True)
     config = json.loads(_read(f"{made}/config.json"))
-    config["linux"]["cgroupsPath"] = f"/cortest-{program}"  # one that the other runtime removes whole
+    config["linux"]["cgroupsPath"] = f"/cortest-{program}-{PID}"  # one that the other runtime removes whole
     (bundle / "config.json").write_text(json.dumps(config))
     row = engine.client.get(f"/images/{image}/json")["RootFS"]["Layers"]
     assert len(row) == 1
@@ -245,7 +246,7 @@ def test_others_run_the_bundle_that_corten_writes(engine, assets, tmp_path, prog
     # crun refuses hybrid hosts: in a mount namespace of its own the version 2 mount is taken out of its sight.
     hide = ["unshare", "-m", "sh", "-c", 'umount "$(findmnt -nt cgroup2 -o TARGET | head -n 1)" && exec "$@"', "sh"] if program == "crun" and _hybrid() else []
     try:
-        done = subprocess.run([*hide, other, "--root", str(tmp_path / "state"), "run", "-b", str(bundle), f"cortest-{program}"],
+        done = subprocess.run([*hide, other, "--root", str(tmp_path / "state"), "run", "-b", str(bundle), f"cortest-{program}-{PID}"],
                               capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL)  # fmt: skip
     finally:
         syscalls.umount2(str(bundle / "rootfs"), syscalls.MNT_DETACH)
