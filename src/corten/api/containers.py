@@ -1,4 +1,4 @@
-"""Container endpoints: requests in, services asked, answers in Docker's shape. No policy here."""
+"""Container endpoints but for those of the life cycle (lifecycle.py): requests in, services asked, answers in Docker's shape. No policy here."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from corten.api import streams, views
 from corten.api.call import Call, empty, json_response
 from corten.api.log_stream import log_response
 from corten.engine import processes, states, stats
+from corten.engine.attaching import Attaching, PendingAttach
 from corten.engine.containers import Containers
 from corten.engine.copying import Copying
 from corten.engine.execs import Execs
+from corten.engine.groups import Groups
 from corten.engine.images import ImageService, check_platform
-from corten.engine.lifecycle import Lifecycle, PendingAttach
 from corten.engine.logs import read_stored
 from corten.engine.networks import Networks
 from corten.engine.records import ContainerRecord
 from corten.errors import Conflict, Invalid, NoSuchImage
-from corten.linux.cgroup import Cgroup, open_cgroup
 from corten.runtime import messages
 from corten.spec.engine import CreateRequest
 from corten.spec.filters import Filters, matches_labels
@@ -33,16 +33,14 @@ from corten.store.layout import Layout
 from corten.store.snapshots import Snapshots
 
 _LIST_FILTERS = ("ancestor", "before", "exited", "id", "label", "name", "network", "publish", "expose", "since", "status", "volume", "health", "is-task", "isolation")
-_CONDITIONS = {"": "not-running", "not-running": "not-running", "next-exit": "next-exit", "removed": "removed"}
 _STATS_PAUSE = 1.0
 
 
 class ContainerHandlers:
-    def __init__(self, containers: Containers, lifecycle: Lifecycle, execs: Execs, images: ImageService, networks: Networks,
-                 copying: Copying, snapshots: Snapshots, layout: Layout, cgroup_parent: str) -> None:  # fmt: skip
-        self._containers, self._lifecycle, self._execs, self._images = containers, lifecycle, execs, images
-        self._networks, self._copying, self._snapshots, self._layout = networks, copying, snapshots, layout
-        self._cgroup_parent = cgroup_parent
+    def __init__(self, containers: Containers, attaching: Attaching, execs: Execs, images: ImageService, networks: Networks,
+                 copying: Copying, snapshots: Snapshots, layout: Layout, groups: Groups) -> None:  # fmt: skip
+        self._containers, self._attaching, self._execs, self._images = containers, attaching, execs, images
+        self._networks, self._copying, self._snapshots, self._layout, self._groups = networks, copying, snapshots, layout, groups
 
     def _find(self, call: Call) -> ContainerRecord:
         return self._containers.find(call.parameters["name"])
@@ -104,13 +102,13 @@ class ContainerHandlers:
 
     async def inspect(self, call: Call) -> web.Response:
         record = self._find(call)
-        cgroupns = "private" if self._lifecycle.cgroups.unified else "host"
+        cgroupns = "private" if self._groups.unified else "host"
         shown = views.inspect(record, self._layout, self._snapshots.lower(record.diff_ids), self._execs.of_container(record.id), cgroupns)
         if call.flag("size"):
             shown |= self._sizes(record)
         return json_response(shown)
 
-    # --- life
+    # --- making and using them
     async def create(self, call: Call) -> web.Response:
         request = await call.body(CreateRequest)
         if not request.image and not request.cmd and request.host_config is None:
@@ -121,65 +119,10 @@ class ContainerHandlers:
         record, warnings = self._containers.create(request, call.text("name"), image, self._networks)
         return json_response({"Id": record.id, "Warnings": warnings}, 201)
 
-    async def start(self, call: Call) -> web.Response:
-        await asyncio.shield(self._lifecycle.start(self._find(call)))
-        return empty()
-
-    async def stop(self, call: Call) -> web.Response:
-        await self._lifecycle.stop(self._find(call), call.text("signal"), call.number("t"))
-        return empty()
-
-    async def restart(self, call: Call) -> web.Response:
-        await self._lifecycle.restart(self._find(call), call.text("signal"), call.number("t"))
-        return empty()
-
-    async def kill(self, call: Call) -> web.Response:
-        await self._lifecycle.signal(self._find(call), call.text("signal"), called=call.parameters["name"])
-        return empty()
-
-    async def pause(self, call: Call) -> web.Response:
-        await self._lifecycle.pause(self._find(call))
-        return empty()
-
-    async def unpause(self, call: Call) -> web.Response:
-        await self._lifecycle.unpause(self._find(call))
-        return empty()
-
-    async def rename(self, call: Call) -> web.Response:
-        self._containers.rename(self._find(call), call.text("name"))
-        return empty()
-
-    async def remove(self, call: Call) -> web.Response:
-        call.refuse("link")
-        await self._lifecycle.remove(self._find(call), force=call.flag("force"), called=call.parameters["name"])
-        return empty()
-
     async def resize(self, call: Call) -> web.Response:
         record = self._find(call)
-        await self._lifecycle.resize(record, *window_size(call))
+        await self._attaching.resize(record, *window_size(call))
         return empty(200)
-
-    async def wait(self, call: Call) -> web.StreamResponse:
-        record = self._find(call)
-        if call.text("condition") not in _CONDITIONS:
-            raise Invalid(f'invalid condition: "{call.text("condition")}"')
-        condition = _CONDITIONS[call.text("condition")]
-        if condition == "not-running" and not states.is_running(record):
-            return json_response({"StatusCode": record.state.exit_code})
-        awaited = "removed" if condition == "removed" else "exit"
-        future = self._containers.register(record.id, awaited)
-        response = web.StreamResponse(headers={"Content-Type": "application/json"})
-        # The head goes out now: clients start the container once they see it.
-        await response.prepare(call.request)
-        try:
-            while not future.done() and not call.gone:
-                await asyncio.wait((future,), timeout=1.0)
-            if future.done():
-                await response.write(msgspec.json.encode({"StatusCode": future.result().state.exit_code}) + b"\n")
-        finally:
-            self._containers.cancel(record.id, awaited, future)
-        await response.write_eof()
-        return response
 
     # --- streams
     async def attach(self, call: Call) -> web.Response:
@@ -201,7 +144,7 @@ class ContainerHandlers:
         if not streaming:
             connection.close()
             return streams.over()
-        await self._lifecycle.attach(record, PendingAttach(connection.fd, wanted, keys, connection.pending))
+        await self._attaching.attach(record, PendingAttach(connection.fd, wanted, keys, connection.pending))
         return streams.over()
 
     async def _replay(self, record: ContainerRecord, connection: streams.Hijacked, call: Call) -> None:
@@ -221,13 +164,9 @@ class ContainerHandlers:
     async def top(self, call: Call) -> web.Response:
         record = self._find(call)
         states.check("top", record)
-        titles, rows = await processes.top(self._group(record).pids(), call.text("ps_args"))
+        titles, rows = await processes.top(self._groups.of(record).pids(), call.text("ps_args"))
         self._containers.emit("top", record)
         return json_response({"Processes": rows, "Titles": titles})
-
-    def _group(self, record: ContainerRecord) -> Cgroup:
-        parent = record.host_config.cgroup_parent or self._cgroup_parent
-        return open_cgroup(f"{parent}/{record.id}", self._lifecycle.cgroups)
 
     async def stats(self, call: Call) -> web.StreamResponse:
         record = self._find(call)
@@ -255,7 +194,7 @@ class ContainerHandlers:
             return stats.nothing(current.name, current.id)
         own_network = current.host_config.network_mode not in ("host", "none")
         head = {"name": f"/{current.name}", "id": current.id}
-        return head | stats.sample(self._group(current), current.state.pid, unified=self._lifecycle.cgroups.unified, own_network=own_network)
+        return head | stats.sample(self._groups.of(current), current.state.pid, unified=self._groups.unified, own_network=own_network)
 
     @staticmethod
     def _joined(before: dict[str, Any] | None, sample: dict[str, Any]) -> dict[str, Any]:

@@ -15,17 +15,26 @@ import click
 from corten.api.containers import ContainerHandlers
 from corten.api.execs import ExecHandlers
 from corten.api.images import ImageHandlers
+from corten.api.lifecycle import LifecycleHandlers
 from corten.api.routes import Handlers, make_routes
 from corten.api.server import Server
 from corten.api.settings import Settings, parse_arguments
 from corten.api.system import SystemHandlers
+from corten.engine.attaching import Attaching
 from corten.engine.containers import Containers
 from corten.engine.copying import COPY_JOB, Copying
 from corten.engine.events import Events
 from corten.engine.execs import Execs
+from corten.engine.exits import Exits
+from corten.engine.groups import Groups
 from corten.engine.images import ImageService
-from corten.engine.lifecycle import Lifecycle
 from corten.engine.networks import Networks
+from corten.engine.preparing import Preparing
+from corten.engine.removal import Removal
+from corten.engine.restarting import Restarting
+from corten.engine.restoring import Restoring
+from corten.engine.starting import Starting
+from corten.engine.stopping import Stopping
 from corten.engine.system import System
 from corten.errors import CortenError
 from corten.network.apply import Kernel
@@ -78,16 +87,22 @@ class Engine:
             Kernel(), self._database, self._events, settings.bridge_name, settings.bip, self._containers.all
         )
         reaper = _write_program(f"{layout.root}/docker-init", reaper_program(this_platform().architecture))
-        self._lifecycle = Lifecycle(
-            self._containers, snapshots, self._networks, layout, self._launch, settings.cgroup_parent, reaper
-        )
+        groups = Groups(settings.cgroup_parent)
+        attaching = Attaching(self._containers, self._launch)
+        preparing = Preparing(self._containers, snapshots, layout, groups, reaper)
+        stopping = Stopping(self._containers, self._launch)
+        removal = Removal(self._containers, snapshots, layout, attaching, stopping)
+        starting = Starting(self._containers, self._networks, layout, self._launch, preparing, attaching, removal)
+        restarting = Restarting(self._containers, starting, stopping)
+        self._exits = Exits(self._containers, self._networks, layout, groups, removal)
+        self._restoring = Restoring(self._containers, snapshots, self._networks, self._launch, groups, removal, self._exits)
         self._execs = Execs(self._containers, self._launch)
         copying = Copying(self._containers, snapshots, self._launch)
         service = ImageService(layout, blobs, self._layers, images, self._containers, self._events)
         system = System(layout, self._database, self._containers, service)
         handlers = Handlers(
-            ContainerHandlers(self._containers, self._lifecycle, self._execs, service, self._networks, copying, snapshots,
-                              layout, settings.cgroup_parent),
+            ContainerHandlers(self._containers, attaching, self._execs, service, self._networks, copying, snapshots, layout, groups),
+            LifecycleHandlers(self._containers, starting, stopping, restarting, removal),
             ExecHandlers(self._containers, self._execs),
             ImageHandlers(service, snapshots, layout),
             SystemHandlers(system, self._events, self._networks, self._containers),
@@ -103,24 +118,24 @@ class Engine:
             self._execs.on_exit(notice)
         else:
             self._execs.container_ended(notice.container)
-            self._lifecycle.on_exit(notice)
+            self._exits.on_exit(notice)
 
     def _on_monitor_lost(self, container_ids: list[str]) -> None:
         for container_id in container_ids:
             self._execs.container_ended(container_id)
-        self._lifecycle.on_monitor_lost(container_ids)
+        self._exits.on_monitor_lost(container_ids)
 
     async def start(self) -> None:
         self._layers.remove_strays()
-        await self._lifecycle.restore()
+        await self._restoring.restore()
         await self._launch.warm()
         await self._server.listen(list(self._settings.hosts), self._settings.group, self._settings.tls_context())
 
     async def stop(self) -> None:
         """Containers run on; the next engine finds them."""
         await self._server.close()
-        await self._lifecycle.settle()
-        self._lifecycle.tear_down_if_idle()
+        await self._exits.settle()
+        self._restoring.tear_down_if_idle()
         self._launch.close()
         self._networks.close()
         self._database.close()

@@ -12,6 +12,7 @@ from corten.api.call import Call
 from corten.api.containers import ContainerHandlers
 from corten.api.execs import ExecHandlers
 from corten.api.images import ImageHandlers
+from corten.api.lifecycle import LifecycleHandlers
 from corten.api.system import SystemHandlers
 
 Handler = Callable[[Call], Awaitable[web.StreamResponse]]
@@ -20,6 +21,7 @@ Handler = Callable[[Call], Awaitable[web.StreamResponse]]
 @dataclass(frozen=True)
 class Handlers:
     containers: ContainerHandlers
+    lifecycle: LifecycleHandlers
     execs: ExecHandlers
     images: ImageHandlers
     system: SystemHandlers
@@ -39,7 +41,8 @@ def _route(methods: str, path: str, handler: Handler) -> Route:
 
 
 def make_routes(handlers: Handlers) -> list[Route]:
-    container, execs, image, system = handlers.containers, handlers.execs, handlers.images, handlers.system
+    container, life, execs = handlers.containers, handlers.lifecycle, handlers.execs
+    image, system = handlers.images, handlers.system
     return [
         _route("GET HEAD", "/_ping", system.ping),
         _route("GET", "/version", system.version),
@@ -51,21 +54,21 @@ def make_routes(handlers: Handlers) -> list[Route]:
         _route("POST", "/containers/create", container.create),
         _route("GET", "/containers/json", container.list),
         _route("GET", "/containers/{name}/json", container.inspect),
-        _route("POST", "/containers/{name}/start", container.start),
-        _route("POST", "/containers/{name}/wait", container.wait),
+        _route("POST", "/containers/{name}/start", life.start),
+        _route("POST", "/containers/{name}/wait", life.wait),
         _route("POST", "/containers/{name}/attach", container.attach),
         _route("POST", "/containers/{name}/exec", execs.create),
         _route("POST", "/exec/{id}/start", execs.start),
         _route("GET", "/exec/{id}/json", execs.inspect),
         _route("POST", "/exec/{id}/resize", execs.resize),
-        _route("DELETE", "/containers/{name}", container.remove),
+        _route("DELETE", "/containers/{name}", life.remove),
         _route("GET", "/containers/{name}/logs", container.logs),
-        _route("POST", "/containers/{name}/stop", container.stop),
-        _route("POST", "/containers/{name}/restart", container.restart),
-        _route("POST", "/containers/{name}/kill", container.kill),
-        _route("POST", "/containers/{name}/pause", container.pause),
-        _route("POST", "/containers/{name}/unpause", container.unpause),
-        _route("POST", "/containers/{name}/rename", container.rename),
+        _route("POST", "/containers/{name}/stop", life.stop),
+        _route("POST", "/containers/{name}/restart", life.restart),
+        _route("POST", "/containers/{name}/kill", life.kill),
+        _route("POST", "/containers/{name}/pause", life.pause),
+        _route("POST", "/containers/{name}/unpause", life.unpause),
+        _route("POST", "/containers/{name}/rename", life.rename),
         _route("POST", "/containers/{name}/resize", container.resize),
         _route("GET", "/containers/{name}/top", container.top),
         _route("GET", "/containers/{name}/stats", container.stats),

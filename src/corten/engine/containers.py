@@ -1,4 +1,4 @@
-"""The containers there are: finding, creating, renaming, waiting. What makes them run and stop is lifecycle.py's.
+"""The containers there are: finding, creating, renaming, waiting. What makes them run and stop is starting.py's and its neighbours'.
 
 Owns the records (a row each, all of them in memory too), the names, one lock per container, and who waits for what.
 """
@@ -77,8 +77,7 @@ class Containers:
 
     def save_state(self, container_id: str, **changes: object) -> ContainerRecord:
         """Store changed fields of the state of a container's newest record."""
-        record = self._records[container_id]
-        return self.save(msgspec.structs.replace(record, state=msgspec.structs.replace(record.state, **changes)))
+        return self.save(replace_state(self._records[container_id], **changes))
 
     def delete(self, record: ContainerRecord) -> None:
         self._database.delete_container(record.id)
@@ -154,6 +153,10 @@ class Containers:
         old = record.name
         renamed = self.save(msgspec.structs.replace(record, name=new))
         self.emit("rename", renamed, oldName=f"/{old}")
+
+
+def replace_state(record: ContainerRecord, **changes: object) -> ContainerRecord:
+    return msgspec.structs.replace(record, state=msgspec.structs.replace(record.state, **changes))
 
 
 def _image_warnings(image: RunConfig) -> list[str]:

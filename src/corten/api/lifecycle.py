@@ -1,0 +1,84 @@
+"""Container endpoints that move a container from state to state, and the one that waits for that. No policy here."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+from aiohttp import web
+
+from corten.api.call import Call, empty, json_response
+from corten.engine import states
+from corten.engine.containers import Containers
+from corten.engine.records import ContainerRecord
+from corten.engine.removal import Removal
+from corten.engine.restarting import Restarting
+from corten.engine.starting import Starting
+from corten.engine.stopping import Stopping
+from corten.errors import Invalid
+
+_CONDITIONS = {"": "not-running", "not-running": "not-running", "next-exit": "next-exit", "removed": "removed"}
+
+
+class LifecycleHandlers:
+    def __init__(self, containers: Containers, starting: Starting, stopping: Stopping, restarting: Restarting, removal: Removal) -> None:
+        self._containers, self._starting, self._stopping = containers, starting, stopping
+        self._restarting, self._removal = restarting, removal
+
+    def _find(self, call: Call) -> ContainerRecord:
+        return self._containers.find(call.parameters["name"])
+
+    async def start(self, call: Call) -> web.Response:
+        await asyncio.shield(self._starting.start(self._find(call)))
+        return empty()
+
+    async def stop(self, call: Call) -> web.Response:
+        await self._stopping.stop(self._find(call), call.text("signal"), call.number("t"))
+        return empty()
+
+    async def restart(self, call: Call) -> web.Response:
+        await self._restarting.restart(self._find(call), call.text("signal"), call.number("t"))
+        return empty()
+
+    async def kill(self, call: Call) -> web.Response:
+        await self._stopping.signal(self._find(call), call.text("signal"), called=call.parameters["name"])
+        return empty()
+
+    async def pause(self, call: Call) -> web.Response:
+        await self._stopping.pause(self._find(call))
+        return empty()
+
+    async def unpause(self, call: Call) -> web.Response:
+        await self._stopping.unpause(self._find(call))
+        return empty()
+
+    async def rename(self, call: Call) -> web.Response:
+        self._containers.rename(self._find(call), call.text("name"))
+        return empty()
+
+    async def remove(self, call: Call) -> web.Response:
+        call.refuse("link")
+        await self._removal.remove(self._find(call), force=call.flag("force"), called=call.parameters["name"])
+        return empty()
+
+    async def wait(self, call: Call) -> web.StreamResponse:
+        record = self._find(call)
+        if call.text("condition") not in _CONDITIONS:
+            raise Invalid(f'invalid condition: "{call.text("condition")}"')
+        condition = _CONDITIONS[call.text("condition")]
+        if condition == "not-running" and not states.is_running(record):
+            return json_response({"StatusCode": record.state.exit_code})
+        awaited = "removed" if condition == "removed" else "exit"
+        future = self._containers.register(record.id, awaited)
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        # The head goes out now: clients start the container once they see it.
+        await response.prepare(call.request)
+        try:
+            while not future.done() and not call.gone:
+                await asyncio.wait((future,), timeout=1.0)
+            if future.done():
+                await response.write(msgspec.json.encode({"StatusCode": future.result().state.exit_code}) + b"\n")
+        finally:
+            self._containers.cancel(record.id, awaited, future)
+        await response.write_eof()
+        return response

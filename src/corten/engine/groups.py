@@ -1,0 +1,32 @@
+"""Where a container's control group is: its own parent or the engine's. What is written into it is others' to decide."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from corten.engine.records import ContainerRecord
+from corten.linux.cgroup import Cgroup, Layout, host_layout, open_cgroup, remove_if_empty
+
+
+class Groups:
+    def __init__(self, parent: str) -> None:
+        self.parent = parent
+        self.layout: Layout = host_layout()
+
+    @property
+    def unified(self) -> bool:
+        return self.layout.unified
+
+    def of(self, record: ContainerRecord) -> Cgroup:
+        return open_cgroup(f"{record.host_config.cgroup_parent or self.parent}/{record.id}", self.layout)
+
+    def sweep(self, record: ContainerRecord) -> None:
+        """Kill and remove what is left of a container that nobody watches any more."""
+        group = self.of(record)
+        with suppress(OSError):
+            group.kill()
+            group.remove()
+
+    def remove_parent(self) -> None:
+        """Take the parent away if nothing is in it."""
+        remove_if_empty(self.parent, self.layout)

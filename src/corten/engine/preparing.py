@@ -1,0 +1,136 @@
+"""What a start needs on disk before there is a process: the bundle, the network files, folders to bind; and the message for the monitor."""
+
+from __future__ import annotations
+
+import os
+import platform
+import stat
+from contextlib import suppress
+
+import msgspec
+
+from corten.engine import bundle, options, states
+from corten.engine.containers import Containers
+from corten.engine.groups import Groups
+from corten.engine.records import ContainerRecord, EndpointRecord
+from corten.errors import Invalid
+from corten.linux import capabilities
+from corten.network import files
+from corten.runtime import messages
+from corten.spec.engine import HostConfig
+from corten.store.layout import Layout
+from corten.store.snapshots import Snapshots
+
+
+class Preparing:
+    def __init__(self, containers: Containers, snapshots: Snapshots, layout: Layout, groups: Groups, init_program: str) -> None:
+        self._containers, self._snapshots, self._layout = containers, snapshots, layout
+        self._groups, self._init_program = groups, init_program
+        self._capabilities = tuple(capabilities.names_of(capabilities.bounding_set()))
+
+    def write_bundle(self, record: ContainerRecord, lease: EndpointRecord | None) -> None:
+        """Raises Invalid for what only the host can judge (devices, other containers' namespaces)."""
+        folder = self._layout.container(record.id)
+        hostname = record.config.hostname or os.uname().nodename
+        paths = self._network_files(record, lease, folder, hostname)
+        mode = record.host_config.network_mode
+        config = bundle.make_config(
+            record,
+            bundle.HostFacts(platform.machine(), self._capabilities, self._groups.unified, _devices(record.host_config)),
+            bundle.Surroundings(
+                rootfs="rootfs", files=paths, hostname=record.config.hostname, namespace_of=self._namespace_of,
+                init_program=self._init_program, cgroup_parent=self._groups.parent,
+                unshare_network=mode != "host" and not mode.startswith("container:"),
+            ),
+        )  # fmt: skip
+        with open(f"{folder}/config.json", "wb") as file:
+            file.write(msgspec.json.encode(config))
+        wanted = [options.parse_bind(text).source for text in record.host_config.binds or []]
+        wanted += [mount.source for mount in record.host_config.mounts or [] if mount.bind_options and mount.bind_options.create_mountpoint]
+        for source in wanted:
+            if not os.path.exists(source):
+                os.makedirs(source, exist_ok=True)  # Docker: -v makes a missing folder, --mount only when told to
+
+    def _network_files(self, record: ContainerRecord, lease: EndpointRecord | None, folder: str, hostname: str) -> dict[str, str]:
+        """Write hosts, hostname and resolv.conf; with another container's network, use its files."""
+        settings = record.host_config
+        if settings.network_mode.startswith("container:"):
+            other = self._layout.container(self._running(settings.network_mode).id)
+            return {f"/etc/{name}": f"{other}/{name}" for name in ("resolv.conf", "hostname", "hosts")}
+        address = lease.address.partition("/")[0] if lease else ""
+        extra = [_extra_host(text, lease) for text in settings.extra_hosts or []]
+        with open("/etc/resolv.conf", encoding="utf-8") as file:
+            host_resolver = file.read()
+        texts = {
+            "resolv.conf": files.resolv_conf(
+                host_resolver, settings.dns or [], settings.dns_search or [], settings.dns_options or [],
+                keep_loopback=settings.network_mode == "host",
+            ),
+            "hostname": f"{hostname}\n",
+            "hosts": files.hosts(hostname, record.config.domainname, address, extra),
+        }  # fmt: skip
+        for name, text in texts.items():
+            with open(f"{folder}/{name}", "w", encoding="utf-8") as file:
+                file.write(text)
+        return {f"/etc/{name}": f"{folder}/{name}" for name in texts}
+
+    def _namespace_of(self, mode: str, kind: str) -> str:
+        return f"/proc/{self._running(mode).state.pid}/ns/{kind}"
+
+    def _running(self, mode: str) -> ContainerRecord:
+        other = self._containers.find(mode.partition(":")[2])
+        if not states.is_running(other):
+            raise Invalid(f"cannot join the namespace of container {other.id}: it is not running; start it first")
+        return other
+
+    def create_message(self, record: ContainerRecord, run_dir: str) -> messages.Create:
+        size, count = options.log_limits(record.host_config)
+        path = "" if record.host_config.log_config.type == "none" else self._layout.log(record.id)
+        return messages.Create(
+            0, record.id, self._layout.container(record.id), run_dir, self._snapshots.mounts(record.id, record.diff_ids),
+            messages.LogSettings(path, size, count), record.config.open_stdin, record.config.stdin_once,
+        )  # fmt: skip
+
+def _extra_host(text: str, lease: EndpointRecord | None) -> tuple[str, str]:
+    name, _, address = text.replace("=", ":", 1).partition(":")
+    if not name or not address:
+        raise Invalid(f'invalid IP address in add-host: "{address}"')
+    if address == "host-gateway":
+        address = lease.gateway if lease else "127.0.0.1"
+    return name, address
+
+
+def _devices(settings: HostConfig) -> dict[str, os.stat_result]:
+    """Status of every device that the request names; with `privileged`, of all devices of the host."""
+    wanted = [device.path_on_host for device in settings.devices or []]
+    for listed in (settings.blkio_weight_device, settings.blkio_device_read_bps, settings.blkio_device_write_bps,
+                   settings.blkio_device_read_iops, settings.blkio_device_write_iops):  # fmt: skip
+        wanted += [device.path for device in listed or []]
+    found: dict[str, os.stat_result] = {}
+    for path in wanted:
+        try:
+            found[path] = os.stat(path)
+        except OSError as error:
+            raise Invalid(f'error gathering device information while adding custom device "{path}": {(error.strerror or "").lower()}') from None
+        if not (stat.S_ISCHR(found[path].st_mode) or stat.S_ISBLK(found[path].st_mode)):
+            raise Invalid(f'error gathering device information while adding custom device "{path}": not a device node')
+    if settings.privileged:
+        found |= _host_devices()
+    return found
+
+
+_NOT_SHARED = ("/dev/pts", "/dev/shm", "/dev/mqueue", "/dev/fd", "/dev/console", "/dev/.udev")
+
+
+def _host_devices() -> dict[str, os.stat_result]:
+    found: dict[str, os.stat_result] = {}
+    for folder, folders, names in os.walk("/dev"):
+        folders[:] = [name for name in folders if os.path.join(folder, name) not in _NOT_SHARED]
+        for name in names:
+            path = os.path.join(folder, name)
+            with suppress(OSError):
+                status = os.lstat(path)
+                if path not in _NOT_SHARED and (stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode)):
+                    found[path] = status
+    return found
+

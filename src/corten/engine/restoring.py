@@ -1,0 +1,51 @@
+"""Start-up and shut-down of the engine as the containers see it: what runs is adopted, what ended is finished."""
+
+from __future__ import annotations
+
+import logging
+
+from corten.engine import states
+from corten.engine.containers import Containers
+from corten.engine.exits import Exits
+from corten.engine.groups import Groups
+from corten.engine.networks import Networks
+from corten.engine.removal import Removal
+from corten.runtime import messages
+from corten.runtime.launch import Launch
+from corten.spec.timestamps import now_ns, rfc3339_nano
+from corten.store.snapshots import Snapshots
+
+_log = logging.getLogger("corten.engine")
+
+
+class Restoring:
+    def __init__(self, containers: Containers, snapshots: Snapshots, networks: Networks, launch: Launch, groups: Groups,
+                 removal: Removal, exits: Exits) -> None:  # fmt: skip
+        self._containers, self._snapshots, self._networks = containers, snapshots, networks
+        self._launch, self._groups, self._removal, self._exits = launch, groups, removal, exits
+
+    async def restore(self) -> None:
+        """Start-up: adopt what still runs, finish what ended while no engine was there, complete removals."""
+        adopted = {running.container: running for running in await self._launch.adopt()}
+        for record in self._containers.all():
+            running = adopted.pop(record.id, None)
+            if record.state.status == "removing":
+                self._removal.remove_now(record)
+            elif running and running.started:
+                if not states.is_running(record):  # the engine died between the start and its row
+                    self._containers.save_state(record.id, status="running", pid=running.pid, started_at=rfc3339_nano(now_ns()))
+            elif running:  # set up and never started: its engine died in between
+                adopted[record.id] = running
+            elif states.is_running(record):
+                self._exits.lost(record.id)
+        for left in adopted.values():
+            await self._launch.call(messages.Discard(0, left.container))
+        for container_id in self._snapshots.sweep({record.id for record in self._containers.all()}):
+            _log.info("removed what was left of container %s, whose creation a crash cut short", container_id)
+        self._networks.restore()
+
+    def tear_down_if_idle(self) -> None:
+        """An engine that ends with nothing running leaves no bridge, rule or cgroup behind; the next one makes them again."""
+        if not any(states.is_running(record) for record in self._containers.all()):
+            self._networks.tear_down()
+            self._groups.remove_parent()

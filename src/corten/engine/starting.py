@@ -1,0 +1,91 @@
+"""Start: lease, bundle, sandbox, network, clients, program; every step that fails undoes what it did."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from contextlib import suppress
+
+import msgspec
+
+from corten.engine import states
+from corten.engine.attaching import Attaching
+from corten.engine.containers import Containers, replace_state
+from corten.engine.networks import Networks
+from corten.engine.preparing import Preparing
+from corten.engine.records import ContainerRecord
+from corten.engine.removal import Removal
+from corten.errors import CommandNotStarted, CortenError, KernelRefused, UnknownUserName
+from corten.runtime import messages
+from corten.runtime.launch import Launch
+from corten.spec.timestamps import ZERO, now_ns, rfc3339_nano
+from corten.store.layout import Layout
+
+_log = logging.getLogger("corten.engine")
+
+
+class Starting:
+    def __init__(self, containers: Containers, networks: Networks, layout: Layout, launch: Launch,
+                 preparing: Preparing, attaching: Attaching, removal: Removal) -> None:  # fmt: skip
+        self._containers, self._networks, self._layout, self._launch = containers, networks, layout, launch
+        self._preparing, self._attaching, self._removal = preparing, attaching, removal
+
+    async def start(self, record: ContainerRecord) -> None:
+        """Raises NotModified if it runs, CommandNotStarted if its program cannot be executed."""
+        async with self._containers.lock(record.id):
+            record = self._containers.find(record.id)
+            states.check("start", record)
+            try:
+                await self._start(record)
+            except CortenError as error:
+                raise self._start_failed(record, error) from None
+            except OSError as error:
+                refused = KernelRefused(operation="start", operand=str(error.filename or record.name), errno=error.errno or 0, reason=error.strerror or str(error))
+                raise self._start_failed(record, refused) from None
+
+    async def _start(self, record: ContainerRecord) -> None:
+        lease = self._networks.lease(record)
+        run_dir = self._layout.run(record.id)
+        try:
+            self._preparing.write_bundle(record, lease)
+            shutil.rmtree(run_dir, ignore_errors=True)
+            os.mkdir(run_dir, 0o700)
+            created = await self._launch.create(self._preparing.create_message(record, run_dir))
+            for warning in created.warnings:
+                _log.warning("container %s: %s", record.name, warning)
+            try:
+                namespace = f"/proc/{created.pid}/ns/net"
+                if lease:
+                    self._networks.attach(record, lease, namespace)
+                elif record.host_config.network_mode == "none":
+                    self._networks.set_loopback_up(namespace)
+                await self._attaching.hand_over(record)
+                started_at = rfc3339_nano(now_ns())
+                await self._launch.call(messages.Start(0, record.id))
+            except BaseException:
+                with suppress(KernelRefused):  # its monitor has undone it already, or has gone
+                    await self._launch.call(messages.Discard(0, record.id))
+                raise
+        except BaseException:
+            self._launch.forget(record.id)
+            self._networks.give_back(record.id, lease)
+            shutil.rmtree(run_dir, ignore_errors=True)
+            raise
+        current = self._containers.find(record.id)
+        state = replace_state(current, status="running", pid=created.pid, exit_code=0, error="", oom_killed=False,
+                              started_at=started_at, finished_at=ZERO)  # fmt: skip
+        record = self._containers.save(msgspec.structs.replace(state, endpoint=lease))
+        self._networks.settled(record.id)
+        self._containers.emit("start", record)
+
+    def _start_failed(self, record: ContainerRecord, error: CortenError) -> CortenError:
+        if isinstance(error, KernelRefused) and error.operation == "look up user":
+            error = UnknownUserName(error.reason)
+        code = error.program_exit_code if isinstance(error, CommandNotStarted) else 128
+        self._attaching.drop(record.id)
+        record = self._containers.save_state(record.id, exit_code=code, error=error.message)
+        self._containers.announce(record, "exit")
+        if record.host_config.auto_remove:
+            self._removal.remove_now(record)
+        return error
