@@ -10,8 +10,21 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from typing import TypeVar
 
 from corten.api.client import Client
+
+T = TypeVar("T")
+
+
+def eventually(check: Callable[[], T], seconds: float = 20) -> T:
+    """Ask until the answer is true; it. What happens in its own time has no fixed moment, only a last one."""
+    end = time.monotonic() + seconds
+    while not (answer := check()):
+        assert time.monotonic() < end, f"still {answer!r} after {seconds} s"
+        time.sleep(0.02)
+    return answer
 
 
 class RunningEngine:

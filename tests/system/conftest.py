@@ -6,11 +6,10 @@ import os
 import shutil
 import socket
 import subprocess
-import time
 
 import pytest
 
-from tests.engines import RunningEngine
+from tests.engines import RunningEngine, eventually
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -69,6 +68,15 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+def listens(port: int, address: str = "127.0.0.1") -> bool:
+    """Whether a program has opened the port by now."""
+    try:
+        socket.create_connection((address, port), 5).close()
+    except ConnectionError:
+        return False
+    return True
+
+
 @pytest.fixture(scope="session")
 def registry(assets, tmp_path_factory):
     """Debian's docker-registry on loopback with `debian` in it; its address."""
@@ -80,14 +88,7 @@ def registry(assets, tmp_path_factory):
     with open(folder / "log", "wb") as log:
         process = subprocess.Popen([program, "serve", str(folder / "config.yml")], stdout=log, stderr=log)
     try:
-        end = time.monotonic() + 20
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
-                break
-            except OSError:
-                assert time.monotonic() < end, (folder / "log").read_text()
-                time.sleep(0.05)
+        eventually(lambda: listens(port))
         for name in ("debian", "busybox"):
             subprocess.run(
                 [skopeo, "--insecure-policy", "copy", "-q", "--dest-tls-verify=false", f"docker-archive:{assets}/images/{name}.tar",

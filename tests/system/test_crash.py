@@ -11,7 +11,8 @@ import urllib.request
 import pytest
 
 from corten.api.client import ApiError, demultiplex
-from tests.system.conftest import free_port
+from tests.engines import eventually
+from tests.system.conftest import free_port, listens
 
 
 def monitors(engine) -> list[int]:
@@ -39,17 +40,18 @@ def test_containers_outlive_the_engine(own_engine):
     short = engine.run("sh", "-c", "sleep 0.7; exit 9")
     gone = engine.run("sh", "-c", "sleep 0.7", AutoRemove=True)
     pid = state(engine, web)["Pid"]
+    ending = [state(engine, container)["Pid"] for container in (short, gone)]
     attached = engine.client.hijack(f"/containers/{talker}/attach", stream=1, stdout=1)
     attached.settimeout(5)
     frames = demultiplex(attached.recv)
     next(frames)
+    eventually(lambda: listens(port))
     engine.kill()
-    time.sleep(0.2)
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as answer:
         assert answer.read() == b"hello from busybox\n"
     assert [next(frames)[0] for _ in range(20)] == [1] * 20  # the stream goes on without an engine
     attached.close()
-    time.sleep(0.8)
+    eventually(lambda: not any(os.path.exists(f"/proc/{ended}") for ended in ending))
     engine.start()
     assert state(engine, web)["Pid"] == pid
     assert state(engine, web)["Running"] is True
@@ -93,10 +95,8 @@ def test_a_killed_engine_under_load_loses_nothing(own_engine):
     stop.set()
     for thread in threads:
         thread.join()
-    time.sleep(0.3)
-    for item in engine.client.get("/containers/json", all=1):
-        assert item["State"] in ("created", "exited"), item
-        engine.remove(item["Id"])
+    eventually(lambda: all(item["State"] in ("created", "exited") for item in engine.client.get("/containers/json", all=1)))
+    engine.remove_all()
     assert os.listdir(f"{engine.data_root}/containers") == []
     assert os.listdir(f"{engine.exec_root}/containers") == []
 
@@ -118,10 +118,7 @@ def test_a_killed_monitor_is_noticed(own_engine):
     container = engine.run("sleep", "600")
     for pid in monitors(engine):
         os.kill(pid, signal.SIGKILL)
-    end = time.monotonic() + 10
-    while state(engine, container)["Running"]:
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    eventually(lambda: not state(engine, container)["Running"])
     assert state(engine, container)["ExitCode"] == 255
     again = engine.run("true")
     assert engine.client.post(f"/containers/{again}/wait")["StatusCode"] == 0

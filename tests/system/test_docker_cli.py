@@ -14,7 +14,8 @@ from io import BytesIO
 
 import pytest
 
-from tests.system.conftest import free_port
+from tests.engines import eventually
+from tests.system.conftest import free_port, listens
 
 
 @pytest.fixture(scope="module")
@@ -117,12 +118,11 @@ def test_run_it_through_a_terminal(docker, engine, docker_cli, image):
     terminal.until(b"# ")
     terminal.type(b"test -t 0 && test -t 1 && echo is-a-$((1))-tty\n")
     terminal.until(b"is-a-1-tty")
-    time.sleep(0.3)
-    terminal.type(b"stty size; echo $TERM-end\n")
+    terminal.type(b"until stty size | grep '33 101'; do sleep 0.1; done; stty size; echo $TERM-end\n")
     shown = terminal.until(b"xterm-end")
     assert b"33 101" in shown
-    terminal.type(b"sleep 60\n")
-    time.sleep(0.3)
+    terminal.type(b"echo going-$((1)); sleep 60\n")
+    terminal.until(b"going-1")
     terminal.type(b"\x03")
     terminal.type(b"echo after-$((2))\n")
     terminal.until(b"after-2")
@@ -148,15 +148,9 @@ def test_published_port_answers(docker, image, assets):
     port = free_port()
     docker("run", "-d", "--name", "web", "-p", f"{port}:80", "busybox", "httpd", "-f", "-p", "80", "-h", "/var/www")
     assert docker("port", "web").strip() == f"80/tcp -> 0.0.0.0:{port}"
-    end = time.monotonic() + 5
-    while True:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as answer:
-                assert answer.read() == b"hello from busybox\n"
-            break
-        except OSError:
-            assert time.monotonic() < end
-            time.sleep(0.05)
+    eventually(lambda: listens(port))
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as answer:
+        assert answer.read() == b"hello from busybox\n"
     taken = docker("run", "-d", "--name", "web2", "-p", f"{port}:80", "busybox", "sleep", "9", check=False)
     assert taken.returncode == 125
     assert "address already in use" in taken.stderr

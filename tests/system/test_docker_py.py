@@ -12,7 +12,8 @@ import warnings
 import docker
 import pytest
 
-from tests.system.conftest import free_port
+from tests.engines import eventually
+from tests.system.conftest import free_port, listens
 
 # docker-py leaves connections of hijacked streams to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
@@ -65,7 +66,7 @@ def test_life(sdk):
     box.reload()
     assert box.status == "running"
     assert box.ports == {"80/tcp": [{"HostIp": "0.0.0.0", "HostPort": str(port)}]}
-    time.sleep(0.2)
+    eventually(lambda: listens(port))
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as answer:
         assert answer.read() == b"hello from busybox\n"
     assert [found.name for found in sdk.containers.list(filters={"label": "a=b"})] == ["box"]

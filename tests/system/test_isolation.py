@@ -8,6 +8,7 @@ import re
 import pytest
 
 from corten.spec.security import MASKED_PATHS
+from tests.engines import eventually
 
 
 def read(path: str) -> str:
@@ -187,12 +188,14 @@ def test_shared_namespaces(engine):
 
 def test_init_reaps_and_forwards(engine):
     container = engine.run("sh", "-c", "trap 'exit 6' TERM; (sleep 0.1 &) ; while :; do sleep 0.05; done", Init=True)
-    import time
 
-    time.sleep(0.5)
-    rows = engine.client.get(f"/containers/{container}/top")["Processes"]
-    assert any("docker-init" in row[-1] for row in rows)
-    assert not any("defunct" in row[-1] for row in rows)
+    def reaped() -> bool:
+        """The orphan has gone, and not stayed as a zombie: what is left is the init, the shell and its newest sleep."""
+        rows = engine.client.get(f"/containers/{container}/top")["Processes"]
+        assert any("docker-init" in row[-1] for row in rows)
+        return not any("defunct" in row[-1] or row[-1] == "sleep 0.1" for row in rows)
+
+    eventually(reaped)
     engine.client.post(f"/containers/{container}/stop")
     assert engine.client.get(f"/containers/{container}/json")["State"]["ExitCode"] == 6
 

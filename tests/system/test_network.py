@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import time
+from functools import partial
 from ipaddress import IPv4Address, IPv4Interface
 
 import pytest
@@ -14,14 +15,14 @@ from pyroute2 import IPRoute, NetNS, netns
 
 from corten.api.client import ApiError, demultiplex
 from corten.linux.namespaces import network_namespace
-from tests.engines import RunningEngine
-from tests.system.conftest import free_port
+from tests.engines import RunningEngine, eventually
+from tests.system.conftest import free_port, listens
 
 OUTSIDE, GATEWAY = "10.231.77.2", "10.231.77.1"
 
 
 # busybox's wget wants a name service that a static binary does not have; nc does not.
-ASK = "for i in 1 2 3 4 5; do printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 2 {} {} && break; sleep 0.1; done"
+ASK = "for i in $(seq 100); do printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 2 {} {} && break; sleep 0.1; done"
 
 
 def wait_for_links(engine, count: int) -> list[str]:
@@ -131,13 +132,7 @@ def test_an_address_is_not_shared_with_a_dying_container(engine):
     for _ in range(15):
         server = engine.run("httpd", "-f", "-p", "80", "-h", "/var/www")
         address = inspect(engine, server)["NetworkSettings"]["IPAddress"]
-        for attempt in range(50):
-            try:
-                socket.create_connection((address, 80), 2).close()
-                break
-            except ConnectionRefusedError:
-                assert attempt < 49, "somebody else answers for this address"
-                time.sleep(0.005)
+        eventually(partial(listens, 80, address))
         engine.remove(server)
 
 
@@ -231,13 +226,12 @@ def test_published_ports_from_the_outside_keep_the_clients_address(engine, outsi
 def test_a_port_on_loopback_only_is_not_outside(engine, outside):
     port = free_port()
     container = engine.run("httpd", "-f", "-p", "80", PortBindings={"80/tcp": [{"HostIp": "127.0.0.1", "HostPort": str(port)}]})
+    eventually(lambda: listens(port))
     caller = socket_in(outside, socket.SOCK_STREAM)
     caller.settimeout(1)
     with pytest.raises(OSError):
         caller.connect((GATEWAY, port))
     caller.close()
-    near = socket.create_connection(("127.0.0.1", port), 5)
-    near.close()
     engine.remove(container)
 
 
