@@ -17,7 +17,7 @@ from corten.api.system import event_filter
 from corten.cli.run import create_request, parse_publish
 from corten.engine import bundle, names, networks, options, states
 from corten.engine.events import Event
-from corten.engine.records import ContainerRecord, State, decode_record, encode_record
+from corten.engine.records import ContainerRecord, PublishedPort, State, decode_record, encode_record
 from corten.errors import CortenError, Invalid, InvalidName, UnsupportedOption
 from corten.network import files, ipam, plan
 from corten.registry.auth import parse_challenge, parse_registry_auth
@@ -64,6 +64,19 @@ def test_illegal_steps_have_dockers_answer(action, status, http, text):
 def test_records_come_back():
     first = record(HostConfig(memory=5, binds=["/a:/b"], port_bindings={"80/tcp": [PortBinding("", "8080")]}))
     assert decode_record(encode_record(first)) == first
+
+
+def test_a_row_of_the_first_version_keeps_its_address_and_ports():
+    row = msgspec.json.decode(encode_record(record(HostConfig(network_mode="bridge"))))
+    del row["endpoints"], row["ports"]
+    row |= {"network_id": "n" * 64, "mac_address": "02:42:00:00:00:01", "endpoint": {
+        "id": "e" * 64, "address": "172.17.0.2/16", "gateway": "172.17.0.1", "mac": "02:42:00:00:00:01", "veth": "veth1",
+        "ports": [{"protocol": "tcp", "container_port": 80, "host_ip": "0.0.0.0", "host_port": 8080}]}}  # fmt: skip
+    found = decode_record(msgspec.json.encode(row))
+    assert found.gateway.ip == "172.17.0.2"
+    assert found.gateway.settings.mac_address == "02:42:00:00:00:01"
+    assert found.ports == [PublishedPort("tcp", 80, "0.0.0.0", 8080)]
+    assert decode_record(encode_record(found)) == found
 
 
 def test_default_bundle():

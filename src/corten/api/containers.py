@@ -86,7 +86,7 @@ class ContainerHandlers:
             "status": lambda value: record.state.status == value,
             "exited": lambda value: record.state.status == "exited" and str(record.state.exit_code) == value,
             "ancestor": lambda value: value in (record.config.image, record.image) or self._same_image(value, record),
-            "network": lambda value: value in (record.host_config.network_mode, record.network_id),
+            "network": lambda value: record.endpoint_on(value, value) is not None,
             "before": lambda value: record.created < self._containers.find(value).created,
             "since": lambda value: record.created > self._containers.find(value).created,
         }

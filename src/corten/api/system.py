@@ -82,10 +82,11 @@ class SystemHandlers:
 
     def _endpoints(self, network: Network) -> dict[str, dict[str, str]]:
         return {
-            record.id: {"Name": record.name, "EndpointID": record.endpoint.id, "MacAddress": record.endpoint.mac,
-                        "IPv4Address": record.endpoint.address, "IPv6Address": ""}
+            record.id: {"Name": record.name, "EndpointID": endpoint.id, "MacAddress": endpoint.mac,
+                        "IPv4Address": endpoint.address, "IPv6Address": endpoint.address6}
             for record in self._containers.all()
-            if record.endpoint and record.network_id == network.id
+            for endpoint in record.active_endpoints
+            if endpoint.network_id == network.id
         }  # fmt: skip
 
 

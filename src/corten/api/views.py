@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Interface
 from typing import Any
 
 import msgspec
@@ -57,22 +56,26 @@ def state_view(record: ContainerRecord) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _endpoint_view(record: ContainerRecord, endpoint: EndpointRecord | None) -> dict[str, Any]:
-    address = IPv4Interface(endpoint.address) if endpoint else None
+def _address_view(endpoint: EndpointRecord) -> dict[str, Any]:
+    ip, _, prefix = endpoint.address.partition("/")
+    ip6, _, prefix6 = endpoint.address6.partition("/")
     return {
-        "IPAMConfig": None, "Links": None, "Aliases": None, "MacAddress": endpoint.mac if endpoint else "", "DriverOpts": None,
-        "GwPriority": 0, "NetworkID": record.network_id if states.is_running(record) else "", "EndpointID": endpoint.id if endpoint else "",
-        "Gateway": endpoint.gateway if endpoint else "", "IPAddress": str(address.ip) if address else "",
-        "IPPrefixLen": address.network.prefixlen if address else 0, "IPv6Gateway": "", "GlobalIPv6Address": "",
-        "GlobalIPv6PrefixLen": 0, "DNSNames": None,
+        "EndpointID": endpoint.id, "Gateway": endpoint.gateway, "IPAddress": ip, "IPPrefixLen": int(prefix or 0),
+        "IPv6Gateway": endpoint.gateway6, "GlobalIPv6Address": ip6, "GlobalIPv6PrefixLen": int(prefix6 or 0),
+    }  # fmt: skip
+
+
+def _endpoint_view(endpoint: EndpointRecord) -> dict[str, Any]:
+    asked = endpoint.settings
+    return {
+        "IPAMConfig": None if asked.ipam is None else msgspec.to_builtins(asked.ipam), "Links": asked.links, "Aliases": asked.aliases,
+        "MacAddress": endpoint.mac or asked.mac_address, "DriverOpts": asked.driver_opts, "GwPriority": asked.gw_priority,
+        "NetworkID": endpoint.network_id, **_address_view(endpoint), "DNSNames": None,
     }  # fmt: skip
 
 
 def _networks_view(record: ContainerRecord) -> dict[str, Any]:
-    mode = record.host_config.network_mode
-    if mode.startswith("container:"):
-        return {}
-    return {mode: _endpoint_view(record, record.endpoint)}
+    return {endpoint.network: _endpoint_view(endpoint) for endpoint in record.endpoints}
 
 
 def ports_view(record: ContainerRecord) -> dict[str, Any]:
@@ -81,22 +84,20 @@ def ports_view(record: ContainerRecord) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for port in record.config.exposed_ports or {}:
         found[port if "/" in port else f"{port}/tcp"] = None
-    for published in record.endpoint.ports if record.endpoint else []:
+    for published in record.ports:
         key = f"{published.container_port}/{published.protocol}"
         found[key] = [*(found.get(key) or []), {"HostIp": published.host_ip, "HostPort": str(published.host_port)}]
     return found
 
 
 def _network_settings(record: ContainerRecord) -> dict[str, Any]:
-    shown = _endpoint_view(record, record.endpoint)
     running = states.is_running(record)
+    default = next((endpoint for endpoint in record.endpoints if endpoint.network == "bridge"), EndpointRecord("bridge"))
     return {
         "Bridge": "", "SandboxID": record.id if running else "", "SandboxKey": f"/proc/{record.state.pid}/ns/net" if running else "",
         "Ports": ports_view(record), "HairpinMode": False, "LinkLocalIPv6Address": "", "LinkLocalIPv6PrefixLen": 0,
         "SecondaryIPAddresses": None, "SecondaryIPv6Addresses": None,
-        **{key: shown[key] for key in ("EndpointID", "Gateway", "GlobalIPv6Address", "GlobalIPv6PrefixLen", "IPAddress",
-                                       "IPPrefixLen", "IPv6Gateway", "MacAddress")},
-        "Networks": _networks_view(record),
+        **_address_view(default), "MacAddress": default.mac, "Networks": _networks_view(record),
     }  # fmt: skip
 
 

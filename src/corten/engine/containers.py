@@ -16,9 +16,9 @@ import msgspec
 from corten.engine import names, options, states
 from corten.engine.events import Events
 from corten.engine.networks import Networks, check_mac
-from corten.engine.records import ContainerRecord, decode_record, encode_record
+from corten.engine.records import ContainerRecord, EndpointRecord, decode_record, encode_record
 from corten.errors import AmbiguousPrefix, Invalid, NameInUse, NoCommand, NoSuchContainer, RenameToSame
-from corten.spec.engine import Config, CreateRequest, HostConfig
+from corten.spec.engine import Config, CreateRequest, EndpointSettings, HostConfig
 from corten.spec.image import RunConfig
 from corten.spec.timestamps import now_ns, rfc3339_nano
 from corten.store.database import Database, NameTaken
@@ -124,12 +124,13 @@ class Containers:
         mac = options.check_networking(request.networking_config, host.network_mode) or request.mac_address
         check_mac(mac)
         network = networks.of_mode(host.network_mode)
+        endpoints = [EndpointRecord(network.name, EndpointSettings(mac_address=mac))] if network else []
         warnings = _image_warnings(image.config.run)
         config = _merge(request, image.config.run, container_id, host)
         record = ContainerRecord(
             id=container_id, name=chosen, created=rfc3339_nano(now_ns()), image=image.id,
             diff_ids=list(image.config.rootfs.diff_ids), config=config, host_config=_complete(host),
-            mac_address=mac, network_id=network.id if network else "",
+            endpoints=endpoints,
         )  # fmt: skip
         if not record.argv:
             raise NoCommand

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import shutil
 
-import msgspec
-
 from corten.engine import states
 from corten.engine.containers import Containers, replace_state
 from corten.engine.groups import Groups
@@ -37,11 +35,10 @@ class Exits:
             record = self._containers.current(notice.container)
             if record is None or not states.is_running(record):
                 return  # a start that failed halfway has told its client already
-            lease = record.endpoint
             ended = replace_state(record, status="exited", pid=0, exit_code=notice.exit_code, oom_killed=notice.oom_killed,
                                   finished_at=rfc3339_nano(notice.finished))  # fmt: skip
-            record = self._containers.save(msgspec.structs.replace(ended, endpoint=None))
-            self._networks.release(record, lease)
+            leased, record = record, self._containers.save(ended.without_leases())
+            self._networks.release(leased)
             shutil.rmtree(self._layout.run(record.id), ignore_errors=True)
             if notice.oom_killed:
                 self._containers.emit("oom", record)

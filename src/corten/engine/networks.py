@@ -16,6 +16,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
+import msgspec
+
 from corten.engine.events import Events
 from corten.engine.options import parse_port
 from corten.engine.records import ContainerRecord, EndpointRecord, PublishedPort
@@ -116,45 +118,45 @@ class Networks:
     def restore(self) -> None:
         """Start-up: reserve the ports of what is running and write the table."""
         for record in self._records():
-            if record.endpoint:
+            if record.ports:
                 sockets: list[socket.socket] = []
                 self._reserved[record.id] = sockets
-                for port in record.endpoint.ports:
+                for port in record.ports:
                     with suppress(OSError):  # somebody took it while no engine was there; the rules still lead here
                         sockets.append(_bind(port.protocol, port.host_ip, port.host_port))
         self._apply_rules()
 
     # --- one container
-    def lease(self, record: ContainerRecord) -> EndpointRecord | None:
-        """Choose address and ports for a container that is about to start; None if it is not on the bridge.
-
-        Raises PortInUse; nothing is held then.
-        """
+    def lease(self, record: ContainerRecord) -> ContainerRecord:
+        """The record of a container that is about to start, with address and ports chosen. Raises PortInUse; nothing is held then."""
         network = self.of_mode(record.host_config.network_mode)
-        if network is None or network.bridge is None:
-            return None
+        if network is None:
+            return record
+        endpoint_id = secrets.token_hex(32)
+        place = msgspec.structs.replace(record.endpoints[0], network_id=network.id, id=endpoint_id)
+        if network.bridge is None:
+            return msgspec.structs.replace(record, endpoints=[place])
         taken = [
-            IPv4Interface(other.endpoint.address).ip
+            IPv4Interface(endpoint.address).ip
             for other in self._records()
-            if other.endpoint and other.id != record.id
+            for endpoint in other.endpoints
+            if endpoint.address and other.id != record.id
         ]
         # A dying namespace still answers: whoever got its address at once would share its MAC, too. The kernel takes the link
         # away within milliseconds; asking for it here would wait for that (25 ms, measured).
         self._leaving = {veth: address for veth, address in self._leaving.items() if self._kernel.has_link(veth)}
         taken += [IPv4Interface(address).ip for address in (*self._starting.values(), *self._leaving.values())]
         address = ipam.choose_address(network.bridge.subnet, taken)
-        endpoint_id = secrets.token_hex(32)
         ports = self._reserve(record, endpoint_id)
-        lease = EndpointRecord(
-            id=endpoint_id,
+        place = msgspec.structs.replace(
+            place,
             address=f"{address}/{network.bridge.subnet.prefixlen}",
             gateway=str(network.bridge.gateway.ip),
-            mac=record.mac_address.lower() or ipam.mac_for(address),
+            mac=place.settings.mac_address.lower() or ipam.mac_for(address),
             veth=f"veth{endpoint_id[:8]}",  # of this start: the kernel takes the last one's link away in its own time
-            ports=ports,
         )
-        self._starting[record.id] = lease.address
-        return lease
+        self._starting[record.id] = place.address
+        return msgspec.structs.replace(record, endpoints=[place], ports=ports)
 
     def _reserve(self, record: ContainerRecord, endpoint_id: str) -> list[PublishedPort]:
         sockets: list[socket.socket] = []
@@ -182,32 +184,37 @@ class Networks:
                     raise Invalid(f"cannot publish on {host_ip}: this host does not have the address") from None
         raise PortInUse(name=record.name, endpoint=endpoint_id, address=host_ip, port=wanted[0], protocol=protocol)
 
-    def attach(self, record: ContainerRecord, lease: EndpointRecord, namespace: str) -> None:
+    def attach(self, record: ContainerRecord, namespace: str) -> None:
         """Make the veth pair, address and route, and lead the published ports here. Raises OSError; then nothing stays."""
-        endpoint = Endpoint(lease.veth, IPv4Interface(lease.address), IPv4Address(lease.gateway), lease.mac, hairpin=bool(lease.ports))
-        self._kernel.attach(self._bridge, endpoint, namespace)
-        if lease.ports:
-            self._apply_rules((record.id, lease))
-        network = self.find("bridge")
-        self._events.emit("network", "connect", network.id, container=record.id, name="bridge", type="bridge")
+        for place in record.active_endpoints:
+            if place.veth:
+                endpoint = Endpoint(place.veth, IPv4Interface(place.address), IPv4Address(place.gateway), place.mac, hairpin=bool(record.ports))
+                self._kernel.attach(self._bridge, endpoint, namespace)
+            elif place.network == "none":
+                self._kernel.set_loopback_up(namespace)
+            if record.ports:
+                self._apply_rules(record)
+            self._say("connect", record, place)
 
-    def set_loopback_up(self, namespace: str) -> None:
-        self._kernel.set_loopback_up(namespace)
+    def _say(self, action: str, record: ContainerRecord, place: EndpointRecord) -> None:
+        network = self.find(place.network_id)
+        self._events.emit("network", action, network.id, container=record.id, name=network.name, type=network.driver)
 
     def settled(self, container_id: str) -> None:
         """The lease is in the container's record now (or the start failed)."""
         self._starting.pop(container_id, None)
 
-    def give_back(self, container_id: str, lease: EndpointRecord | None) -> None:
-        """Let address and ports go: the start has failed, or the record no longer has the endpoint. Idempotent."""
-        self._starting.pop(container_id, None)
-        for bound in self._reserved.pop(container_id, []):
+    def give_back(self, record: ContainerRecord) -> None:
+        """Let address and ports go: the start has failed, or the stored record no longer has the endpoint. Idempotent."""
+        self._starting.pop(record.id, None)
+        for bound in self._reserved.pop(record.id, []):
             bound.close()
-        if lease:
-            self._leaving[lease.veth] = lease.address
-            asyncio.get_running_loop().call_later(_LINK_PATIENCE, self._take_away, lease.veth)
-            if lease.ports:
-                self._apply_rules()
+        for place in record.endpoints:
+            if place.veth:
+                self._leaving[place.veth] = place.address
+                asyncio.get_running_loop().call_later(_LINK_PATIENCE, self._take_away, place.veth)
+        if record.ports:
+            self._apply_rules()
 
     def _take_away(self, veth: str) -> None:
         """The kernel has not: somebody keeps the namespace (an open descriptor, a connection that does not end). The link goes now."""
@@ -221,21 +228,21 @@ class Networks:
         if not removal.cancelled() and removal.exception():
             _log.warning("a link of an ended container stays: %s", removal.exception())
 
-    def release(self, record: ContainerRecord, lease: EndpointRecord | None) -> None:
-        """The container has ended: give back, and say that it is no longer connected."""
-        self.give_back(record.id, lease)
-        if lease:
-            network = self.find("bridge")
-            self._events.emit("network", "disconnect", network.id, container=record.id, name="bridge", type="bridge")
+    def release(self, record: ContainerRecord) -> None:
+        """The container has ended: give back, and say that it is no longer connected. `record` is as it was while it ran."""
+        self.give_back(record)
+        for place in record.active_endpoints:
+            self._say("disconnect", record, place)
 
-    def _apply_rules(self, extra: tuple[str, EndpointRecord] | None = None) -> None:
-        endpoints = {record.id: record.endpoint for record in self._records() if record.endpoint}
+    def _apply_rules(self, extra: ContainerRecord | None = None) -> None:
+        records = {record.id: record for record in self._records()}
         if extra:
-            endpoints[extra[0]] = extra[1]
+            records[extra.id] = extra
         publications = [
-            Publication(port.protocol, IPv4Address(port.host_ip), port.host_port, IPv4Interface(endpoint.address).ip, port.container_port)
-            for endpoint in endpoints.values()
-            for port in endpoint.ports
+            Publication(port.protocol, IPv4Address(port.host_ip), port.host_port, IPv4Address(record.gateway.ip), port.container_port)
+            for record in records.values()
+            if record.gateway
+            for port in record.ports
         ]
         self._kernel.apply_rules(make_table(self._bridge.name, self._bridge, publications))
 

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from corten.errors import Invalid, UnsupportedOption
-from corten.spec.engine import Config, EndpointSettings, HostConfig, MountPoint, NetworkingConfig
+from corten.spec.engine import Config, EndpointAddresses, EndpointSettings, HostConfig, MountPoint, NetworkingConfig
 from corten.spec.signals import parse_signal
 
 # HostConfig key -> values that mean "not asked for"
@@ -237,9 +237,9 @@ def check_networking(networking: NetworkingConfig | None, network_mode: str) -> 
         if name not in ("default", "bridge", network_mode):
             raise UnsupportedOption(key=f"NetworkingConfig.EndpointsConfig[{name!r}]")
         endpoint = settings or EndpointSettings()
-        for key, value in (("IPAMConfig", endpoint.i_p_a_m_config), ("Links", endpoint.links), ("Aliases", endpoint.aliases),
+        for key, value in (("IPAMConfig", endpoint.ipam), ("Links", endpoint.links), ("Aliases", endpoint.aliases),
                            ("DriverOpts", endpoint.driver_opts), ("GwPriority", endpoint.gw_priority)):  # fmt: skip
-            if value and (not isinstance(value, dict) or any(value.values())):
+            if value and value != EndpointAddresses():
                 raise UnsupportedOption(key=f"NetworkingConfig.EndpointsConfig[{name!r}].{key}")
         mac = endpoint.mac_address or mac
     return mac

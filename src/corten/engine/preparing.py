@@ -28,11 +28,11 @@ class Preparing:
         self._groups, self._init_program = groups, init_program
         self._capabilities = tuple(capabilities.names_of(capabilities.bounding_set()))
 
-    def write_bundle(self, record: ContainerRecord, lease: EndpointRecord | None) -> None:
+    def write_bundle(self, record: ContainerRecord) -> None:
         """Raises Invalid for what only the host can judge (devices, other containers' namespaces)."""
         folder = self._layout.container(record.id)
         hostname = record.config.hostname or os.uname().nodename
-        paths = self._network_files(record, lease, folder, hostname)
+        paths = self._network_files(record, folder, hostname)
         mode = record.host_config.network_mode
         config = bundle.make_config(
             record,
@@ -51,14 +51,14 @@ class Preparing:
             if not os.path.exists(source):
                 os.makedirs(source, exist_ok=True)  # Docker: -v makes a missing folder, --mount only when told to
 
-    def _network_files(self, record: ContainerRecord, lease: EndpointRecord | None, folder: str, hostname: str) -> dict[str, str]:
+    def _network_files(self, record: ContainerRecord, folder: str, hostname: str) -> dict[str, str]:
         """Write hosts, hostname and resolv.conf; with another container's network, use its files."""
         settings = record.host_config
         if settings.network_mode.startswith("container:"):
             other = self._layout.container(self._running(settings.network_mode).id)
             return {f"/etc/{name}": f"{other}/{name}" for name in ("resolv.conf", "hostname", "hosts")}
-        address = lease.address.partition("/")[0] if lease else ""
-        extra = [_extra_host(text, lease) for text in settings.extra_hosts or []]
+        address = record.gateway.ip if record.gateway else ""
+        extra = [_extra_host(text, record.gateway) for text in settings.extra_hosts or []]
         with open("/etc/resolv.conf", encoding="utf-8") as file:
             host_resolver = file.read()
         texts = {
@@ -91,12 +91,13 @@ class Preparing:
             messages.LogSettings(path, size, count), record.config.open_stdin, record.config.stdin_once,
         )  # fmt: skip
 
-def _extra_host(text: str, lease: EndpointRecord | None) -> tuple[str, str]:
+
+def _extra_host(text: str, gateway: EndpointRecord | None) -> tuple[str, str]:
     name, _, address = text.replace("=", ":", 1).partition(":")
     if not name or not address:
         raise Invalid(f'invalid IP address in add-host: "{address}"')
     if address == "host-gateway":
-        address = lease.gateway if lease else "127.0.0.1"
+        address = gateway.gateway if gateway else "127.0.0.1"
     return name, address
 
 

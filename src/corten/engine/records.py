@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from corten.spec.engine import Config, HostConfig
+from corten.spec.engine import Config, EndpointSettings, HostConfig
 from corten.spec.timestamps import ZERO
 
 
@@ -28,14 +28,34 @@ class PublishedPort(msgspec.Struct, frozen=True):
 
 
 class EndpointRecord(msgspec.Struct, frozen=True):
-    """A container's place on a bridge while it runs. `address` has its prefix (172.17.0.2/16)."""
+    """A container's place on one network: what was asked for, and from `network_id` on what holds while it runs.
 
-    id: str
-    address: str
-    gateway: str
-    mac: str
-    veth: str
-    ports: list[PublishedPort]
+    `network` is the network's name; addresses have their prefix (172.17.0.2/16), `interface` is the name inside.
+    """
+
+    network: str
+    settings: EndpointSettings = EndpointSettings()
+    network_id: str = ""
+    id: str = ""
+    address: str = ""
+    gateway: str = ""
+    address6: str = ""
+    gateway6: str = ""
+    mac: str = ""
+    veth: str = ""
+    interface: str = "eth0"
+
+    @property
+    def active(self) -> bool:
+        return bool(self.id)
+
+    @property
+    def ip(self) -> str:
+        """The IPv4 address without its prefix."""
+        return self.address.partition("/")[0]
+
+    def ended(self) -> EndpointRecord:
+        return EndpointRecord(self.network, self.settings)
 
 
 class ContainerRecord(msgspec.Struct, frozen=True):
@@ -48,15 +68,34 @@ class ContainerRecord(msgspec.Struct, frozen=True):
     diff_ids: list[str]
     config: Config
     host_config: HostConfig
-    mac_address: str = ""
-    network_id: str = ""
+    endpoints: list[EndpointRecord] = []  # the first is the one of NetworkMode
+    ports: list[PublishedPort] = []
     state: State = State()
-    endpoint: EndpointRecord | None = None
     restart_count: int = 0
 
     @property
     def argv(self) -> list[str]:
         return [*_words(self.config.entrypoint), *_words(self.config.cmd)]
+
+    @property
+    def active_endpoints(self) -> list[EndpointRecord]:
+        return [endpoint for endpoint in self.endpoints if endpoint.active]
+
+    @property
+    def gateway(self) -> EndpointRecord | None:
+        """The endpoint that its published ports lead to and its default route leaves by."""
+        return next((endpoint for endpoint in self.endpoints if endpoint.address), None)
+
+    def without_leases(self) -> ContainerRecord:
+        """As it is once it has ended: what was asked for stays."""
+        return msgspec.structs.replace(self, endpoints=[endpoint.ended() for endpoint in self.endpoints], ports=[])
+
+    def endpoint_on(self, network_id: str, name: str) -> EndpointRecord | None:
+        """Its place on a network, running or not."""
+        for endpoint in self.endpoints:
+            if endpoint.network_id == network_id or endpoint.network in (name, network_id):
+                return endpoint
+        return None
 
     @property
     def short_id(self) -> str:
@@ -67,6 +106,41 @@ def _words(value: list[str] | str | None) -> list[str]:
     return [value] if isinstance(value, str) else list(value or ())
 
 
-_decoder = msgspec.json.Decoder(ContainerRecord)
-decode_record = _decoder.decode
+class _OldEndpoint(msgspec.Struct, frozen=True):
+    id: str
+    address: str
+    gateway: str
+    mac: str
+    veth: str
+    ports: list[PublishedPort]
+
+
+class _OldRow(msgspec.Struct, frozen=True):
+    """What rows of version 0.1.0 have instead of `endpoints` and `ports`."""
+
+    endpoints: list[EndpointRecord] | None = None
+    endpoint: _OldEndpoint | None = None
+    network_id: str = ""
+    mac_address: str = ""
+
+
+_decoder, _old_decoder = msgspec.json.Decoder(ContainerRecord), msgspec.json.Decoder(_OldRow)
+
+
+def decode_record(row: bytes) -> ContainerRecord:
+    record, old = _decoder.decode(row), _old_decoder.decode(row)
+    mode = record.host_config.network_mode
+    if old.endpoints is not None or mode.startswith("container:"):
+        return record
+    place = EndpointRecord(mode, EndpointSettings(mac_address=old.mac_address))
+    ports: list[PublishedPort] = []
+    if old.endpoint:
+        ports = old.endpoint.ports
+        place = msgspec.structs.replace(
+            place, network_id=old.network_id, id=old.endpoint.id, address=old.endpoint.address, gateway=old.endpoint.gateway,
+            mac=old.endpoint.mac, veth=old.endpoint.veth,
+        )  # fmt: skip
+    return msgspec.structs.replace(record, endpoints=[place], ports=ports)
+
+
 encode_record = msgspec.json.Encoder().encode

@@ -45,10 +45,10 @@ class Starting:
                 raise self._start_failed(record, refused) from None
 
     async def _start(self, record: ContainerRecord) -> None:
-        lease = self._networks.lease(record)
+        record = self._networks.lease(record)
         run_dir = self._layout.run(record.id)
         try:
-            self._preparing.write_bundle(record, lease)
+            self._preparing.write_bundle(record)
             shutil.rmtree(run_dir, ignore_errors=True)
             os.mkdir(run_dir, 0o700)
             created = await self._launch.create(self._preparing.create_message(record, run_dir))
@@ -56,10 +56,7 @@ class Starting:
                 _log.warning("container %s: %s", record.name, warning)
             try:
                 namespace = f"/proc/{created.pid}/ns/net"
-                if lease:
-                    self._networks.attach(record, lease, namespace)
-                elif record.host_config.network_mode == "none":
-                    self._networks.set_loopback_up(namespace)
+                self._networks.attach(record, namespace)
                 await self._attaching.hand_over(record)
                 started_at = rfc3339_nano(now_ns())
                 await self._launch.call(messages.Start(0, record.id))
@@ -69,13 +66,13 @@ class Starting:
                 raise
         except BaseException:
             self._launch.forget(record.id)
-            self._networks.give_back(record.id, lease)
+            self._networks.give_back(record)
             shutil.rmtree(run_dir, ignore_errors=True)
             raise
         current = self._containers.find(record.id)
         state = replace_state(current, status="running", pid=created.pid, exit_code=0, error="", oom_killed=False,
                               started_at=started_at, finished_at=ZERO)  # fmt: skip
-        record = self._containers.save(msgspec.structs.replace(state, endpoint=lease))
+        record = self._containers.save(msgspec.structs.replace(state, endpoints=record.endpoints, ports=record.ports))
         self._networks.settled(record.id)
         self._containers.emit("start", record)
 

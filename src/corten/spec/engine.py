@@ -191,8 +191,18 @@ class Config(_Api, frozen=True):
     shell: list[str] | None = None
 
 
+class EndpointAddresses(_Api, frozen=True, omit_defaults=True):
+    """Fixed addresses that were asked for."""
+
+    ipv4: str = msgspec.field(default="", name="IPv4Address")
+    ipv6: str = msgspec.field(default="", name="IPv6Address")
+    link_local: list[str] | None = msgspec.field(default=None, name="LinkLocalIPs")
+
+
 class EndpointSettings(_Api, frozen=True):
-    i_p_a_m_config: dict[str, Any] | None = msgspec.field(default=None, name="IPAMConfig")
+    """What a client asks of a container's place on one network."""
+
+    ipam: EndpointAddresses | None = msgspec.field(default=None, name="IPAMConfig")
     links: list[str] | None = None
     aliases: list[str] | None = None
     mac_address: str = ""
