@@ -29,7 +29,7 @@ class Account:
 
 def _rows(text: str, fields: int) -> list[list[str]]:
     rows = [line.split(":") for line in text.splitlines() if line and not line.startswith("#")]
-    return [row for row in rows if len(row) >= fields and row[2].isdigit()]
+    return [row for row in rows if len(row) >= fields and row[2].isdecimal()]
 
 
 def resolve(user: str, extra_groups: Sequence[str], passwd: str, group: str) -> Account:
@@ -41,8 +41,8 @@ def resolve(user: str, extra_groups: Sequence[str], passwd: str, group: str) -> 
         (row for row in people if row[2] == (user_part or "0")), None
     )
     if row:
-        name, uid, gid, home = row[0], int(row[2]), int(row[3] or 0), row[5] or "/"
-    elif user_part.isdigit():
+        name, uid, gid, home = row[0], int(row[2]), int(row[3]) if row[3].isdecimal() else 0, row[5] or "/"
+    elif user_part.isdecimal():
         uid = int(user_part)
         if uid > _MAX_ID:
             raise UnknownUser(f"uids and gids must be in range 0-{_MAX_ID}")
@@ -61,7 +61,7 @@ def _group_id(wanted: str, teams: list[list[str]]) -> int:
     for row in teams:
         if row[0] == wanted:
             return int(row[2])
-    if wanted.isdigit() and int(wanted) <= _MAX_ID:
+    if wanted.isdecimal() and int(wanted) <= _MAX_ID:
         return int(wanted)
     raise UnknownUser(f"unable to find group {wanted}: no matching entries in group file")
 
