@@ -5,8 +5,8 @@ Must not hold logic: an error is a value that says what failed, on what, why, an
 
     CortenError                 500
       Invalid                   400   a request that can never succeed as written
-      NotFound                  404   NoSuchContainer, NoSuchImage, NoSuchExec, NoSuchNetwork, NoSuchPath
-      Conflict                  409   NameInUse, NotRunning, ContainerPaused, ImageInUse ...
+      NotFound                  404   NoSuchContainer, NoSuchImage, NoSuchExec, NoSuchNetwork, NoSuchVolume, NoSuchPath
+      Conflict                  409   NameInUse, NotRunning, ContainerPaused, ImageInUse, VolumeInUse ...
       NotModified               304   the state asked for is the state there is
       NotSupported              501   Docker has it, Corten has not (yet); see docs/compat.md
       Unavailable               503
@@ -91,6 +91,14 @@ class NoSuchExec(NotFound):
 
 class NoSuchNetwork(NotFound):
     template = "network {name} not found"
+
+
+class NoSuchVolume(NotFound):
+    template = "get {name}: no such volume"
+
+
+class NoVolumePlugin(NotFound):
+    template = 'error looking up volume plugin {driver}: plugin "{driver}" not found'
 
 
 class NoSuchPath(NotFound):
@@ -182,6 +190,21 @@ class ImageInUse(Conflict):
     template = (
         'conflict: unable to remove repository reference "{name}" (must force) - '
         "container {container} is using its referenced image {image}"
+    )
+
+
+class VolumeInUse(Conflict):
+    template = "remove {name}: volume is in use - [{containers}]"
+
+
+class VolumeNameTaken(Conflict):
+    template = "create {name}: driver '{driver}' already has volume '{name}': volume name must be unique"
+
+
+class NotSwarmManager(Unavailable):
+    template = (
+        'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" '
+        "to connect this node to swarm and try again."
     )
 
 

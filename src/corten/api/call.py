@@ -61,12 +61,14 @@ class Call:
                 raise Invalid(f"the request body is larger than {_BODY_LIMIT >> 20} MiB")
         return data
 
-    async def body(self, kind: type[T]) -> T:
-        """Raises Invalid for a body that is not JSON or not of its type."""
+    async def body(self, kind: type[T], *, empty: T | None = None) -> T:
+        """Raises Invalid for a body that is not JSON or not of its type. `empty` is what no body at all means, if it means anything."""
         content_type = self.request.headers.get("Content-Type", "")
         data = await self.raw_body()
         if data and content_type.partition(";")[0].strip().lower() != "application/json":
             raise Invalid(f"unsupported Content-Type header ({content_type}): must be 'application/json'")
+        if empty is not None and not data.strip():
+            return empty
         return parse_body(data, kind)
 
     @property

@@ -20,6 +20,7 @@ from corten.api.routes import Handlers, make_routes
 from corten.api.server import Server
 from corten.api.settings import Settings, parse_arguments
 from corten.api.system import SystemHandlers
+from corten.api.volumes import VolumeHandlers
 from corten.engine.attaching import Attaching
 from corten.engine.containers import Containers
 from corten.engine.copying import COPY_JOB, Copying
@@ -36,6 +37,8 @@ from corten.engine.restoring import Restoring
 from corten.engine.starting import Starting
 from corten.engine.stopping import Stopping
 from corten.engine.system import System
+from corten.engine.volume_local import LocalDriver
+from corten.engine.volumes import Volumes
 from corten.errors import CortenError
 from corten.network.apply import Kernel
 from corten.runtime import messages
@@ -48,6 +51,7 @@ from corten.store.images import Images
 from corten.store.layers import UNPACK_JOB, Layers
 from corten.store.layout import Layout
 from corten.store.snapshots import Snapshots
+from corten.store.volumes import VolumeFolders
 
 _JOBS = {UNPACK_JOB: "corten.store.unpack:job", COPY_JOB: "corten.engine.copy_job:job"}
 _log = logging.getLogger("corten")
@@ -86,6 +90,8 @@ class Engine:
         self._networks = Networks(
             Kernel(), self._database, self._events, settings.bridge_name, settings.bip, self._containers.all
         )
+        folders = VolumeFolders(layout)
+        self._volumes = Volumes(self._database, folders, LocalDriver(layout, folders), self._events, self._containers.all)
         reaper = _write_program(f"{layout.root}/docker-init", reaper_program(this_platform().architecture))
         groups = Groups(settings.cgroup_parent)
         attaching = Attaching(self._containers, self._launch)
@@ -106,6 +112,7 @@ class Engine:
             ExecHandlers(self._containers, self._execs),
             ImageHandlers(service, snapshots, layout),
             SystemHandlers(system, self._events, self._networks, self._containers),
+            VolumeHandlers(self._volumes),
         )  # fmt: skip
         self._server = Server(make_routes(handlers))
 
@@ -128,6 +135,7 @@ class Engine:
     async def start(self) -> None:
         self._layers.remove_strays()
         await self._restoring.restore()
+        await self._volumes.restore()
         await self._launch.warm()
         await self._server.listen(list(self._settings.hosts), self._settings.group, self._settings.tls_context())
 

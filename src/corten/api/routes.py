@@ -14,6 +14,7 @@ from corten.api.execs import ExecHandlers
 from corten.api.images import ImageHandlers
 from corten.api.lifecycle import LifecycleHandlers
 from corten.api.system import SystemHandlers
+from corten.api.volumes import VolumeHandlers
 
 Handler = Callable[[Call], Awaitable[web.StreamResponse]]
 
@@ -25,6 +26,7 @@ class Handlers:
     execs: ExecHandlers
     images: ImageHandlers
     system: SystemHandlers
+    volumes: VolumeHandlers
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ def _route(methods: str, path: str, handler: Handler) -> Route:
 def make_routes(handlers: Handlers) -> list[Route]:
     container, life, execs = handlers.containers, handlers.lifecycle, handlers.execs
     image, system = handlers.images, handlers.system
+    volume = handlers.volumes
     return [
         _route("GET HEAD", "/_ping", system.ping),
         _route("GET", "/version", system.version),
@@ -83,5 +86,11 @@ def make_routes(handlers: Handlers) -> list[Route]:
         _route("POST", "/images/{name}/tag", image.tag),
         _route("DELETE", "/images/{name}", image.remove),
         _route("GET", "/distribution/{name}/json", image.distribution),
+        _route("GET", "/volumes", volume.list),
+        _route("POST", "/volumes/create", volume.create),
+        _route("POST", "/volumes/prune", volume.prune),
+        _route("GET", "/volumes/{name}", volume.inspect),
+        _route("PUT", "/volumes/{name}", volume.update),
+        _route("DELETE", "/volumes/{name}", volume.remove),
         _route("POST", "/corten/hello", image.hello),
     ]

@@ -58,6 +58,30 @@ class EndpointRecord(msgspec.Struct, frozen=True):
         return EndpointRecord(self.network, self.settings)
 
 
+class MountRecord(msgspec.Struct, frozen=True):
+    """One mount that the client or the image asked for, decided at creation. `type`: bind, volume, tmpfs, image.
+
+    `source` is a bind's path or an image's id; a volume is known by `name`. `mode` and `propagation` are as Docker shows
+    them. `named` tells a volume that the client chose from one that goes with `rm -v`. `options` are a tmpfs's.
+    """
+
+    type: str
+    destination: str
+    source: str = ""
+    name: str = ""
+    driver: str = ""
+    mode: str = ""
+    rw: bool = True
+    propagation: str = ""
+    named: bool = False
+    subpath: str = ""
+    options: str = ""
+    create_source: bool = False
+    non_recursive: bool = False
+    read_only_non_recursive: bool = False
+    diff_ids: list[str] = []
+
+
 class ContainerRecord(msgspec.Struct, frozen=True):
     """`image` is an image id, `diff_ids` its layers (kept, so that the layers outlive a removed image)."""
 
@@ -72,6 +96,7 @@ class ContainerRecord(msgspec.Struct, frozen=True):
     ports: list[PublishedPort] = []
     state: State = State()
     restart_count: int = 0
+    mounts: list[MountRecord] = []
 
     @property
     def argv(self) -> list[str]:
@@ -104,6 +129,20 @@ class ContainerRecord(msgspec.Struct, frozen=True):
 
 def _words(value: list[str] | str | None) -> list[str]:
     return [value] if isinstance(value, str) else list(value or ())
+
+
+class VolumeRecord(msgspec.Struct, frozen=True):
+    """A volume. `options` are the driver's. `made_for` is the container whose creation it is part of, until that is stored."""
+
+    name: str
+    driver: str
+    created: str
+    labels: dict[str, str] | None = None
+    options: dict[str, str] | None = None
+    made_for: str = ""
+
+
+decode_volume = msgspec.json.Decoder(VolumeRecord).decode
 
 
 class _OldEndpoint(msgspec.Struct, frozen=True):

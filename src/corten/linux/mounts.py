@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from dataclasses import dataclass
 
 from corten.linux import syscalls as sys
@@ -112,3 +113,34 @@ def make_in_root(root_fd: int, path: str, *, directory: bool, mode: int = 0o755)
 def fd_path(fd: int) -> str:
     """A name for an open descriptor that mount(2) accepts."""
     return f"/proc/self/fd/{fd}"
+
+
+@dataclass(frozen=True)
+class MountInfo:
+    """A line of /proc/PID/mountinfo (proc_pid_mountinfo(5)): `optional` holds shared:N and master:N."""
+
+    point: str
+    options: str
+    optional: tuple[str, ...]
+    type: str
+
+
+def mount_table(path: str = "/proc/self/mountinfo") -> list[MountInfo]:
+    with open(path, encoding="utf-8", errors="surrogateescape") as file:
+        return [_mount_info(line) for line in file]
+
+
+def _mount_info(line: str) -> MountInfo:
+    fields = line.split(" ")
+    end = fields.index("-")
+    return MountInfo(_unescape(fields[4]), fields[5], tuple(fields[6:end]), fields[end + 1])
+
+
+def _unescape(text: str) -> str:
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
+
+
+def is_mount_point(path: str) -> bool:
+    """Also for a bind within one file system, which os.path.ismount() does not see."""
+    real = os.path.realpath(path)
+    return any(mount.point == real for mount in mount_table())

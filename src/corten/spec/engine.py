@@ -219,6 +219,16 @@ class CreateRequest(Config, frozen=True):
     networking_config: NetworkingConfig | None = None
 
 
+class VolumeRequest(_Api, frozen=True):
+    """What `POST /volumes/create` takes. An empty name asks for an anonymous volume."""
+
+    name: str = ""
+    driver: str = ""
+    driver_opts: dict[str, str] | None = None
+    labels: dict[str, str] | None = None
+    cluster_volume_spec: dict[str, Any] | None = None
+
+
 class ExecConfig(_Api, frozen=True):
     user: str = ""
     privileged: bool = False

@@ -1,9 +1,11 @@
 """The `filters=` query parameter in both shapes that clients send. Pure.
 
-`{"k":["v"]}` is the documented shape; `{"k":{"v":true}}` is what Docker's Go client sends.
+`{"k":["v"]}` is the documented shape; `{"k":{"v":true}}` is what Docker's Go client sends. One shape for all keys.
 """
 
 from __future__ import annotations
+
+import re
 
 import msgspec
 
@@ -16,10 +18,14 @@ def parse_filters(text: str, allowed: frozenset[str]) -> Filters:
     """Raises Invalid for bad JSON, InvalidFilter for a key that the endpoint does not know."""
     if not text:
         return {}
+    shapes: dict[str, list[str]] | dict[str, dict[str, bool]]
     try:
-        shapes = msgspec.json.decode(text, type=dict[str, list[str] | dict[str, bool]])
+        shapes = msgspec.json.decode(text, type=dict[str, dict[str, bool]])
     except msgspec.DecodeError:
-        raise Invalid("invalid filter") from None
+        try:
+            shapes = msgspec.json.decode(text, type=dict[str, list[str]])
+        except msgspec.DecodeError:
+            raise Invalid("invalid filter") from None
     for key in shapes:
         if key not in allowed:
             raise InvalidFilter(name=key)
@@ -36,3 +42,27 @@ def matches_labels(wanted: list[str], labels: dict[str, str]) -> bool:
         if key not in labels or (equals and labels[key] != value):
             return False
     return True
+
+
+def matches_pattern(patterns: list[str], text: str) -> bool:
+    """One of the values is the text or, as a regular expression, is found in it; a bad expression matches nothing."""
+    for pattern in patterns:
+        if pattern == text:
+            return True
+        try:
+            if re.search(pattern, text):
+                return True
+        except re.error:
+            continue
+    return not patterns
+
+
+def one_flag(filters: Filters, key: str) -> bool | None:
+    """The value of a filter that takes one truth value; None if it is not asked for. Raises Invalid as Docker words it."""
+    if key not in filters:
+        return None
+    values = filters[key]
+    known = {"1": True, "t": True, "true": True, "0": False, "f": False, "false": False}
+    if len(values) != 1 or values[0].lower() not in known:
+        raise Invalid(f"invalid filter '{key}=[{' '.join(sorted(values))}]'")
+    return known[values[0].lower()]

@@ -19,6 +19,7 @@ CREATE TABLE IF NOT EXISTS images (
     id TEXT PRIMARY KEY, manifest TEXT NOT NULL, media_type TEXT NOT NULL, manifest_size INTEGER NOT NULL, stored INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS names (
     reference TEXT PRIMARY KEY, image TEXT NOT NULL REFERENCES images(id), tagged INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS volumes (name TEXT PRIMARY KEY, record BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS settings (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
 
@@ -85,6 +86,16 @@ class Database:
 
     def delete_container(self, container_id: str) -> None:
         self._connection.execute("DELETE FROM containers WHERE id = ?", (container_id,))
+
+    # --- volumes
+    def volumes(self) -> list[bytes]:
+        return [row[0] for row in self._connection.execute("SELECT record FROM volumes")]
+
+    def put_volume(self, name: str, record: bytes) -> None:
+        self._connection.execute("INSERT OR REPLACE INTO volumes VALUES (?, ?)", (name, record))
+
+    def delete_volume(self, name: str) -> None:
+        self._connection.execute("DELETE FROM volumes WHERE name = ?", (name,))
 
     # --- layers
     def layer(self, diff_id: str) -> LayerRow | None:

@@ -9,6 +9,7 @@ containers/<id>/rootfs                   where its root is mounted, in its own m
 containers/<id>/config.json              the bundle's OCI config
 containers/<id>/hosts, hostname, resolv.conf
 containers/<id>/<id>-json.log            Docker's json-file log
+volumes/<name>/_data                     what a volume of the local driver holds; Docker's path
 tmp/                                     whatever is unfinished; emptied at start-up
 state.db                                 every mutable thing is a row here
 <exec-root>/                               mode 0700, gone after a reboot
@@ -35,7 +36,7 @@ class Layout:
         os.makedirs(self.root, mode=0o700, exist_ok=True)
         os.makedirs(self.exec_root, mode=0o711, exist_ok=True)
         shutil.rmtree(self.temporary, ignore_errors=True)
-        for folder in (self.blobs, self.layers, self.containers, self.temporary, self.runs):
+        for folder in (self.blobs, self.layers, self.containers, self.volumes, self.temporary, self.runs):
             os.makedirs(folder, mode=0o700, exist_ok=True)
 
     @property
@@ -65,6 +66,17 @@ class Layout:
 
     def log(self, container_id: str) -> str:
         return f"{self.container(container_id)}/{container_id}-json.log"
+
+    @property
+    def volumes(self) -> str:
+        return f"{self.root}/volumes"
+
+    def volume(self, name: str) -> str:
+        return f"{self.volumes}/{name}"
+
+    def volume_data(self, name: str) -> str:
+        """What Docker calls the mountpoint."""
+        return f"{self.volume(name)}/_data"
 
     @property
     def runs(self) -> str:

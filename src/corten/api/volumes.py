@@ -1,0 +1,59 @@
+"""Volume endpoints: requests in, the volume service asked, answers in Docker's shape. No policy here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiohttp import web
+
+from corten.api.call import Call, empty, json_response
+from corten.engine.records import VolumeRecord
+from corten.engine.volumes import Volumes
+from corten.errors import Invalid, InvalidFilter, NotSwarmManager, Unavailable
+from corten.spec.engine import VolumeRequest
+
+_ALL_BEFORE = (1, 42)  # older clients prune named volumes too
+
+
+class VolumeHandlers:
+    def __init__(self, volumes: Volumes) -> None:
+        self._volumes = volumes
+
+    def _view(self, record: VolumeRecord) -> dict[str, Any]:
+        return {
+            "CreatedAt": record.created, "Driver": record.driver, "Labels": record.labels, "Mountpoint": self._volumes.path(record),
+            "Name": record.name, "Options": record.options, "Scope": self._volumes.scope(record),
+        }  # fmt: skip
+
+    async def list(self, call: Call) -> web.Response:
+        try:
+            filters = call.filters("dangling", "driver", "label", "name")
+        except InvalidFilter:
+            raise
+        except Invalid as error:
+            raise Invalid(f"error reading volume filters: {error.message}") from None
+        return json_response({"Volumes": [self._view(record) for record in self._volumes.matching(filters)], "Warnings": None})
+
+    async def create(self, call: Call) -> web.Response:
+        request = await call.body(VolumeRequest, empty=VolumeRequest())
+        if request.cluster_volume_spec is not None and call.version >= _ALL_BEFORE:
+            raise NotSwarmManager
+        record = await self._volumes.create(request.name, request.driver, request.driver_opts, request.labels)
+        return json_response(self._view(record), 201)
+
+    async def inspect(self, call: Call) -> web.Response:
+        return json_response(self._view(self._volumes.find(call.parameters["name"])))
+
+    async def update(self, _call: Call) -> web.Response:
+        raise Unavailable("volume update only valid for cluster volumes, but swarm is unavailable")
+
+    async def remove(self, call: Call) -> web.Response:
+        await self._volumes.remove(call.parameters["name"], force=call.flag("force"))
+        return empty()
+
+    async def prune(self, call: Call) -> web.Response:
+        filters = call.filters("all", "label", "label!")
+        if call.version < _ALL_BEFORE:
+            filters = {**filters, "all": ["true"]}
+        pruned = await self._volumes.prune(filters)
+        return json_response({"VolumesDeleted": pruned.names, "SpaceReclaimed": pruned.reclaimed})

@@ -1,0 +1,274 @@
+"""The volumes there are: creating, finding, listing, removing, pruning, and who uses which.
+
+Owns the records (a row each) and one lock per volume. What a volume is made of is its driver's; which container mounts what is
+in the containers' records, so that a reference is never stored twice. Source: Docker Engine 28.5 (moby volume/service).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
+
+from corten.engine import names
+from corten.engine.events import Events
+from corten.engine.records import ContainerRecord, VolumeRecord, decode_volume, encode_record
+from corten.errors import (
+    Conflict,
+    CortenError,
+    Invalid,
+    KernelRefused,
+    NoSuchVolume,
+    NoVolumePlugin,
+    VolumeInUse,
+    VolumeNameTaken,
+)
+from corten.spec.filters import Filters, matches_labels, matches_pattern, one_flag
+from corten.spec.timestamps import now_ns, rfc3339_nano
+from corten.store.database import Database
+from corten.store.volumes import VolumeFolders
+
+ANONYMOUS = "com.docker.volume.anonymous"
+LOCAL = "local"
+_SECOND = 1_000_000_000
+_log = logging.getLogger("corten.engine")
+
+
+class VolumeDriver(Protocol):
+    """What keeps the content. `create` and `mount` are idempotent; every failure is a CortenError or an OSError."""
+
+    name: str
+    scope: str
+
+    async def create(self, name: str, options: Mapping[str, str]) -> None: ...
+
+    async def remove(self, name: str, options: Mapping[str, str]) -> None: ...
+
+    def path(self, name: str) -> str: ...
+
+    async def mount(self, name: str, options: Mapping[str, str]) -> str: ...
+
+    async def unmount(self, name: str, options: Mapping[str, str]) -> None: ...
+
+
+@dataclass(frozen=True)
+class Usage:
+    """`size` in bytes; `references` counts the containers, running or not, that mount it."""
+
+    volume: VolumeRecord
+    size: int
+    references: int
+
+
+@dataclass(frozen=True)
+class Pruned:
+    names: list[str]
+    reclaimed: int
+
+
+class Volumes:
+    """`containers` yields the containers that there are."""
+
+    def __init__(self, database: Database, folders: VolumeFolders, local: VolumeDriver, events: Events,
+                 containers: Callable[[], Iterable[ContainerRecord]]) -> None:  # fmt: skip
+        self._database, self._folders, self._events, self._containers = database, folders, events, containers
+        self._drivers: dict[str, VolumeDriver] = {LOCAL: local}
+        self._records = {record.name: record for record in map(decode_volume, database.volumes())}
+        self._locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._held: dict[str, set[str]] = defaultdict(set)  # volume -> containers that are being created
+        self._pruning = False
+
+    def driver(self, name: str) -> VolumeDriver:
+        """Raises NoVolumePlugin."""
+        driver = self._drivers.get(name or LOCAL)
+        if driver is None:
+            raise NoVolumePlugin(driver=name)
+        return driver
+
+    def path(self, record: VolumeRecord) -> str:
+        """What Docker shows as the mountpoint."""
+        return self.driver(record.driver).path(record.name)
+
+    def scope(self, record: VolumeRecord) -> str:
+        return self.driver(record.driver).scope
+
+    def find(self, name: str) -> VolumeRecord:
+        """By its full name. Raises NoSuchVolume."""
+        record = self._records.get(name)
+        if record is None:
+            raise NoSuchVolume(name=name)
+        return record
+
+    def references(self, name: str) -> list[str]:
+        """Ids of the containers that mount it, also of those that are being created."""
+        stored = [record.id for record in self._containers() if any(mount.name == name for mount in record.mounts if mount.type == "volume")]
+        return stored + [container for container in self._held.get(name, ()) if container not in stored]
+
+    # --- create
+    async def create(self, name: str, driver: str = "", options: Mapping[str, str] | None = None,
+                     labels: Mapping[str, str] | None = None, *, made_for: str = "") -> VolumeRecord:  # fmt: skip
+        """The volume of that name, made if it is not there; an empty name gets a new one. `made_for` holds it for a container.
+
+        Raises Invalid, VolumeNameTaken (another driver has the name), NoVolumePlugin.
+        """
+        anonymous = not name
+        if anonymous:
+            name = names.new_id()
+            labels = {**(labels or {}), ANONYMOUS: ""}
+        async with self._locks[name]:
+            if made_for:
+                self._held[name].add(made_for)
+            try:
+                return await self._create(name, driver, options, labels, made_for if anonymous else "")
+            except BaseException:
+                self.let_go(name, made_for)
+                raise
+
+    async def _create(self, name: str, driver_name: str, options: Mapping[str, str] | None, labels: Mapping[str, str] | None,
+                      made_for: str) -> VolumeRecord:  # fmt: skip
+        found = self._records.get(name)
+        try:
+            driver = self.driver(driver_name or (found.driver if found else LOCAL))
+            if found:
+                if driver.name != found.driver:
+                    raise VolumeNameTaken(name=name, driver=found.driver)
+                return found
+            await driver.create(name, options or {})
+        except (Invalid, NoVolumePlugin) as error:
+            error.message = f"create {name}: {error.message}"
+            raise
+        except OSError as error:
+            raise KernelRefused(operation="create volume", operand=name, errno=error.errno or 0, reason=error.strerror or str(error)) from None
+        record = VolumeRecord(name, driver.name, _now(), _copy(labels), _copy(options), made_for)
+        self._save(record)
+        self._events.emit("volume", "create", name, driver=driver.name)
+        return record
+
+    def _save(self, record: VolumeRecord) -> None:
+        self._database.put_volume(record.name, encode_record(record))
+        self._records[record.name] = record
+
+    def let_go(self, name: str, container: str) -> None:
+        """The container is stored, and holds the volume by its record from now on (or was not made after all)."""
+        holders = self._held.get(name, set())
+        holders.discard(container)
+        if not holders:
+            self._held.pop(name, None)
+        record = self._records.get(name)
+        if container and record and record.made_for == container:
+            self._save(msgspec.structs.replace(record, made_for=""))
+
+    # --- list
+    def all(self) -> list[VolumeRecord]:
+        return list(self._records.values())
+
+    def matching(self, filters: Filters) -> list[VolumeRecord]:
+        """Raises Invalid for a `dangling` that is no truth value."""
+        dangling = one_flag(filters, "dangling")
+        return [record for record in self.all() if self._matches(record, filters, dangling=dangling)]
+
+    def _matches(self, record: VolumeRecord, filters: Filters, *, dangling: bool | None) -> bool:
+        drivers = filters.get("driver")
+        return (
+            (not drivers or record.driver in drivers)
+            and matches_pattern(filters.get("name", []), record.name)
+            and matches_labels(filters.get("label", []), record.labels or {})
+            and not ("label!" in filters and matches_labels(filters["label!"], record.labels or {}))
+            and (dangling is None or dangling != bool(self.references(record.name)))
+        )
+
+    async def usage(self) -> list[Usage]:
+        """Of the local volumes that hold their content themselves: what `system df` counts."""
+        return [
+            Usage(record, await asyncio.to_thread(self._folders.size, record.name), len(self.references(record.name)))
+            for record in self.all()
+            if record.driver == LOCAL and not record.options
+        ]
+
+    # --- remove
+    async def remove(self, name: str, *, force: bool = False) -> None:
+        """`force`: a volume that is not there, or whose driver does not answer, is as good as removed. Raises VolumeInUse."""
+        async with self._locks[name]:
+            record = self._records.get(name)
+            if record is None:
+                self._locks.pop(name, None)
+                if force:
+                    return
+                raise NoSuchVolume(name=name)
+            users = self.references(name)
+            if users:
+                raise VolumeInUse(name=name, containers=", ".join(users))
+            try:
+                await self.driver(record.driver).remove(name, record.options or {})
+            except (CortenError, OSError) as error:
+                if not force:
+                    reason = error.message if isinstance(error, CortenError) else f"{error.strerror} ({error.filename})"
+                    raise CortenError(f"remove {name}: {reason}") from None
+                _log.warning("volume %s is forgotten, but its content could not be removed: %s", name, error)
+            self._database.delete_volume(name)
+            del self._records[name]
+            self._locks.pop(name, None)
+        self._events.emit("volume", "destroy", name, driver=record.driver)
+
+    async def prune(self, filters: Filters) -> Pruned:
+        """Remove unused local volumes without options: the anonymous ones, or `all`. Raises Conflict while another prune runs."""
+        if self._pruning:
+            raise Conflict("a prune operation is already running")
+        everything = prune_all(filters)
+        self._pruning = True
+        deleted: list[str] = []
+        reclaimed = 0
+        try:
+            for record in self.all():
+                wanted = record.driver == LOCAL and not record.options and (everything or ANONYMOUS in (record.labels or {}))
+                if not wanted or not self._matches(record, filters, dangling=True):
+                    continue
+                size = await asyncio.to_thread(self._folders.size, record.name)
+                try:
+                    await self.remove(record.name)
+                except CortenError as error:  # somebody has begun to use it
+                    _log.warning("volume %s is not pruned: %s", record.name, error.message)
+                    continue
+                deleted.append(record.name)
+                reclaimed += size
+        finally:
+            self._pruning = False
+        self._events.emit("volume", "prune", "", reclaimed=str(reclaimed))
+        return Pruned(deleted, reclaimed)
+
+    # --- start-up
+    async def restore(self) -> None:
+        """Remove what a crash left half made. A folder with content that no row names is taken in as a volume, never deleted."""
+        known = {container.id for container in self._containers()}
+        for record in self.all():
+            if record.made_for and record.made_for not in known:
+                await self.remove(record.name, force=True)
+            elif record.made_for:
+                self.let_go(record.name, record.made_for)
+        for name in self._folders.sweep(self._records):
+            _log.warning("the folder of volume %s had no row: it is taken in again", name)
+            self._save(VolumeRecord(name, LOCAL, _now()))
+
+
+def prune_all(filters: Filters) -> bool:
+    """The `all` filter of a prune. Raises Invalid with Docker's texts."""
+    values = filters.get("all", [])
+    if len(values) > 1:
+        raise Invalid(f"invalid filter 'all=[{' '.join(sorted(values))}]': only one value is expected")
+    if values and values[0] not in ("1", "t", "T", "TRUE", "true", "True", "0", "f", "F", "FALSE", "false", "False"):
+        raise Invalid(f"invalid filter 'all': strconv.ParseBool: parsing \"{values[0]}\": invalid syntax")
+    return bool(values) and values[0].lower() in ("1", "t", "true")
+
+
+def _now() -> str:
+    """To the second: what Docker shows of a volume."""
+    return rfc3339_nano(now_ns() // _SECOND * _SECOND)
+
+
+def _copy(values: Mapping[str, str] | None) -> dict[str, str] | None:
+    return None if values is None else dict(values)

@@ -1,0 +1,79 @@
+"""The folders of local volumes: making, measuring, moving and removing them. Which volumes there are is the database's to say.
+
+Promises: a folder appears whole or not at all; what a row does not name and holds nothing is removed by `sweep`, what holds
+something never is.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import stat
+from collections.abc import Collection
+from contextlib import suppress
+
+from corten.linux.mounts import is_mount_point
+from corten.store.layout import Layout
+
+
+class VolumeFolders:
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+
+    def create(self, name: str) -> None:
+        """Make an empty volume. Idempotent: what is there stays."""
+        staging = f"{self._layout.temporary}/volume-{name}"
+        with suppress(FileExistsError):
+            os.mkdir(staging, 0o701)
+        with suppress(FileExistsError):
+            os.mkdir(f"{staging}/_data", 0o755)
+            os.chmod(f"{staging}/_data", 0o755)  # whatever the umask
+        try:
+            os.rename(staging, self._layout.volume(name))
+        except OSError:
+            shutil.rmtree(staging)
+            if not os.path.isdir(self._layout.volume_data(name)):
+                raise
+
+    def remove(self, name: str) -> None:
+        """Idempotent. The caller has unmounted what was mounted on it; EBUSY otherwise: what is another's must not be deleted."""
+        folder = self._layout.volume(name)
+        if is_mount_point(self._layout.volume_data(name)):
+            raise OSError(errno.EBUSY, "still mounted", self._layout.volume_data(name))
+        doomed = f"{self._layout.temporary}/removed-volume-{name}"
+        try:
+            os.rename(folder, doomed)  # gone at once, whatever it takes to delete
+        except FileNotFoundError:
+            return
+        shutil.rmtree(doomed)
+
+    def size(self, name: str) -> int:
+        """Bytes of the files; one with several names counts once."""
+        total = 0
+        seen: set[tuple[int, int]] = set()
+        for folder, _, files in os.walk(self._layout.volume_data(name)):
+            for file in files:
+                with suppress(FileNotFoundError):  # whoever uses the volume goes on using it
+                    found = os.lstat(os.path.join(folder, file))
+                    if found.st_nlink > 1 and not stat.S_ISDIR(found.st_mode):
+                        if (found.st_dev, found.st_ino) in seen:
+                            continue
+                        seen.add((found.st_dev, found.st_ino))
+                    total += found.st_size
+        return total
+
+    def sweep(self, known: Collection[str]) -> list[str]:
+        """Start-up: remove empty folders that no row names (a crash between folder and row). Returns those that hold something."""
+        left = []
+        for name in os.listdir(self._layout.volumes):
+            if name in known:
+                continue
+            try:
+                os.rmdir(self._layout.volume_data(name))
+                os.rmdir(self._layout.volume(name))
+            except FileNotFoundError:
+                continue
+            except OSError:
+                left.append(name)
+        return left
