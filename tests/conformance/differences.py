@@ -4,6 +4,7 @@ from __future__ import annotations
 
 # (case, request, path or "message" or "status") -> reason
 DIFFERENCES: dict[tuple[str, str, str], str] = {
+    ("running", "POST /containers/conf-box/stop?t=x", "status"): "bad input is 400; Docker's 500 says that the engine is at fault",
     ("versions", "GET /info", "$.Containerd"): "there is no containerd behind Corten",
     ("versions", "GET /info", "$.Runtimes.runc"): "the default runtime is Corten's own, under the name corten",
     ("versions", "GET /info", "$.Runtimes.io.containerd.runc.v2"): "there is no containerd shim",

@@ -7,49 +7,85 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any, TypeVar
+from urllib.parse import unquote_plus
 
 import msgspec
 from aiohttp import web
 
-from corten.errors import CortenError, Invalid, UnsupportedOption
+from corten.api.versions import Differences, Since, Version, apply
+from corten.errors import Invalid, UnsupportedOption
 from corten.spec.engine import parse_body
 from corten.spec.filters import Filters, parse_filters
 
 T = TypeVar("T")
-Version = tuple[int, int]
 _FALSE = frozenset({"", "0", "no", "false", "none"})
 _BODY_LIMIT = 16 << 20
+_BAD_ESCAPE = re.compile(r"%(?![0-9a-fA-F]{2}).{0,2}")
+_NUMBER_LIMIT = 1 << 63
+
+
+def parse_query(text: str) -> dict[str, list[str]]:
+    """Raises Invalid with Go's text (net/url ParseQuery): a bad escape or a semicolon is no value."""
+    found: dict[str, list[str]] = {}
+    for part in text.split("&") if text else ():
+        if ";" in part:
+            raise Invalid("invalid semicolon separator in query")
+        bad = _BAD_ESCAPE.search(part)
+        if bad:
+            raise Invalid(f'invalid URL escape "{bad[0]}"')
+        key, _, value = part.partition("=")
+        found.setdefault(unquote_plus(key), []).append(unquote_plus(value))
+    return found
 
 
 class Call:
-    def __init__(self, request: web.BaseRequest, version: Version, parameters: Mapping[str, str]) -> None:
-        self.request, self.version, self.parameters = request, version, parameters
+    def __init__(self, request: web.BaseRequest, version: Version, parameters: Mapping[str, str], older: Differences) -> None:
+        self.request, self.version, self.parameters, self._older = request, version, parameters, older
+
+    def has(self, behaviour: Since) -> bool:
+        """Whether this call's version is new enough for it."""
+        return self.version >= behaviour.value
+
+    @cached_property
+    def _query(self) -> dict[str, list[str]]:
+        query = parse_query(self.request.rel_url.raw_query_string)
+        return {key: values for key, values in query.items() if key not in self._older.query} if self._older.query else query
+
+    def values(self, key: str) -> list[str]:
+        """Of a parameter that may be repeated."""
+        return self._query.get(key, [])
+
+    def given(self, key: str) -> bool:
+        return key in self._query
 
     def text(self, key: str) -> str:
-        return self.request.query.get(key, "")
+        values = self._query.get(key)
+        return values[0] if values else ""
 
     def flag(self, key: str, *, default: bool = False) -> bool:
-        value = self.request.query.get(key)
-        return default if value is None else value.lower() not in _FALSE
+        return self.text(key).strip().lower() not in _FALSE if key in self._query else default
 
     def refuse(self, *keys: str) -> None:
         """Raise UnsupportedOption for a query parameter that is set and not there yet."""
         for key in keys:
-            if self.request.query.get(key, "").lower() not in _FALSE:
+            if self.flag(key):
                 raise UnsupportedOption(key=f"the query parameter {key!r}")
 
     def number(self, key: str) -> int | None:
         """None if it is not given. Raises Invalid with Go's text."""
-        value = self.request.query.get(key)
-        if value is None or value == "":
+        value = self.text(key)
+        if value == "":
             return None
-        if not re.fullmatch(r"[+-]?\d+", value):
-            raise BadNumber(value=value)
+        if not re.fullmatch(r"[+-]?[0-9]+", value):
+            raise BadNumber(value=value, why="invalid syntax")
+        if len(value) > 20 or not -_NUMBER_LIMIT <= int(value) < _NUMBER_LIMIT:
+            raise BadNumber(value=value, why="value out of range")
         return int(value)
 
     def filters(self, *allowed: str) -> Filters:
-        return parse_filters(self.request.query.get("filters", ""), frozenset(allowed))
+        return parse_filters(self.text("filters"), frozenset(allowed))
 
     async def raw_body(self) -> bytes:
         if self.request.content_length and self.request.content_length > _BODY_LIMIT:
@@ -69,7 +105,16 @@ class Call:
             raise Invalid(f"unsupported Content-Type header ({content_type}): must be 'application/json'")
         if empty is not None and not data.strip():
             return empty
+        if self._older.body and data.strip():
+            decoded = parse_body(data, dict[str, Any])
+            apply(self._older.body, decoded)
+            data = msgspec.json.encode(decoded)
         return parse_body(data, kind)
+
+    def finish(self, response: web.StreamResponse) -> None:
+        """Encode an answer, as this call's version has it."""
+        if isinstance(response, JsonResponse):
+            response.encode(self._older)
 
     @property
     def gone(self) -> bool:
@@ -77,14 +122,32 @@ class Call:
         return self.request.transport is None or self.request.transport.is_closing()
 
 
-class BadNumber(CortenError):
-    """Docker answers 500 to a number that is none; the text is Go's."""
+class BadNumber(Invalid):
+    """Go's text; Docker sends it with 500, which would say that the engine is at fault."""
 
-    template = 'strconv.Atoi: parsing "{value}": invalid syntax'
+    template = 'strconv.Atoi: parsing "{value}": {why}'
+
+
+class JsonResponse(web.Response):
+    """An answer that is encoded at the border, once it is known what the call's version has differently."""
+
+    def __init__(self, value: Any, status: int) -> None:
+        super().__init__(status=status, content_type="application/json")
+        self._value = value
+
+    def encode(self, older: Differences) -> None:
+        value = self._value
+        if older.answer:
+            value = msgspec.to_builtins(value)
+            apply(older.answer, value)
+        self.body = _encode(value) + b"\n"
+
+
+_encode = msgspec.json.Encoder().encode
 
 
 def json_response(value: Any, status: int = 200) -> web.Response:
-    return web.Response(status=status, body=msgspec.json.encode(value) + b"\n", content_type="application/json")
+    return JsonResponse(value, status)
 
 
 def empty(status: int = 204) -> web.Response:

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from corten.api import views
 from corten.api.call import Call, json_response
+from corten.api.versions import Since
 from corten.engine.images import ImageService
 from corten.errors import CortenError, Invalid, UnsupportedOption
 from corten.registry.auth import parse_registry_auth
@@ -37,7 +38,7 @@ class ImageHandlers:
     async def list(self, call: Call) -> web.Response:
         call.refuse("shared-size", "manifests")
         filters = call.filters(*_LIST_FILTERS)
-        if call.text("filter"):  # before 1.30 a reference pattern of its own
+        if call.text("filter") and not call.has(Since.NO_FILTER_PARAMETER):
             filters["reference"] = [call.text("filter")]
         found = [image for image in self._images.all() if self._matches(image, filters)]
         found.sort(key=views.created_seconds, reverse=True)

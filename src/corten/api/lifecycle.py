@@ -8,6 +8,7 @@ import msgspec
 from aiohttp import web
 
 from corten.api.call import Call, empty, json_response
+from corten.api.versions import Since
 from corten.engine import states
 from corten.engine.containers import Containers
 from corten.engine.records import ContainerRecord
@@ -71,14 +72,18 @@ class LifecycleHandlers:
         awaited = "removed" if condition == "removed" else "exit"
         future = self._containers.register(record.id, awaited)
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
-        # The head goes out now: clients start the container once they see it.
-        await response.prepare(call.request)
+        if call.has(Since.WAIT_CONDITIONS):
+            # The head goes out now: clients start the container once they see it.
+            await response.prepare(call.request)
         try:
             while not future.done() and not call.gone:
                 await asyncio.wait((future,), timeout=1.0)
             if future.done():
+                if not response.prepared:
+                    await response.prepare(call.request)
                 await response.write(msgspec.json.encode({"StatusCode": future.result().state.exit_code}) + b"\n")
         finally:
             self._containers.cancel(record.id, awaited, future)
-        await response.write_eof()
+        if response.prepared:  # or the client of an old version went without an answer
+            await response.write_eof()
         return response

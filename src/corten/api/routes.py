@@ -1,10 +1,15 @@
-"""Every endpoint, one table. A path is matched after `/vX.Y` has been taken off; `{name}` of an image may hold slashes."""
+"""Every endpoint, one table: path, handler, query parameters, body and answer. The OpenAPI document is made from it (openapi.py).
+
+A path is matched after `/vX.Y` has been taken off. What older versions have differently is in versions.py. Parameters that are
+refused are not listed. Must not hold any endpoint's logic.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from aiohttp import web
 
@@ -13,8 +18,12 @@ from corten.api.containers import ContainerHandlers
 from corten.api.execs import ExecHandlers
 from corten.api.images import ImageHandlers
 from corten.api.lifecycle import LifecycleHandlers
+from corten.api.streams import RAW_STREAM
 from corten.api.system import SystemHandlers
 from corten.api.volumes import VolumeHandlers
+from corten.spec import answers
+from corten.spec.engine import CreateRequest, ExecConfig, ExecStart, VolumeRequest
+from corten.spec.filters import Filters
 
 Handler = Callable[[Call], Awaitable[web.StreamResponse]]
 
@@ -30,67 +39,97 @@ class Handlers:
 
 
 @dataclass(frozen=True)
+class Stream:
+    """An answer that is no single JSON value."""
+
+    content_type: str
+
+
+@dataclass(frozen=True)
 class Route:
-    methods: frozenset[str]
-    pattern: re.Pattern[str]
+    """`query`: name to bool, int, str, list[str] (may be repeated) or Filters. `body` and `answer`: a type, a Stream, or None."""
+
+    methods: tuple[str, ...]
+    path: str
     handler: Handler
+    query: dict[str, Any] = field(default_factory=dict)
+    body: Any = None
+    answer: Any = None
+    status: int = 200
+
+    @property
+    def key(self) -> str:
+        """How versions.py names it."""
+        return f"{self.methods[0]} {self.path}"
+
+    @property
+    def pattern(self) -> str:
+        """A name of a container or an image may hold slashes."""
+        return re.sub(r"\{(\w+)\}", r"(?P<\1>.+)", self.path)
 
 
-def _route(methods: str, path: str, handler: Handler) -> Route:
-    anything = path.startswith(("/images/", "/distribution/"))
-    pattern = re.sub(r"\{(\w+)\}", r"(?P<\1>.+)" if anything else r"(?P<\1>[^/]+)", path)
-    return Route(frozenset(methods.split()), re.compile(pattern), handler)
+def _route(methods: str, path: str, handler: Handler, **row: Any) -> Route:
+    return Route(tuple(methods.split()), path, handler, **row)
+
+
+JSON_MESSAGES, TAR, STREAM = Stream("application/json"), Stream("application/x-tar"), Stream(RAW_STREAM)
+_TEXT = Stream("text/plain")
 
 
 def make_routes(handlers: Handlers) -> list[Route]:
     container, life, execs = handlers.containers, handlers.lifecycle, handlers.execs
-    image, system = handlers.images, handlers.system
-    volume = handlers.volumes
+    image, system, volume = handlers.images, handlers.system, handlers.volumes
+    attach = {"detachKeys": str, "logs": bool, "stream": bool, "stdin": bool, "stdout": bool, "stderr": bool}
     return [
-        _route("GET HEAD", "/_ping", system.ping),
-        _route("GET", "/version", system.version),
-        _route("GET", "/info", system.info),
+        _route("GET HEAD", "/_ping", system.ping, answer=_TEXT),
+        _route("GET", "/version", system.version, answer=answers.Version),
+        _route("GET", "/info", system.info, answer=answers.Info),
         _route("POST", "/auth", system.auth),
-        _route("GET", "/events", system.events),
-        _route("GET", "/networks/?", system.networks),
-        _route("GET", "/networks/{name}", system.network),
-        _route("POST", "/containers/create", container.create),
-        _route("GET", "/containers/json", container.list),
-        _route("GET", "/containers/{name}/json", container.inspect),
-        _route("POST", "/containers/{name}/start", life.start),
-        _route("POST", "/containers/{name}/wait", life.wait),
-        _route("POST", "/containers/{name}/attach", container.attach),
-        _route("POST", "/containers/{name}/exec", execs.create),
-        _route("POST", "/exec/{id}/start", execs.start),
-        _route("GET", "/exec/{id}/json", execs.inspect),
-        _route("POST", "/exec/{id}/resize", execs.resize),
-        _route("DELETE", "/containers/{name}", life.remove),
-        _route("GET", "/containers/{name}/logs", container.logs),
-        _route("POST", "/containers/{name}/stop", life.stop),
-        _route("POST", "/containers/{name}/restart", life.restart),
-        _route("POST", "/containers/{name}/kill", life.kill),
-        _route("POST", "/containers/{name}/pause", life.pause),
-        _route("POST", "/containers/{name}/unpause", life.unpause),
-        _route("POST", "/containers/{name}/rename", life.rename),
-        _route("POST", "/containers/{name}/resize", container.resize),
-        _route("GET", "/containers/{name}/top", container.top),
-        _route("GET", "/containers/{name}/stats", container.stats),
-        _route("HEAD", "/containers/{name}/archive", container.archive_stat),
-        _route("GET", "/containers/{name}/archive", container.archive_get),
-        _route("PUT", "/containers/{name}/archive", container.archive_put),
-        _route("GET", "/images/json", image.list),
-        _route("POST", "/images/create", image.create),
-        _route("POST", "/images/load", image.load),
-        _route("GET", "/images/{name}/json", image.inspect),
-        _route("GET", "/images/{name}/history", image.history),
-        _route("POST", "/images/{name}/tag", image.tag),
-        _route("DELETE", "/images/{name}", image.remove),
-        _route("GET", "/distribution/{name}/json", image.distribution),
-        _route("GET", "/volumes", volume.list),
-        _route("POST", "/volumes/create", volume.create),
-        _route("POST", "/volumes/prune", volume.prune),
-        _route("GET", "/volumes/{name}", volume.inspect),
-        _route("PUT", "/volumes/{name}", volume.update),
-        _route("DELETE", "/volumes/{name}", volume.remove),
-        _route("POST", "/corten/hello", image.hello),
-    ]
+        _route("GET", "/events", system.events, query={"since": str, "until": str, "filters": Filters}, answer=JSON_MESSAGES),
+        _route("GET", "/networks", system.networks, query={"filters": Filters}, answer=list[answers.Network]),
+        _route("GET", "/networks/{name}", system.network, query={"verbose": bool, "scope": str}, answer=answers.Network),
+        # --- volumes
+        _route("GET", "/volumes", volume.list, query={"filters": Filters}, answer=answers.Volumes),
+        _route("POST", "/volumes/create", volume.create, body=VolumeRequest, answer=answers.Volume, status=201),
+        _route("POST", "/volumes/prune", volume.prune, query={"filters": Filters}, answer=answers.PrunedVolumes),
+        _route("GET", "/volumes/{name}", volume.inspect, answer=answers.Volume),
+        _route("PUT", "/volumes/{name}", volume.update, query={"version": int}),
+        _route("DELETE", "/volumes/{name}", volume.remove, query={"force": bool}, status=204),
+        # --- containers
+        _route("POST", "/containers/create", container.create, query={"name": str, "platform": str}, body=CreateRequest, answer=answers.Created, status=201),
+        _route("GET", "/containers/json", container.list, query={"all": bool, "limit": int, "size": bool, "filters": Filters},
+               answer=list[answers.ContainerSummary]),
+        _route("GET", "/containers/{name}/json", container.inspect, query={"size": bool}, answer=answers.Container),
+        _route("POST", "/containers/{name}/start", life.start, query={"detachKeys": str}, status=204),
+        _route("POST", "/containers/{name}/wait", life.wait, query={"condition": str}, answer=answers.Waited),
+        _route("POST", "/containers/{name}/attach", container.attach, query=attach, answer=STREAM),
+        _route("POST", "/containers/{name}/exec", execs.create, body=ExecConfig, answer=answers.Id, status=201),
+        _route("POST", "/exec/{id}/start", execs.start, body=ExecStart, answer=STREAM),
+        _route("GET", "/exec/{id}/json", execs.inspect, answer=answers.Exec),
+        _route("POST", "/exec/{id}/resize", execs.resize, query={"h": int, "w": int}),
+        _route("DELETE", "/containers/{name}", life.remove, query={"v": bool, "force": bool}, status=204),
+        _route("GET", "/containers/{name}/logs", container.logs, answer=STREAM,
+               query={"follow": bool, "stdout": bool, "stderr": bool, "since": str, "until": str, "timestamps": bool, "tail": str}),
+        _route("POST", "/containers/{name}/stop", life.stop, query={"signal": str, "t": int}, status=204),
+        _route("POST", "/containers/{name}/restart", life.restart, query={"signal": str, "t": int}, status=204),
+        _route("POST", "/containers/{name}/kill", life.kill, query={"signal": str}, status=204),
+        _route("POST", "/containers/{name}/pause", life.pause, status=204),
+        _route("POST", "/containers/{name}/unpause", life.unpause, status=204),
+        _route("POST", "/containers/{name}/rename", life.rename, query={"name": str}, status=204),
+        _route("POST", "/containers/{name}/resize", container.resize, query={"h": int, "w": int}),
+        _route("GET", "/containers/{name}/top", container.top, query={"ps_args": str}, answer=answers.Top),
+        _route("GET", "/containers/{name}/stats", container.stats, query={"stream": bool, "one-shot": bool}, answer=JSON_MESSAGES),
+        _route("HEAD", "/containers/{name}/archive", container.archive_stat, query={"path": str}),
+        _route("GET", "/containers/{name}/archive", container.archive_get, query={"path": str}, answer=TAR),
+        _route("PUT", "/containers/{name}/archive", container.archive_put, query={"path": str, "noOverwriteDirNonDir": bool}, body=TAR),
+        # --- images
+        _route("GET", "/images/json", image.list, query={"all": bool, "digests": bool, "filter": str, "filters": Filters}, answer=list[answers.ImageSummary]),
+        _route("POST", "/images/create", image.create, query={"fromImage": str, "tag": str, "platform": str}, answer=JSON_MESSAGES),
+        _route("POST", "/images/load", image.load, query={"quiet": bool}, body=TAR, answer=JSON_MESSAGES),
+        _route("GET", "/images/{name}/json", image.inspect, answer=answers.Image),
+        _route("GET", "/images/{name}/history", image.history, answer=list[answers.HistoryRow]),
+        _route("POST", "/images/{name}/tag", image.tag, query={"repo": str, "tag": str}, status=201),
+        _route("DELETE", "/images/{name}", image.remove, query={"force": bool}, answer=list[answers.Removed]),
+        _route("GET", "/distribution/{name}/json", image.distribution, answer=answers.Distribution),
+        _route("POST", "/corten/hello", image.hello, answer=answers.Named, status=201),
+    ]  # fmt: skip

@@ -9,6 +9,7 @@ import asyncio
 import grp
 import logging
 import os
+import posixpath
 import re
 import ssl
 from collections import defaultdict
@@ -19,13 +20,14 @@ from urllib.parse import unquote
 import msgspec
 from aiohttp import web
 
-from corten.api.call import Call, Version
+from corten.api.call import Call
 from corten.api.routes import Route
 from corten.api.tls import TlsFront
+from corten.api.versions import Version, differences
 from corten.engine.system import API_VERSION, MIN_API_VERSION, SERVER_VERSION
 from corten.errors import CortenError, Invalid, PageNotFound, RegistryError, VersionTooNew, VersionTooOld
 
-_VERSIONED = re.compile(r"/v(\d+)\.(\d+)(/.*)")
+_VERSIONED = re.compile(r"/v([0-9.]+)(/.*)")
 _log = logging.getLogger("corten.api")
 _BASE_HEADERS = {
     "Api-Version": API_VERSION, "Docker-Experimental": "false", "Ostype": "linux", "Server": f"Docker/{SERVER_VERSION} (linux)",
@@ -33,8 +35,9 @@ _BASE_HEADERS = {
 
 
 def _parse_version(text: str) -> Version:
-    major, minor = text.split(".")
-    return int(major), int(minor)
+    """`1` is 1.0, as Docker counts; what is beyond a minor number is left out."""
+    major, _, rest = text.partition(".")
+    return int(major[:9] or 0), int(rest.partition(".")[0][:9] or 0)
 
 
 _NEWEST, _OLDEST = _parse_version(API_VERSION), _parse_version(MIN_API_VERSION)
@@ -44,19 +47,25 @@ class Server:
     """`handle` answers one request; `listen` opens the sockets."""
 
     def __init__(self, routes: Iterable[Route]) -> None:
-        self._by_segment: dict[str, list[Route]] = defaultdict(list)
+        self._by_segment: dict[str, list[tuple[Route, re.Pattern[str]]]] = defaultdict(list)
         for route in routes:
-            self._by_segment[route.pattern.pattern.split("/")[1].rstrip("?")].append(route)
+            self._by_segment[route.path.split("/")[1]].append((route, re.compile(route.pattern)))
         self._server = web.Server(self.handle, access_log=None, keepalive_timeout=3600.0)
         self._listeners: list[asyncio.Server | TlsFront] = []
         self._socket_paths: list[str] = []
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         try:
-            call, route = self._match(request)
-            response = await route.handler(call)
+            if request.method == "OPTIONS":
+                response: web.StreamResponse = web.Response()
+            else:
+                call, route = self._match(request)
+                response = await route.handler(call)
+                call.finish(response)
         except CortenError as error:
             response = error_response(error)
+        except web.HTTPMovedPermanently as elsewhere:
+            response = web.Response(status=elsewhere.status, headers={"Location": str(elsewhere.location)})
         except ConnectionError:
             return web.Response()  # the client has gone: there is nobody to answer
         except Exception:
@@ -71,16 +80,19 @@ class Server:
         path, version = request.rel_url.raw_path, _NEWEST
         versioned = _VERSIONED.fullmatch(path)
         if versioned:
-            version, path = (int(versioned[1]), int(versioned[2])), versioned[3]
-            text = f"{version[0]}.{version[1]}"
+            version, path = _parse_version(versioned[1]), versioned[2]
             if version > _NEWEST:
-                raise VersionTooNew(version=text, maximum=API_VERSION)
+                raise VersionTooNew(version=versioned[1], maximum=API_VERSION)
             if version < _OLDEST:
-                raise VersionTooOld(version=text, minimum=MIN_API_VERSION)
+                raise VersionTooOld(version=versioned[1], minimum=MIN_API_VERSION)
         path = unquote(path)
-        for route in self._by_segment.get(path.split("/")[1] if "/" in path else "", ()):
-            if request.method in route.methods and (found := route.pattern.fullmatch(path)):
-                return Call(request, version, found.groupdict()), route
+        if "//" in path or "/." in path:
+            clean = posixpath.normpath("/" + path.lstrip("/"))
+            if clean != path:
+                raise web.HTTPMovedPermanently(clean)
+        for route, pattern in self._by_segment.get(path.split("/")[1] if "/" in path else "", ()):
+            if request.method in route.methods and (found := pattern.fullmatch(path)):
+                return Call(request, version, found.groupdict(), differences(route.key, version)), route
         raise PageNotFound
 
     async def listen(self, hosts: list[str], group: str, tls: ssl.SSLContext | None) -> None:
@@ -133,4 +145,6 @@ def error_response(error: CortenError) -> web.Response:
     status = error.http_status if isinstance(error, RegistryError) else error.status
     if status == 304:
         return web.Response(status=status)
+    if isinstance(error, VersionTooOld):  # a client that old may not know JSON errors
+        return web.Response(status=status, text=error.message + "\n")
     return web.Response(status=status, body=msgspec.json.encode({"message": error.message}) + b"\n", content_type="application/json")
