@@ -168,6 +168,14 @@ class NotPaused(CortenError):
     template = "Container {id} is not paused"
 
 
+class CannotRestart(CortenError):
+    template = "Cannot restart container {name}: {reason}"
+
+
+class CannotStop(CortenError):
+    template = "cannot stop container: {name}: {reason}"
+
+
 class SurvivesKill(CortenError):
     template = "tried to kill container, but did not receive an exit event"
 
@@ -176,14 +184,56 @@ class StartPaused(Conflict):
     template = "cannot start a paused container, try unpause instead"
 
 
+class IsRestarting(Conflict):
+    template = "Container {id} is restarting, wait until the container is running"
+
+
+class AttachRestarting(Conflict):
+    template = "container {name} is restarting, wait until the container is running"
+
+
+class AttachPaused(Conflict):
+    template = "container {name} is paused, unpause the container before attach"
+
+
+class MarkedForRemoval(Conflict):
+    template = "container is marked for removal and cannot be started"
+
+
+class UpdateRemoved(CortenError):
+    template = 'Cannot update container {id}: container is marked for removal and cannot be "update"'
+
+
+class CannotUpdate(Conflict):
+    template = "Cannot update container {id}: {reason}"
+
+
 class RemovalInProgress(Conflict):
-    template = "removal of container {id} is already in progress"
+    template = "removal of container {name} is already in progress"
 
 
 class RemoveRunning(Conflict):
     template = (
         'cannot remove container "{name}": container is {state}: stop the container before removing or force remove'
     )
+
+
+class RemovePaused(Conflict):
+    template = 'cannot remove container "{name}": container is paused and must be unpaused first'
+
+
+class NoLinkOfThatName(CortenError):
+    """`link=1`: a container's own name is not a link's, and links have no names of their own here."""
+
+    template = "Conflict, cannot remove the default link name of the container"
+
+
+class RemovalFailed(CortenError):
+    template = 'cannot remove container "{name}": unable to remove filesystem: {reason}'
+
+
+class PruneRunning(Conflict):
+    template = "a prune operation is already running"
 
 
 class ImageInUse(Conflict):

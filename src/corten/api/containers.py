@@ -23,7 +23,7 @@ from corten.engine.images import ImageService, check_platform
 from corten.engine.logs import read_stored
 from corten.engine.networks import Networks
 from corten.engine.records import ContainerRecord
-from corten.errors import Conflict, Invalid, NoSuchImage
+from corten.errors import Invalid, NoSuchImage
 from corten.runtime import messages
 from corten.spec.engine import CreateRequest
 from corten.spec.filters import Filters, matches_labels
@@ -50,7 +50,7 @@ class ContainerHandlers:
         filters = call.filters(*_LIST_FILTERS)
         everything = call.flag("all") or "status" in filters or "exited" in filters
         limit = call.number("limit") or 0
-        wanted = [record for record in self._containers.all() if everything or limit > 0 or states.is_running(record)]
+        wanted = [record for record in self._containers.all() if everything or limit > 0 or states.is_up(record)]
         wanted = [record for record in wanted if self._matches(record, filters)]
         wanted.sort(key=lambda record: parse_rfc3339(record.created), reverse=True)
         if limit > 0:
@@ -127,9 +127,7 @@ class ContainerHandlers:
     # --- streams
     async def attach(self, call: Call) -> web.Response:
         record = self._find(call)
-        states.check("attach", record)
-        if record.state.status == "paused":
-            raise Conflict(f"container {record.id} is paused, unpause the container before attach")
+        states.check("attach", record, call.parameters["name"])
         keys = streams.parse_detach_keys(call.text("detachKeys"))
         framed = not record.config.tty
         streaming = call.flag("stream")
@@ -157,7 +155,7 @@ class ContainerHandlers:
 
         def ended() -> bool:
             current = self._containers.current(record.id)
-            return current is None or not states.is_running(current)
+            return current is None or not states.is_up(current)
 
         return await log_response(call, record, self._layout.log(record.id), ended)
 

@@ -99,16 +99,16 @@ class Engine:
         stopping = Stopping(self._containers, self._launch)
         removal = Removal(self._containers, snapshots, layout, attaching, stopping)
         starting = Starting(self._containers, self._networks, layout, self._launch, preparing, attaching, removal)
-        restarting = Restarting(self._containers, starting, stopping)
-        self._exits = Exits(self._containers, self._networks, layout, groups, removal)
-        self._restoring = Restoring(self._containers, snapshots, self._networks, self._launch, groups, removal, self._exits)
+        self._restarting = Restarting(self._containers, starting, stopping, removal)
+        self._exits = Exits(self._containers, self._networks, layout, groups, removal, self._restarting)
+        self._restoring = Restoring(self._containers, snapshots, self._networks, self._launch, groups, removal, self._exits, self._restarting)
         self._execs = Execs(self._containers, self._launch)
         copying = Copying(self._containers, snapshots, self._launch)
         service = ImageService(layout, blobs, self._layers, images, self._containers, self._events)
         system = System(layout, self._database, self._containers, service)
         handlers = Handlers(
             ContainerHandlers(self._containers, attaching, self._execs, service, self._networks, copying, snapshots, layout, groups),
-            LifecycleHandlers(self._containers, starting, stopping, restarting, removal),
+            LifecycleHandlers(self._containers, starting, stopping, self._restarting, removal),
             ExecHandlers(self._containers, self._execs),
             ImageHandlers(service, snapshots, layout),
             SystemHandlers(system, self._events, self._networks, self._containers),
@@ -142,6 +142,7 @@ class Engine:
     async def stop(self) -> None:
         """Containers run on; the next engine finds them."""
         await self._server.close()
+        self._restarting.stop()
         await self._exits.settle()
         self._restoring.tear_down_if_idle()
         self._launch.close()

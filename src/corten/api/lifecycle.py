@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import msgspec
 from aiohttp import web
@@ -16,7 +17,7 @@ from corten.engine.removal import Removal
 from corten.engine.restarting import Restarting
 from corten.engine.starting import Starting
 from corten.engine.stopping import Stopping
-from corten.errors import Invalid
+from corten.errors import CannotStop, Invalid, InvalidSignal, NoLinkOfThatName
 
 _CONDITIONS = {"": "not-running", "not-running": "not-running", "next-exit": "next-exit", "removed": "removed"}
 
@@ -34,11 +35,15 @@ class LifecycleHandlers:
         return empty()
 
     async def stop(self, call: Call) -> web.Response:
-        await self._stopping.stop(self._find(call), call.text("signal"), call.number("t"))
+        record, timeout = self._find(call), call.number("t")
+        try:
+            await self._stopping.stop(record, call.text("signal"), timeout)
+        except InvalidSignal as error:
+            raise CannotStop(name=call.parameters["name"], reason=error.message) from None
         return empty()
 
     async def restart(self, call: Call) -> web.Response:
-        await self._restarting.restart(self._find(call), call.text("signal"), call.number("t"))
+        await self._restarting.restart(self._find(call), call.text("signal"), call.number("t"), called=call.parameters["name"])
         return empty()
 
     async def kill(self, call: Call) -> web.Response:
@@ -58,8 +63,10 @@ class LifecycleHandlers:
         return empty()
 
     async def remove(self, call: Call) -> web.Response:
-        call.refuse("link")
-        await self._removal.remove(self._find(call), force=call.flag("force"), called=call.parameters["name"])
+        record = self._find(call)
+        if call.flag("link"):
+            raise NoLinkOfThatName
+        await self._removal.remove(record, force=call.flag("force"), called=call.parameters["name"])
         return empty()
 
     async def wait(self, call: Call) -> web.StreamResponse:
@@ -67,8 +74,8 @@ class LifecycleHandlers:
         if call.text("condition") not in _CONDITIONS:
             raise Invalid(f'invalid condition: "{call.text("condition")}"')
         condition = _CONDITIONS[call.text("condition")]
-        if condition == "not-running" and not states.is_running(record):
-            return json_response({"StatusCode": record.state.exit_code})
+        if condition == "not-running" and not states.is_up(record):
+            return json_response(_outcome(record))
         awaited = "removed" if condition == "removed" else "exit"
         future = self._containers.register(record.id, awaited)
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
@@ -81,9 +88,14 @@ class LifecycleHandlers:
             if future.done():
                 if not response.prepared:
                     await response.prepare(call.request)
-                await response.write(msgspec.json.encode({"StatusCode": future.result().state.exit_code}) + b"\n")
+                await response.write(msgspec.json.encode(_outcome(future.result())) + b"\n")
         finally:
             self._containers.cancel(record.id, awaited, future)
         if response.prepared:  # or the client of an old version went without an answer
             await response.write_eof()
         return response
+
+
+def _outcome(record: ContainerRecord) -> dict[str, Any]:
+    error = {"Error": {"Message": record.state.error}} if record.state.error else {}
+    return {"StatusCode": record.state.exit_code, **error}

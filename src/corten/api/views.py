@@ -50,7 +50,7 @@ def host_config_view(host: HostConfig, cgroupns: str) -> dict[str, Any]:
 def state_view(record: ContainerRecord) -> dict[str, Any]:
     state = record.state
     return {
-        "Status": state.status, "Running": states.is_running(record), "Paused": state.status == "paused", "Restarting": False,
+        "Status": state.status, "Running": states.is_up(record), "Paused": states.is_paused(record), "Restarting": states.is_restarting(record),
         "OOMKilled": state.oom_killed, "Dead": state.status == "dead", "Pid": state.pid, "ExitCode": state.exit_code,
         "Error": state.error, "StartedAt": state.started_at, "FinishedAt": state.finished_at,
     }  # fmt: skip
@@ -130,7 +130,7 @@ def inspect(record: ContainerRecord, layout: Layout, lower: list[str], exec_ids:
         "Id": record.id, "Created": record.created, "Path": argv[0], "Args": argv[1:], "State": state_view(record),
         "Image": record.image, "ResolvConfPath": f"{folder}/resolv.conf", "HostnamePath": f"{folder}/hostname",
         "HostsPath": f"{folder}/hosts", "LogPath": "" if record.host_config.log_config.type == "none" else layout.log(record.id),
-        "Name": f"/{record.name}", "RestartCount": record.restart_count, "Driver": "overlay2", "Platform": "linux",
+        "Name": f"/{record.name}", "RestartCount": record.restarts.count, "Driver": "overlay2", "Platform": "linux",
         "MountLabel": "", "ProcessLabel": "", "AppArmorProfile": "", "ExecIDs": exec_ids or None,
         "HostConfig": host_config_view(record.host_config, cgroupns), "GraphDriver": graph_driver(layout, record.id, lower),
         "Mounts": mounts_view(record), "Config": config_view(record.config), "NetworkSettings": _network_settings(record),
@@ -190,9 +190,9 @@ def status_text(record: ContainerRecord, now: int) -> str:
     state = record.state
     if states.is_running(record):
         since = human_duration((now - parse_rfc3339(state.started_at)) // _SECOND)
-        return f"Up {since}" + (" (Paused)" if state.status == "paused" else "")
-    if state.status == "exited":
-        return f"Exited ({state.exit_code}) {human_duration((now - parse_rfc3339(state.finished_at)) // _SECOND)} ago"
+        return f"Up {since}" + (" (Paused)" if states.is_paused(record) else "")
+    if state.status in ("exited", "restarting"):
+        return f"{state.status.capitalize()} ({state.exit_code}) {human_duration((now - parse_rfc3339(state.finished_at)) // _SECOND)} ago"
     return {"created": "Created", "removing": "Removal In Progress", "dead": "Dead"}[state.status]
 
 

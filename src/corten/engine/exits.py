@@ -1,27 +1,32 @@
-"""What a container's end brings with it: the stored state, the released network, events, waiters, auto-removal."""
+"""What a container's end brings with it: the stored state, the released network, events, waiters, and what follows: a restart or the removal."""
 
 from __future__ import annotations
 
 import asyncio
 import shutil
 
-from corten.engine import states
+from msgspec.structs import replace
+
+from corten.engine import restarts, states
 from corten.engine.containers import Containers, replace_state
 from corten.engine.groups import Groups
 from corten.engine.networks import Networks
 from corten.engine.removal import Removal
+from corten.engine.restarting import Restarting
 from corten.runtime import messages
 from corten.runtime.monitor import read_exit_record
 from corten.spec.timestamps import now_ns, parse_rfc3339, rfc3339_nano
 from corten.store.layout import Layout
 
 _LOST_EXIT_CODE = 255
+_SECOND = 1_000_000_000
 
 
 class Exits:
-    def __init__(self, containers: Containers, networks: Networks, layout: Layout, groups: Groups, removal: Removal) -> None:
+    def __init__(self, containers: Containers, networks: Networks, layout: Layout, groups: Groups, removal: Removal,
+                 restarting: Restarting) -> None:  # fmt: skip
         self._containers, self._networks, self._layout = containers, networks, layout
-        self._groups, self._removal = groups, removal
+        self._groups, self._removal, self._restarting = groups, removal, restarting
         self._background: set[asyncio.Task[None]] = set()
 
     def on_exit(self, notice: messages.Exited) -> None:
@@ -35,17 +40,20 @@ class Exits:
             record = self._containers.current(notice.container)
             if record is None or not states.is_running(record):
                 return  # a start that failed halfway has told its client already
-            ended = replace_state(record, status="exited", pid=0, exit_code=notice.exit_code, oom_killed=notice.oom_killed,
-                                  finished_at=rfc3339_nano(notice.finished))  # fmt: skip
-            leased, record = record, self._containers.save(ended.without_leases())
+            ran = notice.finished - parse_rfc3339(record.state.started_at)
+            again = restarts.after_exit(record.host_config.restart_policy, record.restarts, notice.exit_code, ran / _SECOND)
+            ended = replace_state(record, status="restarting" if again else "exited", pid=0, exit_code=notice.exit_code,
+                                  oom_killed=notice.oom_killed, finished_at=rfc3339_nano(notice.finished))  # fmt: skip
+            leased, record = record, self._containers.save(replace(ended.without_leases(), restarts=again or record.restarts))
             self._networks.release(leased)
             shutil.rmtree(self._layout.run(record.id), ignore_errors=True)
             if notice.oom_killed:
                 self._containers.emit("oom", record)
-            seconds = (notice.finished - parse_rfc3339(record.state.started_at)) // 1_000_000_000
-            self._containers.emit("die", record, exitCode=str(notice.exit_code), execDuration=str(seconds))
-            if record.host_config.auto_remove:
-                self._removal.remove_now(record)
+            self._containers.emit("die", record, exitCode=str(notice.exit_code), execDuration=str(ran // _SECOND))
+            if again:
+                self._restarting.schedule(record)
+            else:
+                await self._removal.after_end(record)
             self._containers.announce(record, "exit")
 
     def on_monitor_lost(self, container_ids: list[str]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from corten.engine.restarts import check_policy
 from corten.errors import Invalid, UnsupportedOption
 from corten.spec.engine import Config, EndpointAddresses, EndpointSettings, HostConfig, MountPoint, NetworkingConfig
 from corten.spec.signals import parse_signal
@@ -51,8 +52,9 @@ def check_host_config(host: HostConfig) -> None:
     for field, neutral in _UNSUPPORTED.items():
         if getattr(host, field) not in neutral:
             raise UnsupportedOption(key=f"HostConfig.{api_name(field)}")
-    if host.restart_policy.name not in ("", "no"):
-        raise UnsupportedOption(key=f"HostConfig.RestartPolicy {host.restart_policy.name!r}")
+    check_policy(host.restart_policy)
+    if host.auto_remove and host.restart_policy.name not in ("", "no"):
+        raise Invalid("can't create 'AutoRemove' container with restart policy")
     if host.log_config.type not in _LOG_DRIVERS:
         raise UnsupportedOption(key=f"HostConfig.LogConfig.Type {host.log_config.type!r}")
     for option in host.log_config.config or {}:

@@ -20,6 +20,18 @@ class State(msgspec.Struct, frozen=True):
     finished_at: str = ZERO
 
 
+class Restarts(msgspec.Struct, frozen=True):
+    """What the restart policy goes by (restarts.py). `delay` is the last wait in milliseconds, 0 before the first.
+
+    `by_hand`: a client has stopped or signalled it since its last start. `cancelled`: this run is the last one.
+    """
+
+    count: int = 0
+    delay: int = 0
+    by_hand: bool = False
+    cancelled: bool = False
+
+
 class PublishedPort(msgspec.Struct, frozen=True):
     protocol: str
     container_port: int
@@ -95,7 +107,7 @@ class ContainerRecord(msgspec.Struct, frozen=True):
     endpoints: list[EndpointRecord] = []  # the first is the one of NetworkMode
     ports: list[PublishedPort] = []
     state: State = State()
-    restart_count: int = 0
+    restarts: Restarts = Restarts()
     mounts: list[MountRecord] = []
 
     @property

@@ -9,7 +9,10 @@ from corten.engine.containers import Containers
 from corten.engine.exits import Exits
 from corten.engine.groups import Groups
 from corten.engine.networks import Networks
+from corten.engine.records import ContainerRecord
 from corten.engine.removal import Removal
+from corten.engine.restarting import Restarting
+from corten.errors import CortenError
 from corten.runtime import messages
 from corten.runtime.launch import Launch
 from corten.spec.timestamps import now_ns, rfc3339_nano
@@ -20,9 +23,10 @@ _log = logging.getLogger("corten.engine")
 
 class Restoring:
     def __init__(self, containers: Containers, snapshots: Snapshots, networks: Networks, launch: Launch, groups: Groups,
-                 removal: Removal, exits: Exits) -> None:  # fmt: skip
+                 removal: Removal, exits: Exits, restarting: Restarting) -> None:  # fmt: skip
         self._containers, self._snapshots, self._networks = containers, snapshots, networks
-        self._launch, self._groups, self._removal, self._exits = launch, groups, removal, exits
+        self._launch, self._groups, self._removal = launch, groups, removal
+        self._exits, self._restarting = exits, restarting
 
     async def restore(self) -> None:
         """Start-up: adopt what still runs, finish what ended while no engine was there, complete removals."""
@@ -30,7 +34,7 @@ class Restoring:
         for record in self._containers.all():
             running = adopted.pop(record.id, None)
             if record.state.status == "removing":
-                self._removal.remove_now(record)
+                await self._complete_removal(record)
             elif running and running.started:
                 if not states.is_running(record):  # the engine died between the start and its row
                     self._containers.save_state(record.id, status="running", pid=running.pid, started_at=rfc3339_nano(now_ns()))
@@ -43,6 +47,14 @@ class Restoring:
         for container_id in self._snapshots.sweep({record.id for record in self._containers.all()}):
             _log.info("removed what was left of container %s, whose creation a crash cut short", container_id)
         self._networks.restore()
+        await self._exits.settle()
+        await self._restarting.resume()
+
+    async def _complete_removal(self, record: ContainerRecord) -> None:
+        try:
+            await self._removal.remove_now(record)
+        except CortenError as error:
+            _log.warning("%s", error.message)
 
     def tear_down_if_idle(self) -> None:
         """An engine that ends with nothing running leaves no bridge, rule or cgroup behind; the next one makes them again."""

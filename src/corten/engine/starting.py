@@ -14,7 +14,7 @@ from corten.engine.attaching import Attaching
 from corten.engine.containers import Containers, replace_state
 from corten.engine.networks import Networks
 from corten.engine.preparing import Preparing
-from corten.engine.records import ContainerRecord
+from corten.engine.records import ContainerRecord, Restarts
 from corten.engine.removal import Removal
 from corten.errors import CommandNotStarted, CortenError, KernelRefused, UnknownUserName
 from corten.runtime import messages
@@ -32,17 +32,29 @@ class Starting:
         self._preparing, self._attaching, self._removal = preparing, attaching, removal
 
     async def start(self, record: ContainerRecord) -> None:
-        """Raises NotModified if it runs, CommandNotStarted if its program cannot be executed."""
+        """For a client. Raises NotModified if it runs, CommandNotStarted if its program cannot be executed."""
         async with self._containers.lock(record.id):
             record = self._containers.find(record.id)
             states.check("start", record)
-            try:
-                await self._start(record)
-            except CortenError as error:
-                raise self._start_failed(record, error) from None
-            except OSError as error:
-                refused = KernelRefused(operation="start", operand=str(error.filename or record.name), errno=error.errno or 0, reason=error.strerror or str(error))
-                raise self._start_failed(record, refused) from None
+            if record.restarts != Restarts():
+                record = self._containers.save(msgspec.structs.replace(record, restarts=Restarts()))
+            await self._start_or_undo(record)
+
+    async def again(self, record: ContainerRecord) -> None:
+        """For its restart policy: `record` is how it ended. Does nothing if anything has happened to it since."""
+        async with self._containers.lock(record.id):
+            current = self._containers.current(record.id)
+            if current and (current.state.status, current.state.finished_at) == (record.state.status, record.state.finished_at):
+                await self._start_or_undo(current)
+
+    async def _start_or_undo(self, record: ContainerRecord) -> None:
+        try:
+            await self._start(record)
+        except CortenError as error:
+            raise await self._start_failed(record, error) from None
+        except OSError as error:
+            refused = KernelRefused(operation="start", operand=str(error.filename or record.name), errno=error.errno or 0, reason=error.strerror or str(error))
+            raise await self._start_failed(record, refused) from None
 
     async def _start(self, record: ContainerRecord) -> None:
         record = self._networks.lease(record)
@@ -76,13 +88,12 @@ class Starting:
         self._networks.settled(record.id)
         self._containers.emit("start", record)
 
-    def _start_failed(self, record: ContainerRecord, error: CortenError) -> CortenError:
+    async def _start_failed(self, record: ContainerRecord, error: CortenError) -> CortenError:
         if isinstance(error, KernelRefused) and error.operation == "look up user":
             error = UnknownUserName(error.reason)
         code = error.program_exit_code if isinstance(error, CommandNotStarted) else 128
         self._attaching.drop(record.id)
-        record = self._containers.save_state(record.id, exit_code=code, error=error.message)
-        self._containers.announce(record, "exit")
-        if record.host_config.auto_remove:
-            self._removal.remove_now(record)
+        status = "exited" if states.is_restarting(record) else record.state.status
+        record = self._containers.save_state(record.id, status=status, exit_code=code, error=error.message)
+        await self._removal.after_end(record)
         return error

@@ -59,7 +59,7 @@ class System:
 
     def info(self) -> dict[str, Any]:
         statuses = [record.state.status for record in self._containers.all()]
-        running = sum(states.is_running(record) for record in self._containers.all())
+        running = sum(states.is_up(record) for record in self._containers.all())
         paused = statuses.count("paused")
         cgroups = host_layout()
         release = _os_release()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 
 from corten.errors import StoreCorrupt
 from corten.spec.runtime import Mount
@@ -52,6 +53,16 @@ class Snapshots:
             for name in files:
                 total += os.lstat(os.path.join(folder, name)).st_size
         return total
+
+    def set_aside(self, container_id: str) -> str:
+        """Move the container's folder, log included, to where start-up empties; deleting it is the caller's. Idempotent.
+
+        Returns the new path. Raises OSError if something holds the folder (a mount on it): then it is as it was.
+        """
+        aside = os.path.join(self._layout.temporary, f"removed-{container_id}")
+        with suppress(FileNotFoundError):  # an earlier engine has got that far
+            os.rename(self._layout.container(container_id), aside)
+        return aside
 
     def remove(self, container_id: str) -> None:
         """Remove the container's folder, log included. Idempotent."""
