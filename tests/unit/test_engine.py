@@ -23,7 +23,7 @@ from corten.network import files, ipam, plan
 from corten.registry.auth import parse_challenge, parse_registry_auth
 from corten.registry.client import is_loopback
 from corten.registry.transfer import Progress
-from corten.spec.engine import Config, HostConfig, NetworkingConfig, PortBinding, RestartPolicy
+from corten.spec.engine import Config, HostConfig, NetworkingConfig, PortBinding
 from corten.spec.security import DEFAULT_CAPABILITIES, default_seccomp
 from corten.store.layout import Layout
 
@@ -138,7 +138,6 @@ def test_seccomp_profile_in_dockers_format():
 @pytest.mark.parametrize(
     ("host", "key"),
     [
-        (HostConfig(restart_policy=RestartPolicy("always")), "RestartPolicy"),
         (HostConfig(volumes_from=["x"]), "VolumesFrom"),
         (HostConfig(binds=["name:/x"]), "named volume"),
         (HostConfig(device_requests=[{"Driver": "cdi"}]), "DeviceRequests"),

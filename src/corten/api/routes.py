@@ -107,7 +107,7 @@ def make_routes(handlers: Handlers) -> list[Route]:
         _route("POST", "/exec/{id}/start", execs.start, body=ExecStart, answer=STREAM),
         _route("GET", "/exec/{id}/json", execs.inspect, answer=answers.Exec),
         _route("POST", "/exec/{id}/resize", execs.resize, query={"h": int, "w": int}),
-        _route("DELETE", "/containers/{name}", life.remove, query={"v": bool, "force": bool}, status=204),
+        _route("DELETE", "/containers/{name}", life.remove, query={"v": bool, "force": bool, "link": bool}, status=204),
         _route("GET", "/containers/{name}/logs", container.logs, answer=STREAM,
                query={"follow": bool, "stdout": bool, "stderr": bool, "since": str, "until": str, "timestamps": bool, "tail": str}),
         _route("POST", "/containers/{name}/stop", life.stop, query={"signal": str, "t": int}, status=204),

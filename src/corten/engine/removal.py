@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from corten.engine import states
 from corten.engine.attaching import Attaching
-from corten.engine.containers import Containers
+from corten.engine.containers import Containers, replace_state
 from corten.engine.records import ContainerRecord
 from corten.engine.stopping import Stopping
 from corten.errors import RemovalFailed
@@ -62,5 +62,6 @@ class Removal:
         shutil.rmtree(self._layout.run(record.id), ignore_errors=True)
         self._containers.delete(record)
         self._containers.emit("destroy", record)
-        self._containers.announce(record, "removed")
-        self._containers.announce(record, "exit")  # one that never ran has no other end
+        gone = replace_state(record, error="")  # what a start failed with is no failure of the removal
+        self._containers.announce(gone, "removed")
+        self._containers.announce(gone, "exit")  # one that never ran has no other end
