@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,12 @@ def eventually(check: Callable[[], T], seconds: float = 20) -> T:
         assert time.monotonic() < end, f"still {answer!r} after {seconds} s"
         time.sleep(0.02)
     return answer
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 class RunningEngine:

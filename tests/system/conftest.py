@@ -9,7 +9,8 @@ import subprocess
 
 import pytest
 
-from tests.engines import RunningEngine, eventually
+from tests.engines import RunningEngine, eventually, free_port
+from tests.system.fake_registry import FakeRegistry
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -62,12 +63,6 @@ def need(program: str) -> str:
     return found
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def listens(port: int, address: str = "127.0.0.1") -> bool:
     """Whether a program has opened the port by now."""
     try:
@@ -100,3 +95,16 @@ def registry(assets, tmp_path_factory):
         process.terminate()
         process.wait()
         shutil.rmtree(folder)
+
+
+@pytest.fixture
+def fake():
+    servers = []
+
+    def start(*, token: bool = False) -> FakeRegistry:
+        servers.append(FakeRegistry(token=token))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.stop()

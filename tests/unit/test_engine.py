@@ -22,7 +22,7 @@ from corten.errors import CortenError, Invalid, InvalidName, UnsupportedOption
 from corten.network import files, ipam, plan
 from corten.registry.auth import parse_challenge, parse_registry_auth
 from corten.registry.client import is_loopback
-from corten.registry.transfer import Progress
+from corten.registry.progress import Progress
 from corten.spec.engine import Config, HostConfig, NetworkingConfig, PortBinding
 from corten.spec.security import DEFAULT_CAPABILITIES, default_seccomp
 from corten.store.layout import Layout

@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from contextlib import suppress
 
 import click
@@ -50,10 +51,11 @@ from corten.store.database import Database
 from corten.store.images import Images
 from corten.store.layers import UNPACK_JOB, Layers
 from corten.store.layout import Layout
+from corten.store.packing import PACK_JOB
 from corten.store.snapshots import Snapshots
 from corten.store.volumes import VolumeFolders
 
-_JOBS = {UNPACK_JOB: "corten.store.unpack:job", COPY_JOB: "corten.engine.copy_job:job"}
+_JOBS = {UNPACK_JOB: "corten.store.unpack:job", PACK_JOB: "corten.store.packing:job", COPY_JOB: "corten.engine.copy_job:job"}
 _log = logging.getLogger("corten")
 
 
@@ -81,7 +83,7 @@ class Engine:
     def __init__(self, settings: Settings, layout: Layout, launcher: LauncherProcess) -> None:
         self._settings, self._events = settings, Events()
         self._database = Database(layout.database)
-        blobs = Blobs(layout)
+        self._blobs = blobs = Blobs(layout)
         self._launch = Launch(launcher, settings.exec_root, self._on_notice, self._on_monitor_lost)
         self._layers = Layers(layout, self._database, blobs, self._launch.run_job)
         images = Images(layout, self._database, blobs, self._layers)
@@ -134,6 +136,7 @@ class Engine:
 
     async def start(self) -> None:
         self._layers.remove_strays()
+        self._blobs.remove_stale_partials(time.time())
         await self._restoring.restore()
         await self._volumes.restore()
         await self._launch.warm()

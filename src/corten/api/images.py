@@ -16,7 +16,7 @@ from corten.engine.images import ImageService
 from corten.errors import CortenError, Invalid, UnsupportedOption
 from corten.registry.auth import parse_registry_auth
 from corten.registry.client import Repository
-from corten.registry.transfer import Progress
+from corten.registry.progress import Progress, Pushed
 from corten.spec.filters import Filters, matches_labels
 from corten.spec.platform import parse_platform
 from corten.spec.reference import parse_reference
@@ -129,6 +129,21 @@ class ImageHandlers:
         await response.write_eof()
         return response
 
+    async def push(self, call: Call) -> web.StreamResponse:
+        call.refuse("platform")
+        name, tag = call.parameters["name"], call.text("tag")
+        reference = parse_reference(f"{name}:{tag}" if tag else name)
+        credentials = parse_registry_auth(call.request.headers.get("X-Registry-Auth", ""))
+        response = _message_stream()
+        await response.prepare(call.request)
+        try:
+            async for progress in self._images.push(reference, credentials):
+                await response.write(_line(progress_message(progress)))
+        except* CortenError as group:  # Docker's way: status 200, the error in the stream
+            await response.write(_error_line(_first(group)))
+        await response.write_eof()
+        return response
+
     async def distribution(self, call: Call) -> web.Response:
         """`GET /distribution/{name}/json`: what the registry says, nothing stored."""
         reference = parse_reference(call.parameters["name"]).with_default_tag()
@@ -169,8 +184,10 @@ def _error_line(error: CortenError) -> bytes:
     return _line({"errorDetail": {"message": error.message}, "error": error.message})
 
 
-def progress_message(progress: Progress) -> dict[str, Any]:
+def progress_message(progress: Progress | Pushed) -> dict[str, Any]:
     """Pure: one of Docker's JSON messages, with the bar that old clients print as it is."""
+    if isinstance(progress, Pushed):
+        return {"progressDetail": {}, "aux": {"Tag": progress.tag, "Digest": progress.digest, "Size": progress.size}}
     message: dict[str, Any] = {"status": progress.status}
     if progress.total:
         message["progressDetail"] = {"current": progress.current, "total": progress.total}

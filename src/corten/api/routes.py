@@ -128,6 +128,7 @@ def make_routes(handlers: Handlers) -> list[Route]:
         _route("POST", "/images/load", image.load, query={"quiet": bool}, body=TAR, answer=JSON_MESSAGES),
         _route("GET", "/images/{name}/json", image.inspect, answer=answers.Image),
         _route("GET", "/images/{name}/history", image.history, answer=list[answers.HistoryRow]),
+        _route("POST", "/images/{name}/push", image.push, query={"tag": str}, answer=JSON_MESSAGES),
         _route("POST", "/images/{name}/tag", image.tag, query={"repo": str, "tag": str}, status=201),
         _route("DELETE", "/images/{name}", image.remove, query={"force": bool}, answer=list[answers.Removed]),
         _route("GET", "/distribution/{name}/json", image.distribution, answer=answers.Distribution),

@@ -1,4 +1,4 @@
-"""Pull: copy an image from a registry into the store. Progress values stream back.
+"""Pull: copy an image from a registry into the store, saying what it does.
 
 The name is written last: an interrupted pull is invisible, and the blobs and layers that are complete are found again.
 """
@@ -6,12 +6,10 @@ The name is written last: an interrupted pull is invisible, and the blobs and la
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
-from dataclasses import dataclass
 
-from corten.errors import ArchiveRefused, CortenError, NotFound
+from corten.errors import ArchiveRefused, NotFound
 from corten.registry.client import Repository
+from corten.registry.progress import Emit, Progress
 from corten.spec.digest import encoded
 from corten.spec.image import FOREIGN_MARKS, Descriptor, Index, Manifest, parse_config, parse_manifest
 from corten.spec.platform import Platform, matches
@@ -24,41 +22,13 @@ _AT_ONCE = 3
 _REPORT_EVERY = 1 << 19
 
 
-@dataclass(frozen=True)
-class Progress:
-    """`id` is a layer's short digest or a tag; `total` 0 means that there is no bar."""
-
-    status: str
-    id: str = ""
-    current: int = 0
-    total: int = 0
-
-
-Emit = Callable[[Progress], None]
-
-
 class NoMatchingPlatform(NotFound):
     template = "no matching manifest for {platform} in the manifest list entries"
 
 
 async def pull(reference: Reference, remote: Repository, platform: Platform, blobs: Blobs, layers: Layers,
-               images: Images) -> AsyncIterator[Progress]:  # fmt: skip
+               images: Images, emit: Emit) -> None:  # fmt: skip
     """Copy one image. Raises what the registry refuses, ArchiveRefused for what is not what it says."""
-    queue: asyncio.Queue[Progress | None] = asyncio.Queue()
-    task = asyncio.ensure_future(_pull(reference, remote, platform, blobs, layers, images, queue.put_nowait))
-    task.add_done_callback(lambda _done: queue.put_nowait(None))
-    try:
-        while (progress := await queue.get()) is not None:
-            yield progress
-        await task
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError, CortenError):
-            await task
-
-
-async def _pull(reference: Reference, remote: Repository, platform: Platform, blobs: Blobs, layers: Layers,
-                images: Images, emit: Emit) -> None:  # fmt: skip
     wanted = reference.with_default_tag()
     label = wanted.tag or wanted.digest
     emit(Progress(f"Pulling from {reference.path}", label))
@@ -67,17 +37,15 @@ async def _pull(reference: Reference, remote: Repository, platform: Platform, bl
     if isinstance(document, Index):
         chosen = _choose(document, platform)
         blobs.put(data)
-        data, media_type, digest = await remote.manifest(chosen.digest)
+        data, media_type, _ = await remote.manifest(chosen.digest)
         document = parse_manifest(data, media_type or chosen.media_type)
         if isinstance(document, Index):
             raise ArchiveRefused("an index inside an index is not supported")
-    else:
-        digest = top_digest
     names = [f"{reference.name}@{top_digest}"]
     if wanted.tag:
         names.append(f"{reference.name}:{wanted.tag}")
     known = images.get(document.config.digest)
-    if known and known.row.manifest == digest:
+    if known:  # the same id is the same content, however its layers are packed there
         up_to_date = set(names) <= {*known.tags, *known.digests}
         for name in names:
             images.tag(known.id, name)
@@ -132,15 +100,19 @@ async def _fetch_image(remote: Repository, manifest: Manifest, blobs: Blobs, lay
 
 
 async def _fetch(remote: Repository, blob: Descriptor, blobs: Blobs, emit: Emit) -> None:
-    """Download one blob if it is not there; verified before it becomes visible."""
-    if blobs.has(blob.digest):
-        return
-    short = encoded(blob.digest)[:12]
-    reported = 0
-    with blobs.writer() as writer:
-        async for data in remote.blob(blob.digest):
-            writer.write(data)
-            if writer.size - reported >= _REPORT_EVERY:
-                reported = writer.size
-                emit(Progress("Downloading", short, writer.size, blob.size))
-        await asyncio.to_thread(writer.commit, blob.digest)
+    """Download one blob if it is not there; verified before it becomes visible. What an earlier try got is not fetched again."""
+    async with blobs.exclusive(blob.digest):
+        if blobs.has(blob.digest):
+            return
+        short = encoded(blob.digest)[:12]
+        with await asyncio.to_thread(blobs.resume, blob.digest) as writer:
+            reported = writer.size
+            if writer.size < blob.size:
+                async for data in remote.blob(blob.digest, writer.size):
+                    writer.write(data)
+                    if writer.size > blob.size:
+                        raise ArchiveRefused(f"blob {blob.digest} of {remote.reference.name} is longer than the {blob.size} bytes that its manifest says")
+                    if writer.size - reported >= _REPORT_EVERY:
+                        reported = writer.size
+                        emit(Progress("Downloading", short, writer.size, blob.size))
+            await asyncio.to_thread(writer.commit, blob.digest)

@@ -28,6 +28,19 @@ ACCEPTED_MANIFESTS = ", ".join((OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MAN
 FOREIGN_MARKS = ("foreign", "nondistributable")
 
 
+_ALWAYS_2: int = msgspec.field(default_factory=lambda: 2)  # a factory's value is written out, a default would be left out
+
+
+def is_compressed(media_type: str) -> bool:
+    """Whether a layer's blob is packed; a plain tar's type has no suffix (image-spec layer.md; Docker's `.gzip`)."""
+    return media_type.endswith(("gzip", "zstd"))
+
+
+def packed_type(media_type: str) -> str:
+    """The type of a plain tar layer once it is gzipped."""
+    return media_type + (".gzip" if media_type == DOCKER_LAYER else "+gzip")
+
+
 class Descriptor(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
     media_type: str
     digest: str
@@ -40,14 +53,14 @@ class Descriptor(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"
 class Manifest(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
     config: Descriptor
     layers: list[Descriptor]
-    schema_version: int = 2
+    schema_version: int = _ALWAYS_2
     media_type: str = ""
     annotations: dict[str, str] | None = None
 
 
 class Index(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
     manifests: list[Descriptor]
-    schema_version: int = 2
+    schema_version: int = _ALWAYS_2
     media_type: str = ""
     annotations: dict[str, str] | None = None
 

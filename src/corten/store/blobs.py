@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import os
 import secrets
 from types import TracebackType
+from weakref import WeakValueDictionary
 
 from corten.errors import ArchiveRefused, StoreCorrupt
 from corten.spec.digest import digest_of
 from corten.store.layout import Layout
 
+_CHUNK = 1 << 20
+_PARTIAL_AGE = 7 * 24 * 3600
+
 
 class BlobWriter:
-    """Use as a context manager: what is not committed leaves nothing behind."""
+    """Use as a context manager: what is not committed leaves nothing behind.
 
-    def __init__(self, layout: Layout) -> None:
-        self._layout = layout
-        self._path = f"{layout.temporary}/blob-{secrets.token_hex(8)}"
-        self._file = open(self._path, "wb", buffering=0)  # noqa: SIM115 - closed by commit or __exit__
+    With `path`, the file there is gone on with, and left for the next try unless its content was refused. Raises OSError.
+    """
+
+    def __init__(self, layout: Layout, path: str = "") -> None:
+        self._layout, self._kept = layout, bool(path)
+        self._path = path or f"{layout.temporary}/blob-{secrets.token_hex(8)}"
         self._hash = hashlib.sha256()
-        self.size = 0
+        self._file = open(self._path, "a+b", buffering=0)  # noqa: SIM115 - closed by commit or __exit__
+        self._file.seek(0)
+        while data := self._file.read(_CHUNK):
+            self._hash.update(data)
+        self.size = self._file.tell()
 
     def write(self, data: bytes) -> None:
         self._file.write(data)
@@ -43,6 +54,8 @@ class BlobWriter:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._file.close()
+        if self._kept and not isinstance(error, ArchiveRefused):
+            return  # gone by commit, or to be gone on with
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._path)
 
@@ -50,9 +63,28 @@ class BlobWriter:
 class Blobs:
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
+        self._downloads: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def writer(self) -> BlobWriter:
         return BlobWriter(self._layout)
+
+    def resume(self, digest: str) -> BlobWriter:
+        """A writer that goes on where an interrupted download of this blob ended. Reads what is there: not for the event loop."""
+        return BlobWriter(self._layout, self._layout.partial(digest))
+
+    def exclusive(self, digest: str) -> asyncio.Lock:
+        """Held for one download of the blob; who comes second finds it there."""
+        lock = self._downloads.get(digest)
+        if lock is None:
+            lock = self._downloads[digest] = asyncio.Lock()
+        return lock
+
+    def remove_stale_partials(self, now: float) -> None:
+        """Start-up: downloads that nobody has gone on with for a week. `now` is seconds since the epoch."""
+        for name in os.listdir(self._layout.partials):
+            path = f"{self._layout.partials}/{name}"
+            if os.stat(path).st_mtime < now - _PARTIAL_AGE:
+                os.unlink(path)
 
     def put(self, data: bytes) -> str:
         """Idempotent; returns the digest."""

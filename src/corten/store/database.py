@@ -20,6 +20,7 @@ CREATE TABLE IF NOT EXISTS images (
 CREATE TABLE IF NOT EXISTS names (
     reference TEXT PRIMARY KEY, image TEXT NOT NULL REFERENCES images(id), tagged INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS volumes (name TEXT PRIMARY KEY, record BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS packings (diff_id TEXT PRIMARY KEY, digest TEXT NOT NULL, size INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS settings (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
 
@@ -121,7 +122,16 @@ class Database:
         return cursor.rowcount == 1
 
     def delete_layer(self, number: int) -> None:
+        self._connection.execute("DELETE FROM packings WHERE diff_id = (SELECT diff_id FROM layers WHERE number = ?)", (number,))
         self._connection.execute("DELETE FROM layers WHERE number = ?", (number,))
+
+    def packing(self, diff_id: str) -> tuple[str, int] | None:
+        """(digest, size) of a layer's gzipped form, if it has been made."""
+        row = self._connection.execute("SELECT digest, size FROM packings WHERE diff_id = ?", (diff_id,)).fetchone()
+        return (row[0], row[1]) if row else None
+
+    def put_packing(self, diff_id: str, digest: str, size: int) -> None:
+        self._connection.execute("INSERT OR REPLACE INTO packings VALUES (?, ?, ?)", (diff_id, digest, size))
 
     # --- images and their names
     def images(self) -> list[ImageRow]:

@@ -1,11 +1,12 @@
-"""Layers by diff id: unpacking a blob into one, and removing what nothing uses."""
+"""Layers by diff id: unpacking a blob into one, packing one for its way out, and removing what nothing uses."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import shutil
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 
 import msgspec
 
@@ -13,10 +14,12 @@ from corten.errors import ArchiveRefused, KernelRefused
 from corten.store.blobs import Blobs
 from corten.store.database import Database, LayerRow
 from corten.store.layout import Layout
+from corten.store.packing import PACK_JOB, Packed
 from corten.store.unpack import Unpacked, diff_id_of
 
 RunJob = Callable[[str, bytes, Sequence[int]], Awaitable[bytes]]
 UNPACK_JOB = "unpack"
+_PIPE_BUFFER = 1 << 20
 
 
 class Layers:
@@ -76,6 +79,39 @@ class Layers:
             os.close(blob_fd)
             os.close(folder_fd)
         return msgspec.json.decode(result, type=Unpacked)
+
+    # --- packing
+    def packing(self, diff_id: str) -> Packed | None:
+        """What the layer is when it is gzipped, if that has been found out."""
+        found = self._database.packing(diff_id)
+        return Packed(*found) if found else None
+
+    def remember_packing(self, diff_id: str, digest: str, size: int) -> None:
+        if self.find(diff_id):
+            self._database.put_packing(diff_id, digest, size)
+
+    @asynccontextmanager
+    async def pack(self, blob: str) -> AsyncIterator[tuple[asyncio.StreamReader, Awaitable[Packed]]]:
+        """Gzip a stored tar in a worker: (the packed form, what it was once it has been read). Leaving early ends the worker."""
+        reading, writing = os.pipe2(os.O_CLOEXEC)
+        reader = asyncio.StreamReader(limit=_PIPE_BUFFER)
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(reading, "rb", buffering=0)
+        )
+        source = self._blobs.open(blob)
+        work = asyncio.ensure_future(self._pack(source, writing))
+        try:
+            yield reader, work
+        finally:
+            transport.close()
+            await asyncio.gather(work, return_exceptions=True)
+
+    async def _pack(self, source: int, target: int) -> Packed:
+        running = asyncio.ensure_future(self._run_job(PACK_JOB, b"", (source, target)))
+        await asyncio.sleep(0)  # the job's own copies of the descriptors are made in its first step
+        os.close(source)
+        os.close(target)
+        return msgspec.json.decode(await running, type=Packed)
 
     def remove(self, row: LayerRow) -> None:
         """The row goes first: a crash leaves a folder that start-up removes, never a row without one."""

@@ -3,6 +3,7 @@
 <root>/                                    mode 0700
 oci-layout, index.json                   the blobs are an OCI image layout: any OCI tool can read them
 blobs/sha256/<hex>                       manifests, configs, compressed layers
+partial/<hex>                            downloads to be gone on with
 layers/<number>/                         one unpacked layer, whiteouts in overlay form, keyed by diff id (state.db)
 containers/<id>/upper, work              a container's writable layer
 containers/<id>/rootfs                   where its root is mounted, in its own mount namespace only
@@ -36,7 +37,7 @@ class Layout:
         os.makedirs(self.root, mode=0o700, exist_ok=True)
         os.makedirs(self.exec_root, mode=0o711, exist_ok=True)
         shutil.rmtree(self.temporary, ignore_errors=True)
-        for folder in (self.blobs, self.layers, self.containers, self.volumes, self.temporary, self.runs):
+        for folder in (self.blobs, self.partials, self.layers, self.containers, self.volumes, self.temporary, self.runs):
             os.makedirs(folder, mode=0o700, exist_ok=True)
 
     @property
@@ -49,6 +50,13 @@ class Layout:
 
     def blob(self, digest: str) -> str:
         return f"{self.blobs}/{encoded(parse_digest(digest))}"
+
+    @property
+    def partials(self) -> str:
+        return f"{self.root}/partial"
+
+    def partial(self, digest: str) -> str:
+        return f"{self.partials}/{encoded(parse_digest(digest))}"
 
     @property
     def layers(self) -> str:

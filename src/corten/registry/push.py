@@ -1,0 +1,151 @@
+"""Push: copy an image from the store to a registry. Progress values stream back.
+
+What was pulled goes out with the digests it came with. A layer that is stored as a plain tar is gzipped on its way and not
+stored a second time; its packed digest is remembered, so that the next push can ask whether the registry has it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from corten.registry import upload
+from corten.registry.client import Repository
+from corten.registry.progress import Emit, Progress, Pushed
+from corten.spec.digest import digest_of, encoded
+from corten.spec.image import Descriptor, Manifest, is_compressed, packed_type
+from corten.store.blobs import Blobs
+from corten.store.images import Image, Images
+from corten.store.layers import Layers
+from corten.store.packing import Packed
+
+_AT_ONCE = 5  # Docker's max-concurrent-uploads
+_CHUNK = 1 << 18
+_REPORT_EVERY = 1 << 19
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """`stored` is as the image's manifest has it; what goes out is that, or its packed form."""
+
+    diff_id: str
+    stored: Descriptor
+
+    @property
+    def short(self) -> str:
+        return encoded(self.diff_id)[:12]
+
+
+class Pusher:
+    """One push of one image under one tag. `mountable`: repositories of the same registry that may have its layers."""
+
+    def __init__(self, remote: Repository, blobs: Blobs, layers: Layers, images: Images, mountable: Sequence[str], emit: Emit) -> None:
+        self._remote, self._blobs, self._layers, self._images = remote, blobs, layers, images
+        self._mountable, self._emit = mountable, emit
+
+    async def push(self, image: Image, tag: str) -> str:
+        """Returns the digest of what the registry has now. Raises what the registry refuses."""
+        stored = self._images.manifest(image)
+        layers = [_Layer(diff_id, layer) for diff_id, layer in zip(image.config.rootfs.diff_ids, stored.layers, strict=True)]
+        for layer in layers:
+            self._emit(Progress("Preparing", layer.short))
+        gate = asyncio.Semaphore(_AT_ONCE)
+
+        async def one(layer: _Layer) -> Descriptor:
+            async with gate:
+                return await self._layer(layer)
+
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(layer)) for layer in layers]
+        sent = [task.result() for task in tasks]
+        if not await upload.has_blob(self._remote, stored.config.digest):
+            await self._upload_stored(stored.config, "")
+        data, media_type = self._document(image, stored, sent)
+        await upload.put_manifest(self._remote, tag, data, media_type)
+        digest = digest_of(data)
+        self._emit(Progress(f"{tag}: digest: {digest} size: {len(data)}"))
+        self._emit(Pushed(tag, digest, len(data)))
+        return digest
+
+    def _document(self, image: Image, stored: Manifest, sent: list[Descriptor]) -> tuple[bytes, str]:
+        if sent == stored.layers:
+            return self._blobs.read(image.row.manifest), image.row.media_type
+        return msgspec.json.encode(msgspec.structs.replace(stored, layers=sent)), image.row.media_type
+
+    async def _layer(self, layer: _Layer) -> Descriptor:
+        known = self._known(layer)
+        if known:
+            if await upload.has_blob(self._remote, known.digest):
+                self._emit(Progress("Layer already exists", layer.short))
+                return known
+            for repository in self._mountable:
+                if await upload.mount_blob(self._remote, known.digest, repository):
+                    self._emit(Progress(f"Mounted from {repository}", layer.short))
+                    return known
+        if is_compressed(layer.stored.media_type):
+            await self._upload_stored(layer.stored, layer.short)
+            sent = layer.stored
+        else:
+            packed = await self._upload_packed(layer)
+            self._layers.remember_packing(layer.diff_id, packed.digest, packed.size)
+            sent = _packed_descriptor(layer, packed)
+        self._emit(Progress("Pushed", layer.short))
+        return sent
+
+    def _known(self, layer: _Layer) -> Descriptor | None:
+        """What will go out, if its digest is known before it has been made."""
+        if is_compressed(layer.stored.media_type):
+            return layer.stored
+        packed = self._layers.packing(layer.diff_id)
+        return _packed_descriptor(layer, packed) if packed else None
+
+    def _reporter(self, short: str, total: int) -> upload.Report:
+        reported = 0
+
+        def report(sent: int) -> None:
+            nonlocal reported
+            if short and sent - reported >= _REPORT_EVERY:
+                reported = sent
+                self._emit(Progress("Pushing", short, sent, total))
+
+        return report
+
+    async def _upload_stored(self, blob: Descriptor, short: str) -> None:
+        def read_from(offset: int) -> AsyncIterator[bytes]:
+            return _read_file(self._blobs.open(blob.digest), offset)
+
+        await upload.upload_blob(self._remote, read_from, lambda: blob.digest, self._reporter(short, blob.size))
+
+    async def _upload_packed(self, layer: _Layer) -> Packed:
+        results: list[Packed] = []
+
+        async def read_from(offset: int) -> AsyncIterator[bytes]:
+            """Packed anew for every try: the same bytes come out, and those that have arrived are left out."""
+            skip = offset
+            async with self._layers.pack(layer.stored.digest) as (packed, result):
+                while data := await packed.read(_CHUNK):
+                    if len(data) > skip:
+                        yield data[skip:]
+                    skip = max(0, skip - len(data))
+                results.append(await result)
+
+        await upload.upload_blob(self._remote, read_from, lambda: results[-1].digest, self._reporter(layer.short, layer.stored.size))
+        return results[-1]
+
+
+def _packed_descriptor(layer: _Layer, packed: Packed) -> Descriptor:
+    return msgspec.structs.replace(layer.stored, media_type=packed_type(layer.stored.media_type), digest=packed.digest, size=packed.size)
+
+
+async def _read_file(fd: int, offset: int) -> AsyncIterator[bytes]:
+    """The rest of a blob; closes the descriptor. Small reads of a local file: no thread is worth it."""
+    try:
+        while data := os.pread(fd, _CHUNK, offset):
+            yield data
+            offset += len(data)
+    finally:
+        os.close(fd)

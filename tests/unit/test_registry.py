@@ -1,0 +1,85 @@
+"""Retries, what a packed layer is called and made of, and manifests as they are written."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import threading
+
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from corten.registry import retry
+from corten.spec.image import (
+    DOCKER_LAYER,
+    OCI_CONFIG,
+    OCI_LAYER,
+    Descriptor,
+    Index,
+    Manifest,
+    is_compressed,
+    packed_type,
+)
+from corten.store.packing import pack
+
+
+def packed(data: bytes) -> tuple[bytes, str, int]:
+    source, feed = os.pipe()
+    drain, target = os.pipe()
+    got = bytearray()
+
+    def read() -> None:
+        while piece := os.read(drain, 1 << 16):
+            got.extend(piece)
+
+    def write() -> None:
+        os.write(feed, data)
+        os.close(feed)
+
+    threads = [threading.Thread(target=work) for work in (read, write)]
+    for thread in threads:
+        thread.start()
+    result = pack(source, target)
+    os.close(target)
+    for thread in threads:
+        thread.join()
+    os.close(source)
+    os.close(drain)
+    return bytes(got), result.digest, result.size
+
+
+@given(st.binary(max_size=60_000))
+def test_packing_is_gzip_the_same_every_time_and_knows_its_digest(data):
+    first, digest, size = packed(data)
+    assert gzip.decompress(first) == data
+    assert (digest, size) == ("sha256:" + hashlib.sha256(first).hexdigest(), len(first))
+    assert packed(data)[0] == first
+
+
+def test_packed_types():
+    assert (packed_type(OCI_LAYER), packed_type(DOCKER_LAYER)) == (OCI_LAYER + "+gzip", DOCKER_LAYER + ".gzip")
+    assert not is_compressed(OCI_LAYER)
+    assert not is_compressed(DOCKER_LAYER)
+    assert all(is_compressed(kind) for kind in (OCI_LAYER + "+gzip", OCI_LAYER + "+zstd", DOCKER_LAYER + ".gzip"))
+
+
+def test_documents_say_their_schema_version():
+    manifest = Manifest(Descriptor(OCI_CONFIG, "sha256:" + "0" * 64, 1), [])
+    for document in (manifest, Index([])):
+        assert json.loads(msgspec.json.encode(document))["schemaVersion"] == 2
+
+
+def test_pauses():
+    assert [retry.pause(attempt) for attempt in (1, 2, 3)] == [0.5, 1.0, 2.0]
+    assert retry.pause(1, "7") == 7
+    assert retry.pause(1, "100000") == 60
+    assert retry.pause(1, "Thu, 01 Jan 1970 00:01:40 GMT", now=90) == 10
+    assert retry.pause(1, "soon") == 0.5
+
+
+@given(st.integers(1, 50), st.text(max_size=40), st.floats(0, 4e9))
+def test_a_pause_is_never_long_nor_an_error(attempt, header, now):
+    assert 0 <= retry.pause(attempt, header, now) <= 60
