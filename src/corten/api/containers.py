@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -16,7 +15,6 @@ from corten.api.log_stream import log_response
 from corten.engine import processes, states, stats
 from corten.engine.attaching import Attaching, PendingAttach
 from corten.engine.containers import Containers
-from corten.engine.copying import Copying
 from corten.engine.execs import Execs
 from corten.engine.groups import Groups
 from corten.engine.images import ImageService, check_platform
@@ -38,9 +36,9 @@ _STATS_PAUSE = 1.0
 
 class ContainerHandlers:
     def __init__(self, containers: Containers, attaching: Attaching, execs: Execs, images: ImageService, networks: Networks,
-                 copying: Copying, snapshots: Snapshots, layout: Layout, groups: Groups) -> None:  # fmt: skip
+                 snapshots: Snapshots, layout: Layout, groups: Groups) -> None:  # fmt: skip
         self._containers, self._attaching, self._execs, self._images = containers, attaching, execs, images
-        self._networks, self._copying, self._snapshots, self._layout, self._groups = networks, copying, snapshots, layout, groups
+        self._networks, self._snapshots, self._layout, self._groups = networks, snapshots, layout, groups
 
     def _find(self, call: Call) -> ContainerRecord:
         return self._containers.find(call.parameters["name"])
@@ -199,47 +197,6 @@ class ContainerHandlers:
         if before is None:
             return sample
         return sample | {"precpu_stats": before["cpu_stats"], "preread": before["read"]}
-
-    # --- files
-    async def archive_stat(self, call: Call) -> web.Response:
-        return web.Response(headers=await self._path_stat(call, self._find(call)))
-
-    async def _path_stat(self, call: Call, record: ContainerRecord) -> dict[str, str]:
-        path = _archive_path(call)
-        found = await self._copying.stat(record, path, call.parameters["name"])
-        return {"X-Docker-Container-Path-Stat": base64.b64encode(msgspec.json.encode(found)).decode()}
-
-    async def archive_get(self, call: Call) -> web.StreamResponse:
-        record = self._find(call)
-        headers = await self._path_stat(call, record)
-        response = web.StreamResponse(headers={"Content-Type": "application/x-tar", **headers})
-        await response.prepare(call.request)
-        async for data in self._copying.pack(record, _archive_path(call), call.parameters["name"]):
-            await response.write(data)
-        await response.write_eof()
-        return response
-
-    async def archive_put(self, call: Call) -> web.Response:
-        record = self._find(call)
-        if record.host_config.readonly_rootfs:
-            raise Invalid("container rootfs is marked read-only")
-        path = _archive_path(call)
-        if record.config.user.partition(":")[0] not in ("", "0", "root"):
-            call.refuse("copyUIDGID")  # for root it changes nothing: the archive's own ids are kept
-
-        async def pieces() -> AsyncIterator[bytes]:
-            async for piece in call.request.content.iter_any():
-                yield piece
-
-        await self._copying.extract(record, path, call.parameters["name"], pieces(), no_overwrite=call.flag("noOverwriteDirNonDir"))
-        return empty(200)
-
-
-def _archive_path(call: Call) -> str:
-    path = call.text("path")
-    if not path:
-        raise Invalid("bad parameter: pathcannot be empty")
-    return path
 
 
 def window_size(call: Call) -> tuple[int, int]:

@@ -14,6 +14,7 @@ from contextlib import suppress
 import click
 
 from corten.api.containers import ContainerHandlers
+from corten.api.contents import ContentHandlers
 from corten.api.execs import ExecHandlers
 from corten.api.images import ImageHandlers
 from corten.api.lifecycle import LifecycleHandlers
@@ -109,7 +110,8 @@ class Engine:
         service = ImageService(layout, blobs, self._layers, images, self._containers, self._events)
         system = System(layout, self._database, self._containers, service)
         handlers = Handlers(
-            ContainerHandlers(self._containers, attaching, self._execs, service, self._networks, copying, snapshots, layout, groups),
+            ContainerHandlers(self._containers, attaching, self._execs, service, self._networks, snapshots, layout, groups),
+            ContentHandlers(self._containers, copying, snapshots),
             LifecycleHandlers(self._containers, starting, stopping, self._restarting, removal),
             ExecHandlers(self._containers, self._execs),
             ImageHandlers(service, snapshots, layout),

@@ -15,6 +15,7 @@ from aiohttp import web
 
 from corten.api.call import Call
 from corten.api.containers import ContainerHandlers
+from corten.api.contents import ContentHandlers
 from corten.api.execs import ExecHandlers
 from corten.api.images import ImageHandlers
 from corten.api.lifecycle import LifecycleHandlers
@@ -31,6 +32,7 @@ Handler = Callable[[Call], Awaitable[web.StreamResponse]]
 @dataclass(frozen=True)
 class Handlers:
     containers: ContainerHandlers
+    contents: ContentHandlers
     lifecycle: LifecycleHandlers
     execs: ExecHandlers
     images: ImageHandlers
@@ -78,7 +80,7 @@ _TEXT = Stream("text/plain")
 
 def make_routes(handlers: Handlers) -> list[Route]:
     container, life, execs = handlers.containers, handlers.lifecycle, handlers.execs
-    image, system, volume = handlers.images, handlers.system, handlers.volumes
+    content, image, system, volume = handlers.contents, handlers.images, handlers.system, handlers.volumes
     attach = {"detachKeys": str, "logs": bool, "stream": bool, "stdin": bool, "stdout": bool, "stderr": bool}
     return [
         _route("GET HEAD", "/_ping", system.ping, answer=_TEXT),
@@ -119,9 +121,10 @@ def make_routes(handlers: Handlers) -> list[Route]:
         _route("POST", "/containers/{name}/resize", container.resize, query={"h": int, "w": int}),
         _route("GET", "/containers/{name}/top", container.top, query={"ps_args": str}, answer=answers.Top),
         _route("GET", "/containers/{name}/stats", container.stats, query={"stream": bool, "one-shot": bool}, answer=JSON_MESSAGES),
-        _route("HEAD", "/containers/{name}/archive", container.archive_stat, query={"path": str}),
-        _route("GET", "/containers/{name}/archive", container.archive_get, query={"path": str}, answer=TAR),
-        _route("PUT", "/containers/{name}/archive", container.archive_put, query={"path": str, "noOverwriteDirNonDir": bool}, body=TAR),
+        _route("GET", "/containers/{name}/changes", content.changes, answer=list[answers.Change] | None),
+        _route("HEAD", "/containers/{name}/archive", content.archive_stat, query={"path": str}),
+        _route("GET", "/containers/{name}/archive", content.archive_get, query={"path": str}, answer=TAR),
+        _route("PUT", "/containers/{name}/archive", content.archive_put, query={"path": str, "noOverwriteDirNonDir": bool}, body=TAR),
         # --- images
         _route("GET", "/images/json", image.list, query={"all": bool, "digests": bool, "filter": str, "filters": Filters}, answer=list[answers.ImageSummary]),
         _route("POST", "/images/create", image.create, query={"fromImage": str, "tag": str, "platform": str}, answer=JSON_MESSAGES),

@@ -44,7 +44,7 @@ class Restoring:
                 self._exits.lost(record.id)
         for left in adopted.values():
             await self._launch.call(messages.Discard(0, left.container))
-        for container_id in self._snapshots.sweep({record.id for record in self._containers.all()}):
+        for container_id in self._snapshots.sweep({record.id: record.diff_ids for record in self._containers.all()}):
             _log.info("removed what was left of container %s, whose creation a crash cut short", container_id)
         self._networks.restore()
         await self._exits.settle()

@@ -39,6 +39,13 @@ class Message(msgspec.Struct, frozen=True):
 
 
 # --- containers
+class Change(_Answer, frozen=True):
+    """`path` as seen in the container; `kind`: 0 modified, 1 added, 2 deleted."""
+
+    path: str
+    kind: int
+
+
 class WaitError(_Answer, frozen=True):
     message: str
 

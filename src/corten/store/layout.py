@@ -5,6 +5,7 @@ oci-layout, index.json                   the blobs are an OCI image layout: any 
 blobs/sha256/<hex>                       manifests, configs, compressed layers
 partial/<hex>                            downloads to be gone on with
 layers/<number>/                         one unpacked layer, whiteouts in overlay form, keyed by diff id (state.db)
+inits/<chain>/                           the files that the engine mounts over, between an image's layers and a container's
 containers/<id>/upper, work              a container's writable layer
 containers/<id>/rootfs                   where its root is mounted, in its own mount namespace only
 containers/<id>/config.json              the bundle's OCI config
@@ -37,7 +38,7 @@ class Layout:
         os.makedirs(self.root, mode=0o700, exist_ok=True)
         os.makedirs(self.exec_root, mode=0o711, exist_ok=True)
         shutil.rmtree(self.temporary, ignore_errors=True)
-        for folder in (self.blobs, self.partials, self.layers, self.containers, self.volumes, self.temporary, self.runs):
+        for folder in (self.blobs, self.partials, self.layers, self.inits, self.containers, self.volumes, self.temporary, self.runs):
             os.makedirs(folder, mode=0o700, exist_ok=True)
 
     @property
@@ -64,6 +65,10 @@ class Layout:
 
     def layer(self, number: int) -> str:
         return f"{self.layers}/{number}"
+
+    @property
+    def inits(self) -> str:
+        return f"{self.root}/inits"
 
     @property
     def containers(self) -> str:

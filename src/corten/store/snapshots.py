@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import secrets
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from corten.errors import StoreCorrupt
 from corten.spec.runtime import Mount
+from corten.store import init_layer
 from corten.store.database import Database
 from corten.store.layout import Layout
 
@@ -26,15 +29,27 @@ class Snapshots:
     def mounts(self, container_id: str, diff_ids: Sequence[str]) -> list[Mount]:
         """What to mount on the root folder, lowest layer last. Raises StoreCorrupt if a layer is missing."""
         base = self._layout.container(container_id)
-        lower = self.lower(diff_ids)
-        if not lower:  # an image without layers: overlayfs wants one lower folder
-            lower = [f"{base}/rootfs"]
-        options = [f"lowerdir={':'.join(lower)}", f"upperdir={base}/upper", f"workdir={base}/work"]
+        options = [f"lowerdir={':'.join(self.below(diff_ids))}", f"upperdir={base}/upper", f"workdir={base}/work"]
         return [Mount("", "overlay", "overlay", options)]
 
     def lower(self, diff_ids: Sequence[str]) -> list[str]:
         """The layers' folders, topmost first. Raises StoreCorrupt if one is missing."""
         return [self._layer_path(diff_id) for diff_id in reversed(diff_ids)]
+
+    def below(self, diff_ids: Sequence[str]) -> list[str]:
+        """All that lies under a container's writable layer, topmost first: the init layer, then the image's layers."""
+        lower = self.lower(diff_ids)
+        path = f"{self._layout.inits}/{_chain(diff_ids)}"
+        if not os.path.isdir(path):
+            staging = f"{self._layout.temporary}/init-{secrets.token_hex(8)}"
+            os.mkdir(staging, 0o755)
+            init_layer.fill(staging, lower)
+            os.rename(staging, path)
+        return [path, *lower]
+
+    def upper(self, container_id: str) -> str:
+        """The folder of the writable layer."""
+        return f"{self._layout.container(container_id)}/upper"
 
     def root(self, container_id: str) -> str:
         """Where the mounts belong, in the container's own mount namespace."""
@@ -68,12 +83,21 @@ class Snapshots:
         """Remove the container's folder, log included. Idempotent."""
         shutil.rmtree(self._layout.container(container_id), ignore_errors=True)
 
-    def sweep(self, known: Collection[str]) -> list[str]:
-        """Remove the folders of containers that have no row: a crash between the folder and its row. Returns their ids."""
+    def sweep(self, known: Mapping[str, Sequence[str]]) -> list[str]:
+        """Remove the folders of containers that have no row (`known`: id -> diff ids): a crash between the folder and its row.
+
+        Returns their ids. Init layers that no container stands on go too.
+        """
         left = [name for name in os.listdir(self._layout.containers) if name not in known]
         for container_id in left:
             self.remove(container_id)
         for container_id in os.listdir(self._layout.runs):
             if container_id not in known:
                 shutil.rmtree(self._layout.run(container_id), ignore_errors=True)
+        for chain in set(os.listdir(self._layout.inits)) - {_chain(diff_ids) for diff_ids in known.values()}:
+            shutil.rmtree(f"{self._layout.inits}/{chain}", ignore_errors=True)
         return left
+
+
+def _chain(diff_ids: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(diff_ids).encode()).hexdigest()[:32]

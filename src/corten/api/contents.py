@@ -1,0 +1,72 @@
+"""What is in a container's root: what it changed, and files in and out. Requests in, services asked, Docker's shapes out."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import AsyncIterator
+
+import msgspec
+from aiohttp import web
+
+from corten.api.call import Call, empty, json_response
+from corten.engine.containers import Containers
+from corten.engine.copying import Copying
+from corten.engine.records import ContainerRecord
+from corten.errors import Invalid
+from corten.store.changes import changes
+from corten.store.snapshots import Snapshots
+
+
+class ContentHandlers:
+    def __init__(self, containers: Containers, copying: Copying, snapshots: Snapshots) -> None:
+        self._containers, self._copying, self._snapshots = containers, copying, snapshots
+
+    def _find(self, call: Call) -> ContainerRecord:
+        return self._containers.find(call.parameters["name"])
+
+    async def changes(self, call: Call) -> web.Response:
+        record = self._find(call)
+        found = await asyncio.to_thread(changes, self._snapshots.upper(record.id), self._snapshots.below(record.diff_ids))
+        return json_response(found or None)
+
+    # --- files
+    async def archive_stat(self, call: Call) -> web.Response:
+        return web.Response(headers=await self._path_stat(call, self._find(call)))
+
+    async def _path_stat(self, call: Call, record: ContainerRecord) -> dict[str, str]:
+        path = _archive_path(call)
+        found = await self._copying.stat(record, path, call.parameters["name"])
+        return {"X-Docker-Container-Path-Stat": base64.b64encode(msgspec.json.encode(found)).decode()}
+
+    async def archive_get(self, call: Call) -> web.StreamResponse:
+        record = self._find(call)
+        headers = await self._path_stat(call, record)
+        response = web.StreamResponse(headers={"Content-Type": "application/x-tar", **headers})
+        await response.prepare(call.request)
+        async for data in self._copying.pack(record, _archive_path(call), call.parameters["name"]):
+            await response.write(data)
+        await response.write_eof()
+        return response
+
+    async def archive_put(self, call: Call) -> web.Response:
+        record = self._find(call)
+        if record.host_config.readonly_rootfs:
+            raise Invalid("container rootfs is marked read-only")
+        path = _archive_path(call)
+        if record.config.user.partition(":")[0] not in ("", "0", "root"):
+            call.refuse("copyUIDGID")  # for root it changes nothing: the archive's own ids are kept
+
+        async def pieces() -> AsyncIterator[bytes]:
+            async for piece in call.request.content.iter_any():
+                yield piece
+
+        await self._copying.extract(record, path, call.parameters["name"], pieces(), no_overwrite=call.flag("noOverwriteDirNonDir"))
+        return empty(200)
+
+
+def _archive_path(call: Call) -> str:
+    path = call.text("path")
+    if not path:
+        raise Invalid("bad parameter: pathcannot be empty")
+    return path

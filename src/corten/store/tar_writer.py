@@ -1,0 +1,183 @@
+"""Writing a folder as a tar, the same bytes for the same tree: sorted names, PAX, whole seconds, numeric owners.
+
+What is in a header is Docker's choice (28.5, moby/go-archive), plus what it drops: user attributes, ACLs, and holes, which are
+written as GNU's sparse format 1.0. Must not decide which names are written: layer_diff.py (whiteouts) and the export do.
+Sources: POSIX pax; GNU tar manual, "PAX Format, Version 1.0".
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import tarfile
+from typing import Protocol
+
+_CHUNK = 1 << 20
+_BLOCK = tarfile.BLOCKSIZE
+_KEPT_ATTRIBUTES = ("user.", "security.capability", "system.posix_acl_")
+_OVERLAYS_OWN = "user.overlay."
+_XATTR = "SCHILY.xattr."
+_WORTH_SKIPPING = 64 << 10  # bytes of holes from which on a sparse entry is smaller and quicker
+_TYPES = {
+    stat.S_IFREG: tarfile.REGTYPE, stat.S_IFDIR: tarfile.DIRTYPE, stat.S_IFLNK: tarfile.SYMTYPE,
+    stat.S_IFCHR: tarfile.CHRTYPE, stat.S_IFBLK: tarfile.BLKTYPE, stat.S_IFIFO: tarfile.FIFOTYPE,
+}  # fmt: skip
+
+
+class Output(Protocol):
+    def write(self, data: bytes, /) -> object: ...
+
+
+class TarWriter:
+    """Adds entries to `output`. `size` is the sum of the files' sizes so far. Paths are the caller's to keep inside."""
+
+    def __init__(self, output: Output, owner: tuple[int, int] | None = None) -> None:
+        self._output, self._owner = output, owner
+        self._linked: dict[tuple[int, int], str] = {}
+        self.size = 0
+
+    def add(self, path: str, name: str, status: os.stat_result) -> None:
+        """One entry, its content included. A socket has no place in a tar and is left out, as Docker does."""
+        kind = _TYPES.get(stat.S_IFMT(status.st_mode))
+        if kind is None:
+            return
+        entry = self._header(name, status)
+        entry.type = kind
+        if kind == tarfile.DIRTYPE:
+            entry.name += "/"
+        elif status.st_nlink > 1:
+            first = self._linked.setdefault((status.st_dev, status.st_ino), name)
+            if first != name:
+                entry.type, entry.linkname = tarfile.LNKTYPE, first
+                self._put(entry)
+                return
+        if kind == tarfile.SYMTYPE:
+            entry.linkname = os.readlink(path)
+        elif kind in (tarfile.CHRTYPE, tarfile.BLKTYPE):
+            entry.devmajor, entry.devminor = os.major(status.st_rdev), os.minor(status.st_rdev)
+        entry.pax_headers = _attributes(path)
+        if kind == tarfile.REGTYPE:
+            self._file(path, entry)
+        else:
+            self._put(entry)
+
+    def marker(self, name: str, mode: int, status: os.stat_result, *, timeless: bool = False) -> None:
+        """An empty file that means something by its name: a whiteout."""
+        entry = self._header(name, status)
+        entry.mode, entry.type = mode, tarfile.REGTYPE
+        if timeless:
+            entry.mtime = 0
+        self._put(entry)
+
+    def document(self, name: str, data: bytes, mtime: int) -> None:
+        """A small file made of bytes, root's."""
+        entry = tarfile.TarInfo(name)
+        entry.size, entry.mode, entry.mtime = len(data), 0o644, mtime
+        self._put(entry)
+        self._output.write(data + _padding(len(data)))
+
+    def folder(self, name: str, mtime: int) -> None:
+        entry = tarfile.TarInfo(name + "/")
+        entry.mode, entry.type, entry.mtime = 0o755, tarfile.DIRTYPE, mtime
+        self._put(entry)
+
+    def finish(self) -> None:
+        self._output.write(bytes(2 * _BLOCK))
+
+    def _header(self, name: str, status: os.stat_result) -> tarfile.TarInfo:
+        entry = tarfile.TarInfo(name)
+        entry.mode, entry.mtime = stat.S_IMODE(status.st_mode), status.st_mtime_ns // 1_000_000_000
+        entry.uid, entry.gid = self._owner or (status.st_uid, status.st_gid)
+        return entry
+
+    def _put(self, entry: tarfile.TarInfo) -> None:
+        self._output.write(entry.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape"))
+
+    def _file(self, path: str, entry: tarfile.TarInfo) -> None:
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENXIO):
+                return  # it has gone, or become something else, while we look
+            raise
+        try:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode):
+                return
+            entry.size = status.st_size
+            self.size += status.st_size
+            holes = status.st_size - 512 * status.st_blocks
+            pieces = _data_pieces(fd, status.st_size) if holes >= _WORTH_SKIPPING else None
+            if pieces is None:
+                self._put(entry)
+                self._content(fd, 0, entry.size)
+                self._output.write(_padding(entry.size))
+            else:
+                self._sparse(fd, entry, pieces)
+        finally:
+            os.close(fd)
+
+    def _sparse(self, fd: int, entry: tarfile.TarInfo, pieces: list[tuple[int, int]]) -> None:
+        numbers = [len(pieces), *(number for piece in pieces for number in piece)]
+        table = "".join(f"{number}\n" for number in numbers).encode()
+        table += _padding(len(table))
+        folder, _, name = entry.name.rpartition("/")
+        placeholder = f"{folder}/GNUSparseFile.0/{name}".lstrip("/")  # what a reader sees that knows no sparse files
+        entry.pax_headers = {
+            **entry.pax_headers, "path": placeholder, "GNU.sparse.major": "1", "GNU.sparse.minor": "0",
+            "GNU.sparse.name": entry.name, "GNU.sparse.realsize": str(entry.size),
+        }  # fmt: skip
+        entry.name = placeholder
+        stored = sum(length for _, length in pieces)
+        entry.size = len(table) + stored
+        self._put(entry)
+        self._output.write(table)
+        for offset, length in pieces:
+            self._content(fd, offset, length)
+        self._output.write(_padding(stored))
+
+    def _content(self, fd: int, offset: int, length: int) -> None:
+        """Exactly `length` bytes; a file that has shrunk meanwhile is filled up, or the archive would be torn."""
+        end = offset + length
+        while offset < end:
+            data = os.pread(fd, min(_CHUNK, end - offset), offset) or bytes(min(_CHUNK, end - offset))
+            self._output.write(data)
+            offset += len(data)
+
+
+def _padding(size: int) -> bytes:
+    return bytes(-size % _BLOCK)
+
+
+def _data_pieces(fd: int, size: int) -> list[tuple[int, int]] | None:
+    """(offset, length) of what is not a hole, with the end marked; None if the file system does not say."""
+    pieces: list[tuple[int, int]] = []
+    at = 0
+    try:
+        while at < size:
+            start = os.lseek(fd, at, os.SEEK_DATA)
+            at = os.lseek(fd, start, os.SEEK_HOLE)
+            pieces.append((start, min(at, size) - start))
+    except OSError as error:
+        if error.errno != errno.ENXIO:  # ENXIO: only a hole is left
+            return None
+    if not pieces or sum(pieces[-1]) < size:
+        pieces.append((size, 0))
+    return pieces
+
+
+def _attributes(path: str) -> dict[str, str]:
+    try:
+        names = sorted(os.listxattr(path, follow_symlinks=False))
+    except OSError:
+        return {}
+    found: dict[str, str] = {}
+    for name in names:
+        if name.startswith(_KEPT_ATTRIBUTES) and not name.startswith(_OVERLAYS_OWN):
+            try:
+                value = os.getxattr(path, name, follow_symlinks=False)
+            except OSError:
+                continue
+            found[_XATTR + name] = value.decode("utf-8", "surrogateescape")
+    return found
