@@ -208,6 +208,12 @@ class CannotUpdate(Conflict):
     template = "Cannot update container {id}: {reason}"
 
 
+class LimitRefused(CortenError):
+    """The kernel does not take a limit, such as one below what is in use."""
+
+    template = "Cannot update container {id}: {file}: {reason}"
+
+
 class RemovalInProgress(Conflict):
     template = "removal of container {name} is already in progress"
 

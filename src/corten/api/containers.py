@@ -114,7 +114,7 @@ class ContainerHandlers:
         image = self._images.find(request.image)
         if call.text("platform"):
             check_platform(image, parse_platform(call.text("platform")))
-        record, warnings = self._containers.create(request, call.text("name"), image, self._networks)
+        record, warnings = self._containers.create(request, call.text("name"), image, self._networks, self._groups.abilities)
         return json_response({"Id": record.id, "Warnings": warnings}, 201)
 
     async def resize(self, call: Call) -> web.Response:

@@ -39,6 +39,7 @@ from corten.engine.restoring import Restoring
 from corten.engine.starting import Starting
 from corten.engine.stopping import Stopping
 from corten.engine.system import System
+from corten.engine.updating import Updating
 from corten.engine.volume_local import LocalDriver
 from corten.engine.volumes import Volumes
 from corten.errors import CortenError
@@ -100,7 +101,7 @@ class Engine:
         attaching = Attaching(self._containers, self._launch)
         preparing = Preparing(self._containers, snapshots, layout, groups, reaper)
         stopping = Stopping(self._containers, self._launch)
-        removal = Removal(self._containers, snapshots, layout, attaching, stopping)
+        removal = Removal(self._containers, snapshots, layout, self._events, attaching, stopping)
         starting = Starting(self._containers, self._networks, layout, self._launch, preparing, attaching, removal)
         self._restarting = Restarting(self._containers, starting, stopping, removal)
         self._exits = Exits(self._containers, self._networks, layout, groups, removal, self._restarting)
@@ -112,7 +113,7 @@ class Engine:
         handlers = Handlers(
             ContainerHandlers(self._containers, attaching, self._execs, service, self._networks, snapshots, layout, groups),
             ContentHandlers(self._containers, copying, snapshots),
-            LifecycleHandlers(self._containers, starting, stopping, self._restarting, removal),
+            LifecycleHandlers(self._containers, starting, stopping, self._restarting, removal, Updating(self._containers, groups)),
             ExecHandlers(self._containers, self._execs),
             ImageHandlers(service, snapshots, layout),
             SystemHandlers(system, self._events, self._networks, self._containers),

@@ -17,15 +17,18 @@ from corten.engine.removal import Removal
 from corten.engine.restarting import Restarting
 from corten.engine.starting import Starting
 from corten.engine.stopping import Stopping
+from corten.engine.updating import Updating
 from corten.errors import CannotStop, Invalid, InvalidSignal, NoLinkOfThatName
+from corten.spec.engine import UpdateRequest
 
 _CONDITIONS = {"": "not-running", "not-running": "not-running", "next-exit": "next-exit", "removed": "removed"}
 
 
 class LifecycleHandlers:
-    def __init__(self, containers: Containers, starting: Starting, stopping: Stopping, restarting: Restarting, removal: Removal) -> None:
+    def __init__(self, containers: Containers, starting: Starting, stopping: Stopping, restarting: Restarting, removal: Removal,
+                 updating: Updating) -> None:  # fmt: skip
         self._containers, self._starting, self._stopping = containers, starting, stopping
-        self._restarting, self._removal = restarting, removal
+        self._restarting, self._removal, self._updating = restarting, removal, updating
 
     def _find(self, call: Call) -> ContainerRecord:
         return self._containers.find(call.parameters["name"])
@@ -68,6 +71,15 @@ class LifecycleHandlers:
             raise NoLinkOfThatName
         await self._removal.remove(record, force=call.flag("force"), called=call.parameters["name"])
         return empty()
+
+    async def update(self, call: Call) -> web.Response:
+        record = self._find(call)
+        request = await call.body(UpdateRequest, empty=UpdateRequest())
+        return json_response({"Warnings": await self._updating.update(record, request) or None})
+
+    async def prune(self, call: Call) -> web.Response:
+        pruned = await self._removal.prune(call.filters("label", "label!", "until"))
+        return json_response({"ContainersDeleted": pruned.ids or None, "SpaceReclaimed": pruned.reclaimed})
 
     async def wait(self, call: Call) -> web.StreamResponse:
         record = self._find(call)

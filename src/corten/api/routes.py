@@ -23,7 +23,7 @@ from corten.api.streams import RAW_STREAM
 from corten.api.system import SystemHandlers
 from corten.api.volumes import VolumeHandlers
 from corten.spec import answers
-from corten.spec.engine import CreateRequest, ExecConfig, ExecStart, VolumeRequest
+from corten.spec.engine import CreateRequest, ExecConfig, ExecStart, UpdateRequest, VolumeRequest
 from corten.spec.filters import Filters
 
 Handler = Callable[[Call], Awaitable[web.StreamResponse]]
@@ -118,6 +118,8 @@ def make_routes(handlers: Handlers) -> list[Route]:
         _route("POST", "/containers/{name}/pause", life.pause, status=204),
         _route("POST", "/containers/{name}/unpause", life.unpause, status=204),
         _route("POST", "/containers/{name}/rename", life.rename, query={"name": str}, status=204),
+        _route("POST", "/containers/{name}/update", life.update, body=UpdateRequest, answer=answers.Updated),
+        _route("POST", "/containers/prune", life.prune, query={"filters": Filters}, answer=answers.PrunedContainers),
         _route("POST", "/containers/{name}/resize", container.resize, query={"h": int, "w": int}),
         _route("GET", "/containers/{name}/top", container.top, query={"ps_args": str}, answer=answers.Top),
         _route("GET", "/containers/{name}/stats", container.stats, query={"stream": bool, "one-shot": bool}, answer=JSON_MESSAGES),

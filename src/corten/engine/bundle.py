@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from corten.engine.options import parse_bind, security_options
 from corten.engine.records import ContainerRecord
@@ -73,7 +74,7 @@ def make_config(record: ContainerRecord, host: HostFacts, around: Surroundings) 
         linux=oci.Linux(
             namespaces=_namespaces(settings, around, host),
             cgroups_path=f"{settings.cgroup_parent or around.cgroup_parent}/{record.id}",
-            resources=_resources(settings, host),
+            resources=replace(make_resources(settings, host.devices), devices=_device_rules(settings, host)),
             devices=_devices(settings, host),
             seccomp=_seccomp(settings, capabilities, host),
             sysctl=settings.sysctls,
@@ -261,15 +262,16 @@ def parse_device_rule(text: str) -> oci.DeviceRule:
     return oci.DeviceRule(True, words[2], words[0], major, minor)
 
 
-def _throttles(devices: list[ThrottleDevice] | None, host: HostFacts) -> list[oci.ThrottleDevice] | None:
+def _throttles(throttled: list[ThrottleDevice] | None, devices: Mapping[str, os.stat_result]) -> list[oci.ThrottleDevice] | None:
     found = [
-        oci.ThrottleDevice(os.major(host.devices[device.path].st_rdev), os.minor(host.devices[device.path].st_rdev), device.rate)
-        for device in devices or []
+        oci.ThrottleDevice(os.major(devices[device.path].st_rdev), os.minor(devices[device.path].st_rdev), device.rate)
+        for device in throttled or []
     ]
     return found or None
 
 
-def _resources(settings: HostConfig, host: HostFacts) -> oci.Resources:
+def make_resources(settings: HostConfig, devices: Mapping[str, os.stat_result]) -> oci.Resources:
+    """The limits alone; `devices` has the status of every device that they name."""
     swap = settings.memory_swap
     if settings.memory and not swap:
         swap = settings.memory * 2  # Docker: as much swap again
@@ -289,21 +291,19 @@ def _resources(settings: HostConfig, host: HostFacts) -> oci.Resources:
         mems=settings.cpuset_mems,
     )
     weights = [
-        oci.WeightDevice(os.major(host.devices[device.path].st_rdev), os.minor(host.devices[device.path].st_rdev), device.weight)
+        oci.WeightDevice(os.major(devices[device.path].st_rdev), os.minor(devices[device.path].st_rdev), device.weight)
         for device in settings.blkio_weight_device or []
     ]
     block_io = oci.BlockIO(
         weight=settings.blkio_weight or None,
         weight_device=weights or None,
-        throttle_read_bps_device=_throttles(settings.blkio_device_read_bps, host),
-        throttle_write_bps_device=_throttles(settings.blkio_device_write_bps, host),
-        throttle_read_iops_device=_throttles(settings.blkio_device_read_iops, host),
-        throttle_write_iops_device=_throttles(settings.blkio_device_write_iops, host),
+        throttle_read_bps_device=_throttles(settings.blkio_device_read_bps, devices),
+        throttle_write_bps_device=_throttles(settings.blkio_device_write_bps, devices),
+        throttle_read_iops_device=_throttles(settings.blkio_device_read_iops, devices),
+        throttle_write_iops_device=_throttles(settings.blkio_device_write_iops, devices),
     )
-    return oci.Resources(
-        devices=_device_rules(settings, host), memory=memory, cpu=cpu, block_io=block_io,
-        pids=oci.Pids(settings.pids_limit) if settings.pids_limit else None,
-    )  # fmt: skip
+    pids = oci.Pids(settings.pids_limit) if settings.pids_limit else None
+    return oci.Resources(memory=memory, cpu=cpu, block_io=block_io, pids=pids)
 
 
 def _seccomp(settings: HostConfig, capabilities: list[str], host: HostFacts) -> msgspec.Raw:

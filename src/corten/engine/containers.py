@@ -13,11 +13,12 @@ from typing import TypeVar
 
 import msgspec
 
-from corten.engine import names, options, states
+from corten.engine import names, options, resources, states
 from corten.engine.events import Events
 from corten.engine.networks import Networks, check_mac
 from corten.engine.records import ContainerRecord, EndpointRecord, decode_record, encode_record
 from corten.errors import AmbiguousPrefix, Invalid, NameInUse, NoCommand, NoSuchContainer, RenameToSame
+from corten.linux.cgroup_abilities import Abilities
 from corten.spec.engine import Config, CreateRequest, EndpointSettings, HostConfig
 from corten.spec.image import RunConfig
 from corten.spec.timestamps import now_ns, rfc3339_nano
@@ -112,7 +113,8 @@ class Containers:
                 future.set_result(record)
 
     # --- create
-    def create(self, request: CreateRequest, name: str, image: Image, networks: Networks) -> tuple[ContainerRecord, list[str]]:
+    def create(self, request: CreateRequest, name: str, image: Image, networks: Networks,
+               able: Abilities) -> tuple[ContainerRecord, list[str]]:  # fmt: skip
         """Store a new container. Returns it and warnings. Raises Invalid, UnsupportedOption, NameInUse, NoCommand."""
         host = request.host_config or HostConfig()
         container_id = names.new_id()
@@ -125,7 +127,8 @@ class Containers:
         check_mac(mac)
         network = networks.of_mode(host.network_mode)
         endpoints = [EndpointRecord(network.name, EndpointSettings(mac_address=mac))] if network else []
-        warnings = _image_warnings(image.config.run)
+        host, discarded = resources.fit(host, able)
+        warnings = [*discarded, *_image_warnings(image.config.run)]
         config = _merge(request, image.config.run, container_id, host)
         record = ContainerRecord(
             id=container_id, name=chosen, created=rfc3339_nano(now_ns()), image=image.id,

@@ -6,12 +6,14 @@ from contextlib import suppress
 
 from corten.engine.records import ContainerRecord
 from corten.linux.cgroup import Cgroup, Layout, host_layout, open_cgroup, remove_if_empty
+from corten.linux.cgroup_abilities import abilities
 
 
 class Groups:
     def __init__(self, parent: str) -> None:
         self.parent = parent
         self.layout: Layout = host_layout()
+        self.abilities = abilities(self.layout)
 
     @property
     def unified(self) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from corten.engine.resources import check_resources
 from corten.engine.restarts import check_policy
 from corten.errors import Invalid, UnsupportedOption
 from corten.spec.engine import Config, EndpointAddresses, EndpointSettings, HostConfig, MountPoint, NetworkingConfig
@@ -39,7 +40,6 @@ _LOG_DRIVERS = ("json-file", "none", "")
 _LOG_OPTIONS = ("max-size", "max-file")
 _PORT = re.compile(r"(\d+)(?:-(\d+))?(?:/(tcp|udp|sctp))?", re.IGNORECASE)
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", re.IGNORECASE)
-_MIN_MEMORY = 6 << 20
 
 
 def api_name(field: str) -> str:
@@ -62,7 +62,8 @@ def check_host_config(host: HostConfig) -> None:
             raise Invalid(f"unknown log opt '{option}' for {host.log_config.type} log driver")
     log_limits(host)
     _check_modes(host)
-    _check_resources(host)
+    check_resources(host)
+    _check_sizes(host)
     _check_security(host)
     for mount in host.mounts or []:
         _check_mount(mount)
@@ -95,19 +96,7 @@ def _check_modes(host: HostConfig) -> None:
             raise Invalid(f"the annotation {key!r} is the engine's own; use another name")
 
 
-def _check_resources(host: HostConfig) -> None:
-    if host.memory and host.memory < _MIN_MEMORY:
-        raise Invalid("Minimum memory limit allowed is 6MB")
-    if host.memory_swap > 0 and not host.memory:
-        raise Invalid("You should always set the Memory limit when using Memoryswap limit, see usage")
-    if host.memory_swap > 0 and host.memory_swap < host.memory:
-        raise Invalid("Minimum memoryswap limit should be larger than memory limit, see usage")
-    if host.memory_swappiness is not None and not -1 <= host.memory_swappiness <= 100:
-        raise Invalid(f"Invalid value: {host.memory_swappiness}, valid memory swappiness range is 0-100")
-    if host.nano_cpus and (host.cpu_period or host.cpu_quota):
-        raise Invalid("Conflicting options: Nano CPUs and CPU Period cannot both be set")
-    if host.blkio_weight and not 10 <= host.blkio_weight <= 1000:
-        raise Invalid("Range of blkio weight is from 10 to 1000")
+def _check_sizes(host: HostConfig) -> None:
     if host.shm_size < 0:
         raise Invalid("SHM size can not be less than 0")
     if not -1000 <= host.oom_score_adj <= 1000:

@@ -3,25 +3,40 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from corten.engine import states
 from corten.engine.attaching import Attaching
 from corten.engine.containers import Containers, replace_state
+from corten.engine.events import Events
 from corten.engine.records import ContainerRecord
 from corten.engine.stopping import Stopping
-from corten.errors import RemovalFailed
+from corten.errors import CortenError, Invalid, PruneRunning, RemovalFailed
+from corten.spec.filters import Filters, matches_labels
+from corten.spec.timestamps import now_ns, parse_moment, parse_rfc3339
 from corten.store.layout import Layout
 from corten.store.snapshots import Snapshots
 
+_log = logging.getLogger("corten.engine")
+
+
+@dataclass(frozen=True)
+class Pruned:
+    ids: list[str]
+    reclaimed: int
+
 
 class Removal:
-    def __init__(self, containers: Containers, snapshots: Snapshots, layout: Layout, attaching: Attaching, stopping: Stopping) -> None:
-        self._containers, self._snapshots, self._layout = containers, snapshots, layout
+    def __init__(self, containers: Containers, snapshots: Snapshots, layout: Layout, events: Events, attaching: Attaching,
+                 stopping: Stopping) -> None:  # fmt: skip
+        self._containers, self._snapshots, self._layout, self._events = containers, snapshots, layout, events
         self._attaching, self._stopping = attaching, stopping
         self._kept: set[str] = set()
+        self._pruning = False
 
     async def remove(self, record: ContainerRecord, *, force: bool, called: str) -> None:
         """Raises RemoveRunning unless forced, RemovalFailed (the container is dead then, and can be removed again)."""
@@ -65,3 +80,47 @@ class Removal:
         gone = replace_state(record, error="")  # what a start failed with is no failure of the removal
         self._containers.announce(gone, "removed")
         self._containers.announce(gone, "exit")  # one that never ran has no other end
+
+    async def prune(self, filters: Filters) -> Pruned:
+        """Remove what is not up, by `until`, `label` and `label!`. Raises Invalid, PruneRunning."""
+        before = prune_limit(filters.get("until", []), now_ns())
+        if self._pruning:
+            raise PruneRunning
+        self._pruning = True
+        deleted: list[str] = []
+        reclaimed = 0
+        try:
+            for record in self._containers.all():
+                if states.is_up(record) or not _prunable(record, filters, before):
+                    continue
+                size = await asyncio.to_thread(self._snapshots.size, record.id)
+                try:
+                    await self.remove(record, force=False, called=record.id)
+                except CortenError as error:  # somebody has started it meanwhile
+                    _log.warning("container %s is not pruned: %s", record.name, error.message)
+                    continue
+                deleted.append(record.id)
+                reclaimed += size
+        finally:
+            self._pruning = False
+        self._events.emit("container", "prune", "", reclaimed=str(reclaimed))
+        return Pruned(deleted, reclaimed)
+
+
+def _prunable(record: ContainerRecord, filters: Filters, before: int | None) -> bool:
+    labels = record.config.labels or {}
+    if before is not None and parse_rfc3339(record.created) > before:
+        return False
+    if "label!" in filters and matches_labels(filters["label!"], labels):
+        return False
+    return matches_labels(filters.get("label", []), labels)
+
+
+def prune_limit(values: list[str], now: int) -> int | None:
+    """Pure: the moment of an `until` filter. Raises Invalid with Docker's texts."""
+    if len(values) > 1:
+        raise Invalid("more than one until filter specified")
+    try:
+        return parse_moment(values[0], now=now) if values else None
+    except Invalid:
+        raise Invalid(f'failed to parse value as time or duration: "{values[0]}"') from None

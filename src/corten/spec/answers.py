@@ -55,6 +55,15 @@ class Waited(_Answer, frozen=True):
     error: WaitError | msgspec.UnsetType | None = msgspec.UNSET
 
 
+class Updated(_Answer, frozen=True):
+    warnings: list[str] | None
+
+
+class PrunedContainers(_Answer, frozen=True):
+    containers_deleted: list[str] | None
+    space_reclaimed: int
+
+
 class Port(_Answer, frozen=True):
     private_port: int
     type: str

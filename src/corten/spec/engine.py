@@ -229,6 +229,32 @@ class VolumeRequest(_Api, frozen=True):
     cluster_volume_spec: dict[str, Any] | None = None
 
 
+class PolicyChange(_Api, frozen=True):
+    """An empty name changes nothing."""
+
+    name: str = ""
+    maximum_retry_count: int = 0
+
+
+class UpdateRequest(_Api, frozen=True):
+    """The keys of HostConfig that an update changes; Docker takes the others and does nothing with them."""
+
+    memory: int = 0
+    memory_swap: int = 0
+    memory_reservation: int = 0
+    memory_swappiness: int | None = None
+    oom_kill_disable: bool | None = None
+    nano_cpus: int = 0
+    cpu_shares: int = 0
+    cpu_period: int = 0
+    cpu_quota: int = 0
+    cpuset_cpus: str = ""
+    cpuset_mems: str = ""
+    blkio_weight: int = 0
+    pids_limit: int | None = None
+    restart_policy: PolicyChange | None = None
+
+
 class ExecConfig(_Api, frozen=True):
     user: str = ""
     privileged: bool = False
