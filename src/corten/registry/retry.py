@@ -27,7 +27,7 @@ def pause(attempt: int, retry_after: str = "", now: float = 0.0) -> float:
 
 
 def _asked(text: str, now: float) -> float | None:
-    if text.strip().isdigit():
+    if text.strip().isascii() and text.strip().isdigit():
         return float(text)
     try:
         return max(0.0, parsedate_to_datetime(text).timestamp() - now)

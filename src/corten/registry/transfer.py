@@ -6,6 +6,7 @@ The name is written last: an interrupted pull is invisible, and the blobs and la
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from corten.errors import ArchiveRefused, NotFound
 from corten.registry.client import Repository
@@ -14,7 +15,7 @@ from corten.spec.digest import encoded
 from corten.spec.image import FOREIGN_MARKS, Descriptor, Index, Manifest, parse_config, parse_manifest
 from corten.spec.platform import Platform, matches
 from corten.spec.reference import Reference
-from corten.store.blobs import Blobs
+from corten.store.blobs import Blobs, BlobWriter
 from corten.store.images import Images
 from corten.store.layers import Layers
 
@@ -73,7 +74,7 @@ async def _fetch_image(remote: Repository, manifest: Manifest, blobs: Blobs, lay
     for layer in manifest.layers:
         if any(mark in layer.media_type for mark in FOREIGN_MARKS):
             raise ArchiveRefused(f"layer {layer.digest} is a foreign layer ({layer.media_type}): it must not be stored, get the image from its vendor")
-    await _fetch(remote, manifest.config, blobs, lambda _progress: None)
+    await _fetch_blob(remote, manifest.config, blobs)
     config = parse_config(blobs.read(manifest.config.digest))
     if len(config.rootfs.diff_ids) != len(manifest.layers):
         raise ArchiveRefused(f"the manifest has {len(manifest.layers)} layers, the config {len(config.rootfs.diff_ids)}")
@@ -86,10 +87,7 @@ async def _fetch_image(remote: Repository, manifest: Manifest, blobs: Blobs, lay
             return
         emit(Progress("Pulling fs layer", short))
         async with gate:
-            await _fetch(remote, layer, blobs, emit)
-            emit(Progress("Verifying Checksum", short))
-            emit(Progress("Download complete", short))
-            emit(Progress("Extracting", short, 0, layer.size))
+            await _fetch(remote, layer, blobs, emit, layers, diff_id)
             await layers.unpack(layer.digest, diff_id)
             emit(Progress("Extracting", short, layer.size, layer.size))
             emit(Progress("Pull complete", short))
@@ -99,20 +97,48 @@ async def _fetch_image(remote: Repository, manifest: Manifest, blobs: Blobs, lay
             group.create_task(layer_task(layer, diff_id))
 
 
-async def _fetch(remote: Repository, blob: Descriptor, blobs: Blobs, emit: Emit) -> None:
-    """Download one blob if it is not there; verified before it becomes visible. What an earlier try got is not fetched again."""
+async def _fetch_blob(remote: Repository, blob: Descriptor, blobs: Blobs) -> None:
+    """Download a small blob if it is not there; verified before it becomes visible."""
+    if blobs.has(blob.digest):
+        return
+    with blobs.writer() as writer:
+        await _receive(remote, blob, writer, lambda: None)
+        writer.commit(blob.digest)
+
+
+async def _fetch(remote: Repository, blob: Descriptor, blobs: Blobs, emit: Emit, layers: Layers, diff_id: str) -> None:
+    """Download a layer if it is not there, and unpack it meanwhile. What an earlier try got is not fetched again."""
     async with blobs.exclusive(blob.digest):
         if blobs.has(blob.digest):
             return
         short = encoded(blob.digest)[:12]
         with await asyncio.to_thread(blobs.resume, blob.digest) as writer:
-            reported = writer.size
-            if writer.size < blob.size:
-                async for data in remote.blob(blob.digest, writer.size):
-                    writer.write(data)
-                    if writer.size > blob.size:
-                        raise ArchiveRefused(f"blob {blob.digest} of {remote.reference.name} is longer than the {blob.size} bytes that its manifest says")
+            async with layers.unpack_growing(writer.reader(), blob.digest, diff_id) as growing:
+                reported = writer.size
+
+                def received() -> None:
+                    nonlocal reported
+                    if growing:
+                        growing.more()
                     if writer.size - reported >= _REPORT_EVERY:
                         reported = writer.size
                         emit(Progress("Downloading", short, writer.size, blob.size))
-            await asyncio.to_thread(writer.commit, blob.digest)
+
+                await _receive(remote, blob, writer, received)
+                if growing:
+                    growing.complete()
+                emit(Progress("Verifying Checksum", short))
+                await asyncio.to_thread(writer.commit, blob.digest)
+                emit(Progress("Download complete", short))
+                emit(Progress("Extracting", short, 0, blob.size))
+
+
+async def _receive(remote: Repository, blob: Descriptor, writer: BlobWriter, received: Callable[[], None]) -> None:
+    """What is missing of a blob. Raises ArchiveRefused as soon as there is more of it than its manifest says."""
+    if writer.size >= blob.size:
+        return
+    async for data in remote.blob(blob.digest, writer.size):
+        writer.write(data)
+        if writer.size > blob.size:
+            raise ArchiveRefused(f"blob {blob.digest} of {remote.reference.name} is longer than the {blob.size} bytes that its manifest says")
+        received()

@@ -39,6 +39,10 @@ class BlobWriter:
         self._hash.update(data)
         self.size += len(data)
 
+    def reader(self) -> int:
+        """A descriptor that reads from the beginning what is written, as it is; the caller's."""
+        return os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+
     def commit(self, expected: str = "") -> str:
         """Make the blob visible; returns its digest. Raises ArchiveRefused if it is not the expected one."""
         digest = "sha256:" + self._hash.hexdigest()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager, suppress
 
 import msgspec
 
@@ -20,6 +20,24 @@ from corten.store.unpack import Unpacked, diff_id_of
 RunJob = Callable[[str, bytes, Sequence[int]], Awaitable[bytes]]
 UNPACK_JOB = "unpack"
 _PIPE_BUFFER = 1 << 20
+
+
+class Growing:
+    """The downloader's hold on a layer that is unpacked while it arrives."""
+
+    def __init__(self, telling: int, verified: asyncio.Future[bool]) -> None:
+        self._telling, self.verified = telling, verified
+
+    def more(self) -> None:
+        """Something has been written."""
+        with suppress(BlockingIOError):  # the worker has news enough to read
+            os.write(self._telling, b"+")
+
+    def complete(self) -> None:
+        """Nothing more will be. Idempotent."""
+        if self._telling >= 0:
+            os.close(self._telling)
+            self._telling = -1
 
 
 class Layers:
@@ -46,18 +64,50 @@ class Layers:
             return found
         running = self._under_way.get(diff_id)
         if running is None:
-            running = asyncio.ensure_future(self._unpack(blob, diff_id))
-            self._under_way[diff_id] = running
-            running.add_done_callback(lambda _done: self._under_way.pop(diff_id, None))
+            running = self._share(diff_id, self._unpack(self._blobs.open(blob), blob, diff_id))
         return await asyncio.shield(running)
 
-    async def _unpack(self, blob: str, diff_id: str) -> LayerRow:
+    @asynccontextmanager
+    async def unpack_growing(self, source: int, blob: str, diff_id: str) -> AsyncIterator[Growing | None]:
+        """Unpack a blob while the body of the `async with` downloads it; `source` (descriptor) reads what has been written so far.
+
+        The body calls `more` after every write and `complete` after the last, and ends with the blob verified: only then
+        does the layer become visible. None where the layer is there, or is being made by somebody else: `unpack` it later.
+        """
+        if self.find(diff_id) or diff_id in self._under_way:
+            os.close(source)
+            yield None
+            return
+        listening, telling = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        os.set_blocking(listening, True)
+        growing = Growing(telling, asyncio.get_running_loop().create_future())
+        running = self._share(diff_id, self._unpack(source, blob, diff_id, listening, growing.verified))
+        try:
+            yield growing
+            growing.verified.set_result(True)
+            await running
+        finally:
+            growing.complete()
+            if not growing.verified.done():
+                growing.verified.set_result(False)
+            await asyncio.gather(running, return_exceptions=True)
+
+    def _share(self, diff_id: str, work: Coroutine[None, None, LayerRow]) -> asyncio.Future[LayerRow]:
+        running = asyncio.ensure_future(work)
+        self._under_way[diff_id] = running
+        running.add_done_callback(lambda _done: self._under_way.pop(diff_id, None))
+        return running
+
+    async def _unpack(self, source: int, blob: str, diff_id: str, news: int = -1, verified: Awaitable[bool] | None = None) -> LayerRow:
+        """`source` and `news` (descriptors) are closed here."""
         number = self._database.next_layer_number()
         staging = f"{self._layout.temporary}/layer-{number}"
         os.mkdir(staging, 0o755)
         try:
-            unpacked = await self._run_worker(blob, staging)
+            unpacked = await self._run_worker(source, staging, news)
             _compare(unpacked.diff_id, diff_id)
+            if verified and not await verified:
+                raise ArchiveRefused("the layer's download was broken off")
             os.rename(staging, self._layout.layer(number))
         except BaseException:
             await asyncio.to_thread(shutil.rmtree, staging, ignore_errors=True)
@@ -66,18 +116,18 @@ class Layers:
         self._database.add_layer(row)
         return row
 
-    async def _run_worker(self, blob: str, staging: str) -> Unpacked:
-        blob_fd = self._blobs.open(blob)
-        folder_fd = os.open(staging, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    async def _run_worker(self, source: int, staging: str, news: int) -> Unpacked:
+        folder = os.open(staging, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fds = (source, folder) if news < 0 else (source, folder, news)
         try:
-            result = await self._run_job(UNPACK_JOB, b"", (blob_fd, folder_fd))
+            result = await self._run_job(UNPACK_JOB, b"", fds)
         except KernelRefused as error:
             if error.operand == ArchiveRefused.__name__:
                 raise ArchiveRefused(error.reason) from None
             raise
         finally:
-            os.close(blob_fd)
-            os.close(folder_fd)
+            for fd in fds:
+                os.close(fd)
         return msgspec.json.decode(result, type=Unpacked)
 
     # --- packing

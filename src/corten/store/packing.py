@@ -1,7 +1,8 @@
 """The packer: a layer's tar, gzipped for its way to a registry. Runs in a child of the launcher (`job`).
 
-The same tar gives the same bytes every time and everywhere: no name, no time in the header. So the packed form need not be
-kept: its digest is (database, `packings`), and it is made again when a registry lacks it.
+The same tar gives the same bytes every time and everywhere: no name, no time in the header, and a fixed number of threads
+(it shows in the stream). So the packed form need not be kept: its digest is (database, `packings`), and it is made again when a
+registry lacks it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-LEVEL = 5
+LEVEL, THREADS = 5, 2
 PACK_JOB = "pack"
 _CHUNK = 1 << 20
 
@@ -44,11 +45,11 @@ class _HashingPipe:
 
 def pack(source: int, target: int) -> Packed:
     """Gzip what `source` has to its end into `target`. Raises OSError (EPIPE when the reader has gone)."""
-    from zlib_ng import gzip_ng  # in the worker only: the daemon knows this module for its types
+    from zlib_ng import gzip_ng_threaded  # in the worker only: the daemon knows this module for its types
 
     sink = _HashingPipe(target)
-    untyped: Any = gzip_ng.GzipNGFile
-    writer = untyped(filename="", fileobj=sink, mode="wb", compresslevel=LEVEL, mtime=0)
+    untyped: Any = gzip_ng_threaded.open
+    writer = untyped(sink, "wb", compresslevel=LEVEL, threads=THREADS)
     while data := os.read(source, _CHUNK):
         writer.write(data)
     writer.close()

@@ -23,7 +23,7 @@ from corten.store.confine import confine_to
 
 WHITEOUT = ".wh."
 OPAQUE = ".wh..wh..opq"
-_CHUNK = 1 << 20
+_CHUNK, _NEWS = 1 << 20, 1 << 12
 _XATTR = "SCHILY.xattr."
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 
@@ -51,6 +51,24 @@ class _HashingReader(io.RawIOBase):
         data = self._source.read(size)
         self.hash.update(data)
         return data
+
+
+class GrowingFile(io.RawIOBase):
+    """A file that another process still writes: its end is where the writer has closed the pipe of news, not where it is now."""
+
+    def __init__(self, fd: int, news: int) -> None:
+        self._fd, self._news = fd, news
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while True:
+            read = os.readv(self._fd, [buffer])
+            if read or self._news < 0:
+                return read
+            if not os.read(self._news, _NEWS):  # closed: what is there now is all
+                self._news = -1
 
 
 def open_decompressed(file: BinaryIO) -> BinaryIO:
@@ -230,9 +248,9 @@ def _copy(source: IO[bytes], fd: int, length: int, name: str) -> None:
         left -= len(data)
 
 
-def unpack(blob_fd: int, folder_fd: int) -> Unpacked:
-    """Unpack the blob into the folder; the process is confined to it from then on."""
-    file = os.fdopen(blob_fd, "rb", buffering=_CHUNK)
+def unpack(blob_fd: int, folder_fd: int, news_fd: int = -1) -> Unpacked:
+    """Unpack the blob into the folder; the process is confined to it from then on. `news_fd`: the blob is still being written."""
+    file = io.BufferedReader(GrowingFile(blob_fd, news_fd), _CHUNK)
     reader = _HashingReader(open_decompressed(file))
     confine_to(folder_fd)
     unpacker = Unpacker()
@@ -260,6 +278,6 @@ def diff_id_of(path: str) -> str:
 
 
 def job(_argument: bytes, fds: list[int]) -> bytes:
-    """Launcher job: descriptors are the blob and the empty target folder. Returns Unpacked as JSON."""
+    """Launcher job: descriptors are the blob, the empty target folder, and the pipe of news of a growing one. Returns Unpacked as JSON."""
     os.umask(0)
-    return msgspec.json.encode(unpack(fds[0], fds[1]))
+    return msgspec.json.encode(unpack(*fds))
