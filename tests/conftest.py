@@ -12,7 +12,13 @@ import subprocess
 import time
 from collections.abc import Callable
 
+import hypothesis
 import pytest
+
+# The same code gets the same answer every time; to look further: HYPOTHESIS_PROFILE=explore. No deadlines: machines are noisy.
+hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("explore", deadline=None, max_examples=2000)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 _RUN = os.getpid()
 _VARIABLE = f"CORTEN_TEST_RUN={_RUN}".encode()
