@@ -30,7 +30,7 @@ def refused(engine, method: str, path: str, body: object = None, **query: object
 
 @pytest.mark.parametrize("body", [{"Cmd": ["nosuch"]}, {"User": "nosuch"}, {"HostConfig": {"Sysctls": {"no.such": "1"}}},
                                   {"HostConfig": {"Ulimits": [{"Name": "nosuch", "Soft": 1, "Hard": 1}]}},
-                                  {"HostConfig": {"Mounts": [{"Type": "bind", "Source": "/no/such/place", "Target": "/x"}]}},
+                                  {"HostConfig": {"Mounts": [{"Type": "bind", "Source": "/usr", "Target": "/etc/passwd"}]}},
                                   {"HostConfig": {"PortBindings": {"80/tcp": [{"HostPort": "0"}]}}, "Cmd": ["/nope"]}])  # fmt: skip
 def test_a_failed_start_leaves_nothing(engine, body):
     before = what_is_there()

@@ -19,8 +19,10 @@ from corten.engine.execs import Execs
 from corten.engine.groups import Groups
 from corten.engine.images import ImageService, check_platform
 from corten.engine.logs import read_stored
+from corten.engine.mounting import Mounting
 from corten.engine.networks import Networks
 from corten.engine.records import ContainerRecord
+from corten.engine.volumes import Volumes
 from corten.errors import Invalid, NoSuchImage
 from corten.runtime import messages
 from corten.spec.engine import CreateRequest
@@ -36,9 +38,10 @@ _STATS_PAUSE = 1.0
 
 class ContainerHandlers:
     def __init__(self, containers: Containers, attaching: Attaching, execs: Execs, images: ImageService, networks: Networks,
-                 snapshots: Snapshots, layout: Layout, groups: Groups) -> None:  # fmt: skip
+                 volumes: Volumes, mounting: Mounting, snapshots: Snapshots, layout: Layout, groups: Groups) -> None:  # fmt: skip
         self._containers, self._attaching, self._execs, self._images = containers, attaching, execs, images
         self._networks, self._snapshots, self._layout, self._groups = networks, snapshots, layout, groups
+        self._volumes, self._mounting = volumes, mounting
 
     def _find(self, call: Call) -> ContainerRecord:
         return self._containers.find(call.parameters["name"])
@@ -56,7 +59,7 @@ class ContainerHandlers:
         now = now_ns()
         sized = call.flag("size")
         return json_response(
-            [views.list_item(record, self._image_name(record), now) | (self._sizes(record) if sized else {}) for record in wanted]
+            [views.list_item(record, self._image_name(record), now, self._volumes.mountpoint) | (self._sizes(record) if sized else {}) for record in wanted]
         )
 
     def _sizes(self, record: ContainerRecord) -> dict[str, int]:
@@ -75,7 +78,7 @@ class ContainerHandlers:
             return record.image
 
     def _matches(self, record: ContainerRecord, filters: Filters) -> bool:
-        for key in ("volume", "health", "is-task", "isolation", "publish", "expose"):
+        for key in ("health", "is-task", "isolation", "publish", "expose"):
             if key in filters:
                 raise Invalid(f"the filter {key!r} is not supported by Corten yet (docs/compat.md)")
         tests: dict[str, Callable[[str], bool]] = {
@@ -85,6 +88,7 @@ class ContainerHandlers:
             "exited": lambda value: record.state.status == "exited" and str(record.state.exit_code) == value,
             "ancestor": lambda value: value in (record.config.image, record.image) or self._same_image(value, record),
             "network": lambda value: record.endpoint_on(value, value) is not None,
+            "volume": lambda value: any(value in (mount.name, mount.destination) for mount in record.mounts),
             "before": lambda value: record.created < self._containers.find(value).created,
             "since": lambda value: record.created > self._containers.find(value).created,
         }
@@ -101,7 +105,8 @@ class ContainerHandlers:
     async def inspect(self, call: Call) -> web.Response:
         record = self._find(call)
         cgroupns = "private" if self._groups.unified else "host"
-        shown = views.inspect(record, self._layout, self._snapshots.lower(record.diff_ids), self._execs.of_container(record.id), cgroupns)
+        shown = views.inspect(record, self._layout, self._snapshots.lower(record.diff_ids), self._execs.of_container(record.id), cgroupns,
+                               self._volumes.mountpoint)  # fmt: skip
         if call.flag("size"):
             shown |= self._sizes(record)
         return json_response(shown)
@@ -114,7 +119,9 @@ class ContainerHandlers:
         image = self._images.find(request.image)
         if call.text("platform"):
             check_platform(image, parse_platform(call.text("platform")))
-        record, warnings = self._containers.create(request, call.text("name"), image, self._networks, self._groups.abilities)
+        record, warnings = await self._containers.create(
+            request, call.text("name"), image, self._networks, self._mounting, self._groups.abilities
+        )
         return json_response({"Id": record.id, "Warnings": warnings}, 201)
 
     async def resize(self, call: Call) -> web.Response:

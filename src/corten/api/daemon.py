@@ -25,12 +25,14 @@ from corten.api.system import SystemHandlers
 from corten.api.volumes import VolumeHandlers
 from corten.engine.attaching import Attaching
 from corten.engine.containers import Containers
+from corten.engine.copy_up import COPY_UP_JOB, CopyUp
 from corten.engine.copying import COPY_JOB, Copying
 from corten.engine.events import Events
 from corten.engine.execs import Execs
 from corten.engine.exits import Exits
 from corten.engine.groups import Groups
 from corten.engine.images import ImageService
+from corten.engine.mounting import Mounting
 from corten.engine.networks import Networks
 from corten.engine.preparing import Preparing
 from corten.engine.removal import Removal
@@ -57,7 +59,7 @@ from corten.store.packing import PACK_JOB
 from corten.store.snapshots import Snapshots
 from corten.store.volumes import VolumeFolders
 
-_JOBS = {UNPACK_JOB: "corten.store.unpack:job", PACK_JOB: "corten.store.packing:job", COPY_JOB: "corten.engine.copy_job:job"}
+_JOBS = {UNPACK_JOB: "corten.store.unpack:job", PACK_JOB: "corten.store.packing:job", COPY_UP_JOB: "corten.engine.copy_up_job:job", COPY_JOB: "corten.engine.copy_job:job"}
 _log = logging.getLogger("corten")
 
 
@@ -94,30 +96,31 @@ class Engine:
         self._networks = Networks(
             Kernel(), self._database, self._events, settings.bridge_name, settings.bip, self._containers.all
         )
+        service = ImageService(layout, blobs, self._layers, images, self._containers, self._events)
         folders = VolumeFolders(layout)
-        self._volumes = Volumes(self._database, folders, LocalDriver(layout, folders), self._events, self._containers.all)
+        volumes = Volumes(self._database, folders, LocalDriver(layout, folders), self._events, self._containers.all)
+        mounting = Mounting(layout, snapshots, volumes, CopyUp(layout, snapshots, self._launch), service.find, self._containers.find, self._containers.all)
         reaper = _write_program(f"{layout.root}/docker-init", reaper_program(this_platform().architecture))
         groups = Groups(settings.cgroup_parent)
         attaching = Attaching(self._containers, self._launch)
         preparing = Preparing(self._containers, snapshots, layout, groups, reaper)
         stopping = Stopping(self._containers, self._launch)
-        removal = Removal(self._containers, snapshots, layout, self._events, attaching, stopping)
-        starting = Starting(self._containers, self._networks, layout, self._launch, preparing, attaching, removal)
+        removal = Removal(self._containers, snapshots, layout, self._events, attaching, stopping, mounting)
+        starting = Starting(self._containers, self._networks, layout, self._launch, mounting, preparing, attaching, removal)
         self._restarting = Restarting(self._containers, starting, stopping, removal)
-        self._exits = Exits(self._containers, self._networks, layout, groups, removal, self._restarting)
-        self._restoring = Restoring(self._containers, snapshots, self._networks, self._launch, groups, removal, self._exits, self._restarting)
+        self._exits = Exits(self._containers, self._networks, mounting, layout, groups, removal, self._restarting)
+        self._restoring = Restoring(self._containers, snapshots, self._networks, self._launch, groups, mounting, removal, self._exits, self._restarting)
         self._execs = Execs(self._containers, self._launch)
         copying = Copying(self._containers, snapshots, self._launch)
-        service = ImageService(layout, blobs, self._layers, images, self._containers, self._events)
         system = System(layout, self._database, self._containers, service)
         handlers = Handlers(
-            ContainerHandlers(self._containers, attaching, self._execs, service, self._networks, snapshots, layout, groups),
+            ContainerHandlers(self._containers, attaching, self._execs, service, self._networks, volumes, mounting, snapshots, layout, groups),
             ContentHandlers(self._containers, copying, snapshots),
             LifecycleHandlers(self._containers, starting, stopping, self._restarting, removal, Updating(self._containers, groups)),
             ExecHandlers(self._containers, self._execs),
             ImageHandlers(service, snapshots, layout),
             SystemHandlers(system, self._events, self._networks, self._containers),
-            VolumeHandlers(self._volumes),
+            VolumeHandlers(volumes),
         )  # fmt: skip
         self._server = Server(make_routes(handlers))
 
@@ -141,7 +144,6 @@ class Engine:
         self._layers.remove_strays()
         self._blobs.remove_stale_partials(time.time())
         await self._restoring.restore()
-        await self._volumes.restore()
         await self._launch.warm()
         await self._server.listen(list(self._settings.hosts), self._settings.group, self._settings.tls_context())
 

@@ -69,7 +69,7 @@ class LifecycleHandlers:
         record = self._find(call)
         if call.flag("link"):
             raise NoLinkOfThatName
-        await self._removal.remove(record, force=call.flag("force"), called=call.parameters["name"])
+        await self._removal.remove(record, force=call.flag("force"), volumes=call.flag("v"), called=call.parameters["name"])
         return empty()
 
     async def update(self, call: Call) -> web.Response:

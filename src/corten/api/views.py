@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -9,7 +10,7 @@ import msgspec
 from corten.engine import states
 from corten.engine.execs import ExecRecord
 from corten.engine.networks import Network
-from corten.engine.records import ContainerRecord, EndpointRecord
+from corten.engine.records import ContainerRecord, EndpointRecord, MountRecord
 from corten.spec.engine import Config, HostConfig
 from corten.spec.image import RunConfig
 from corten.spec.reference import parse_reference
@@ -101,19 +102,17 @@ def _network_settings(record: ContainerRecord) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def mounts_view(record: ContainerRecord) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
-    for text in record.host_config.binds or []:
-        source, target, *options = text.split(":")
-        mode = options[0] if options else ""
-        found.append({"Type": "bind", "Source": source, "Destination": target, "Mode": mode,
-                      "RW": "ro" not in mode.split(","), "Propagation": "rprivate"})  # fmt: skip
-    for mount in record.host_config.mounts or []:
-        found.append({"Type": mount.type, "Source": mount.source, "Destination": mount.target, "Mode": "",
-                      "RW": not mount.read_only, "Propagation": "rprivate" if mount.type == "bind" else ""})  # fmt: skip
-    for target, options_text in (record.host_config.tmpfs or {}).items():
-        found.append({"Type": "tmpfs", "Source": "", "Destination": target, "Mode": options_text, "RW": True, "Propagation": ""})
-    return found
+def mounts_view(record: ContainerRecord, mountpoint: Callable[[str], str]) -> list[dict[str, Any]]:
+    """`mountpoint` tells where the volume of a name is. Docker lists no mounts of `--tmpfs` here."""
+    return [_mount_view(mount, mountpoint) for mount in record.mounts]
+
+
+def _mount_view(mount: MountRecord, mountpoint: Callable[[str], str]) -> dict[str, Any]:
+    source = mountpoint(mount.name) if mount.type == "volume" else mount.source
+    return {
+        "Type": mount.type, **({"Name": mount.name} if mount.name else {}), "Source": source, "Destination": mount.destination,
+        **({"Driver": mount.driver} if mount.driver else {}), "Mode": mount.mode, "RW": mount.rw, "Propagation": mount.propagation,
+    }  # fmt: skip
 
 
 def graph_driver(layout: Layout, container_id: str, lower: list[str]) -> dict[str, Any]:
@@ -123,7 +122,8 @@ def graph_driver(layout: Layout, container_id: str, lower: list[str]) -> dict[st
     }}  # fmt: skip
 
 
-def inspect(record: ContainerRecord, layout: Layout, lower: list[str], exec_ids: list[str], cgroupns: str) -> dict[str, Any]:
+def inspect(record: ContainerRecord, layout: Layout, lower: list[str], exec_ids: list[str], cgroupns: str,
+            mountpoint: Callable[[str], str]) -> dict[str, Any]:  # fmt: skip
     folder = layout.container(record.id)
     argv = record.argv
     return {
@@ -133,18 +133,18 @@ def inspect(record: ContainerRecord, layout: Layout, lower: list[str], exec_ids:
         "Name": f"/{record.name}", "RestartCount": record.restarts.count, "Driver": "overlay2", "Platform": "linux",
         "MountLabel": "", "ProcessLabel": "", "AppArmorProfile": "", "ExecIDs": exec_ids or None,
         "HostConfig": host_config_view(record.host_config, cgroupns), "GraphDriver": graph_driver(layout, record.id, lower),
-        "Mounts": mounts_view(record), "Config": config_view(record.config), "NetworkSettings": _network_settings(record),
+        "Mounts": mounts_view(record, mountpoint), "Config": config_view(record.config), "NetworkSettings": _network_settings(record),
     }  # fmt: skip
 
 
-def list_item(record: ContainerRecord, image_name: str, now: int) -> dict[str, Any]:
+def list_item(record: ContainerRecord, image_name: str, now: int, mountpoint: Callable[[str], str]) -> dict[str, Any]:
     mode = record.host_config.network_mode
     return {
         "Id": record.id, "Names": [f"/{record.name}"], "Image": image_name, "ImageID": record.image,
         "Command": " ".join(record.argv), "Created": parse_rfc3339(record.created) // _SECOND,
         "Ports": list_ports(record), "Labels": record.config.labels or {}, "State": record.state.status,
         "Status": status_text(record, now), "HostConfig": {"NetworkMode": mode},
-        "NetworkSettings": {"Networks": _networks_view(record)}, "Mounts": mounts_view(record),
+        "NetworkSettings": {"Networks": _networks_view(record)}, "Mounts": mounts_view(record, mountpoint),
     }  # fmt: skip
 
 

@@ -130,7 +130,7 @@ _FLAGS = [
     click.option("-e", "--env", multiple=True, help="Environment variable NAME=VALUE"),
     click.option("-p", "--publish", multiple=True, help="[[IP:]HOST:]CONTAINER[/PROTO]"),
     click.option("-P", "--publish-all", is_flag=True, help="Publish all exposed ports"),
-    click.option("-v", "--volume", multiple=True, help="Bind mount /HOST:/CONTAINER[:ro]"),
+    click.option("-v", "--volume", multiple=True, help="Bind or volume: [/HOST|NAME:]/CONTAINER[:ro]"),
     click.option("--tmpfs", multiple=True, help="tmpfs at PATH[:OPTIONS]"),
     click.option("-w", "--workdir", help="Working directory"),
     click.option("-u", "--user", help="User name or id, with :group"),

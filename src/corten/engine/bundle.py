@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 from msgspec.structs import replace
 
-from corten.engine.options import parse_bind, security_options
+from corten.engine.mounts import in_order
+from corten.engine.options import security_options
 from corten.engine.records import ContainerRecord
 from corten.errors import Invalid
 from corten.linux.capabilities import NAMES as ALL_CAPABILITIES
@@ -51,6 +52,7 @@ class Surroundings:
     init_program: str
     cgroup_parent: str
     unshare_network: bool
+    mounts: Sequence[Mount] = ()  # what client and image ask for, a mount before those inside it
 
 
 def make_config(record: ContainerRecord, host: HostFacts, around: Surroundings) -> oci.RuntimeConfig:
@@ -179,10 +181,16 @@ def _mounts(record: ContainerRecord, around: Surroundings) -> list[Mount]:
     if settings.pid_mode == "host":
         rows[0] = Mount("/proc", "bind", "/proc", ["rbind", "nosuid", "noexec", "nodev"])
     rows += _shared_memory(settings, around)
-    rows += [Mount(inside, "bind", outside, ["rbind", "rprivate"]) for inside, outside in around.files.items()]
+    files = [Mount(inside, "bind", outside, ["rbind", "rprivate"]) for inside, outside in around.files.items()]
     if settings.init:
-        rows.append(Mount(INIT_PATH, "bind", around.init_program, ["bind", "ro"]))
-    return rows + sorted(_user_mounts(settings), key=lambda mount: mount.destination.count("/"))
+        files.append(Mount(INIT_PATH, "bind", around.init_program, ["bind", "ro"]))
+    inside = [mount for mount in files if not _replaced(mount.destination, around.mounts)]
+    return [row for row in rows if not _replaced(row.destination, around.mounts)] + in_order([*around.mounts, *inside])
+
+
+def _replaced(destination: str, asked: Sequence[Mount]) -> bool:
+    """What the client mounts takes the place of a default; a /dev of its own takes all that is below it."""
+    return any(mount.destination == destination or (mount.destination == "/dev" and destination.startswith("/dev/")) for mount in asked)
 
 
 def _shared_memory(settings: HostConfig, around: Surroundings) -> list[Mount]:
@@ -195,34 +203,6 @@ def _shared_memory(settings: HostConfig, around: Surroundings) -> list[Mount]:
         return []
     size = settings.shm_size or DEFAULT_SHM
     return [Mount("/dev/shm", "tmpfs", "shm", ["nosuid", "noexec", "nodev", "mode=1777", f"size={size}"])]
-
-
-def _user_mounts(settings: HostConfig) -> list[Mount]:
-    rows: list[Mount] = []
-    for text in settings.binds or []:
-        bind = parse_bind(text)
-        keep = [word for word in bind.options if word in ("ro", "rw", "private", "rprivate", "shared", "rshared", "slave", "rslave")]
-        if not any("shared" in word or "slave" in word or "private" in word for word in keep):
-            keep.append("rprivate")
-        rows.append(Mount(bind.target, "bind", bind.source, ["rbind", *keep]))
-    for path, options in (settings.tmpfs or {}).items():
-        extra = [option for option in options.split(",") if option]
-        rows.append(Mount(path, "tmpfs", "tmpfs", ["noexec", "nosuid", "nodev", *extra]))
-    for mount in settings.mounts or []:
-        if mount.type == "tmpfs":
-            flags = ["noexec", "nosuid", "nodev", *(["ro"] if mount.read_only else [])]
-            if mount.tmpfs_options and mount.tmpfs_options.size_bytes:
-                flags.append(f"size={mount.tmpfs_options.size_bytes}")
-            if mount.tmpfs_options and mount.tmpfs_options.mode:
-                flags.append(f"mode={mount.tmpfs_options.mode:o}")
-            rows.append(Mount(mount.target, "tmpfs", "tmpfs", flags))
-            continue
-        chosen = mount.bind_options
-        flags = ["bind" if chosen and chosen.non_recursive else "rbind", (chosen and chosen.propagation) or "rprivate"]
-        if mount.read_only:
-            flags.append("ro" if chosen and chosen.read_only_non_recursive else "rro")
-        rows.append(Mount(mount.target, "bind", mount.source, flags))
-    return rows
 
 
 def _devices(settings: HostConfig, host: HostFacts) -> list[oci.Device]:

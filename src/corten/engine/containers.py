@@ -13,8 +13,9 @@ from typing import TypeVar
 
 import msgspec
 
-from corten.engine import names, options, resources, states
+from corten.engine import mounting, mounts, names, options, resources, states
 from corten.engine.events import Events
+from corten.engine.mounting import Mounting
 from corten.engine.networks import Networks, check_mac
 from corten.engine.records import ContainerRecord, EndpointRecord, decode_record, encode_record
 from corten.errors import AmbiguousPrefix, Invalid, NameInUse, NoCommand, NoSuchContainer, RenameToSame
@@ -113,15 +114,16 @@ class Containers:
                 future.set_result(record)
 
     # --- create
-    def create(self, request: CreateRequest, name: str, image: Image, networks: Networks,
-               able: Abilities) -> tuple[ContainerRecord, list[str]]:  # fmt: skip
-        """Store a new container. Returns it and warnings. Raises Invalid, UnsupportedOption, NameInUse, NoCommand."""
+    async def create(self, request: CreateRequest, name: str, image: Image, networks: Networks, mounter: Mounting,
+                     able: Abilities) -> tuple[ContainerRecord, list[str]]:  # fmt: skip
+        """Store a new container, its volumes made. Returns it and warnings. Raises Invalid, UnsupportedOption, NameInUse, NoCommand."""
         host = request.host_config or HostConfig()
         container_id = names.new_id()
         chosen = names.check_name(name) if name else names.random_name(self._names)
         if chosen in self._names:
             raise NameInUse(name=chosen, id=self._names[chosen])
         options.check_host_config(host)
+        mounts.check(host)
         options.check_config(request)
         mac = options.check_networking(request.networking_config, host.network_mode) or request.mac_address
         check_mac(mac)
@@ -137,10 +139,17 @@ class Containers:
         )  # fmt: skip
         if not record.argv:
             raise NoCommand
-        self._snapshots.create(container_id)
-        self.save(record)
+        made = await mounter.make(container_id, host, config.volumes or {}, record.diff_ids)
+        try:
+            self._snapshots.create(container_id)
+            record = self.save(msgspec.structs.replace(record, mounts=made))
+        except BaseException:
+            self._snapshots.remove(container_id)
+            await mounter.drop(container_id, made)
+            raise
+        mounter.keep(container_id, made)
         self.emit("create", record)
-        return record, warnings
+        return record, [*warnings, *mounting.warnings(made)]
 
     def rename(self, record: ContainerRecord, name: str) -> None:
         """Raises InvalidName, NameInUse, RenameToSame."""
@@ -165,9 +174,6 @@ def replace_state(record: ContainerRecord, **changes: object) -> ContainerRecord
 
 def _image_warnings(image: RunConfig) -> list[str]:
     warnings = []
-    if image.volumes:
-        paths = ", ".join(image.volumes)
-        warnings.append(f"the image declares volumes ({paths}); Corten keeps them in the container's writable layer for now")
     if image.healthcheck and image.healthcheck.get("Test") not in (None, [], ["NONE"]):
         warnings.append("the image has a health check; Corten does not run health checks yet")
     return warnings
@@ -203,6 +209,7 @@ def _merge(request: CreateRequest, image: RunConfig, container_id: str, host: Ho
         "exposed_ports": {**(image.exposed_ports or {}), **(request.exposed_ports or {}),
                           **{port: {} for port in host.port_bindings or {}}} or None,
         "shell": _either(request.shell, image.shell),
+        "volumes": {**(image.volumes or {}), **(request.volumes or {})} or None,
         "on_build": None,
     }  # fmt: skip
     return Config(**fields)

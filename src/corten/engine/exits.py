@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from corten.engine import restarts, states
 from corten.engine.containers import Containers, replace_state
 from corten.engine.groups import Groups
+from corten.engine.mounting import Mounting
 from corten.engine.networks import Networks
 from corten.engine.removal import Removal
 from corten.engine.restarting import Restarting
@@ -23,9 +24,9 @@ _SECOND = 1_000_000_000
 
 
 class Exits:
-    def __init__(self, containers: Containers, networks: Networks, layout: Layout, groups: Groups, removal: Removal,
-                 restarting: Restarting) -> None:  # fmt: skip
-        self._containers, self._networks, self._layout = containers, networks, layout
+    def __init__(self, containers: Containers, networks: Networks, mounting: Mounting, layout: Layout, groups: Groups,
+                 removal: Removal, restarting: Restarting) -> None:  # fmt: skip
+        self._containers, self._networks, self._mounting, self._layout = containers, networks, mounting, layout
         self._groups, self._removal, self._restarting = groups, removal, restarting
         self._background: set[asyncio.Task[None]] = set()
 
@@ -50,6 +51,7 @@ class Exits:
             if notice.oom_killed:
                 self._containers.emit("oom", record)
             self._containers.emit("die", record, exitCode=str(notice.exit_code), execDuration=str(ran // _SECOND))
+            await self._mounting.unmount(record)
             if again:
                 self._restarting.schedule(record)
             else:

@@ -105,7 +105,7 @@ class ImageService:
         if left and not left.tags and (by_id or not left.digests):
             in_use = self.users(left)
             if not in_use:
-                kept = frozenset(diff_id for record in self._containers.all() for diff_id in record.diff_ids)
+                kept = frozenset(diff_id for record in self._containers.all() for diff_id in record.layers)
                 gone = self._images.remove(left, kept)
                 report += [{"Deleted": image.id}, *({"Deleted": diff_id} for diff_id in gone)]
                 self._emit("delete", image.id, image.id)

@@ -6,7 +6,6 @@ A key that Docker honours and Corten does not yet is refused (UNSUPPORTED), neve
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Any
 
@@ -15,13 +14,11 @@ import msgspec
 from corten.engine.resources import check_resources
 from corten.engine.restarts import check_policy
 from corten.errors import Invalid, UnsupportedOption
-from corten.spec.engine import Config, EndpointAddresses, EndpointSettings, HostConfig, MountPoint, NetworkingConfig
+from corten.spec.engine import Config, EndpointAddresses, EndpointSettings, HostConfig, NetworkingConfig
 from corten.spec.signals import parse_signal
 
 # HostConfig key -> values that mean "not asked for"
 _UNSUPPORTED: dict[str, tuple[Any, ...]] = {
-    "volume_driver": ("", "local"),
-    "volumes_from": (None, []),
     "links": (None, []),
     "cgroup": ("",),
     "storage_opt": (None, {}),
@@ -65,10 +62,6 @@ def check_host_config(host: HostConfig) -> None:
     check_resources(host)
     _check_sizes(host)
     _check_security(host)
-    for mount in host.mounts or []:
-        _check_mount(mount)
-    for bind in host.binds or []:
-        parse_bind(bind)
     for text in (host.port_bindings or {}):
         parse_port(text)
     for bindings in (host.port_bindings or {}).values():
@@ -125,39 +118,6 @@ def _check_security(host: HostConfig) -> None:
         raise Invalid(f"invalid --security-opt 2: {key!r}")
 
 
-def _check_mount(mount: MountPoint) -> None:
-    if mount.type not in ("bind", "tmpfs"):
-        raise UnsupportedOption(key=f"HostConfig.Mounts type {mount.type!r}")
-    if not mount.target.startswith("/") or mount.target == "/":
-        raise Invalid(f"invalid mount config for type {mount.type!r}: invalid mount path: {mount.target!r} mount path must be absolute")
-    if mount.type == "bind" and not mount.source.startswith("/"):
-        raise Invalid(f"invalid mount config for type \"bind\": invalid mount path: '{mount.source}' mount path must be absolute")
-
-
-@dataclass(frozen=True)
-class Bind:
-    source: str
-    target: str
-    options: tuple[str, ...]
-
-
-def parse_bind(text: str) -> Bind:
-    """`/host:/container[:options]`. Raises Invalid or UnsupportedOption (named volumes)."""
-    source, _, rest = text.partition(":")
-    target, _, options = rest.partition(":")
-    if not target:
-        raise Invalid(f"invalid volume specification: '{text}'")
-    if not target.startswith("/") or target == "/":
-        raise Invalid(f"invalid volume specification: '{text}': invalid mount path: '{target}' mount path must be absolute")
-    if not source.startswith("/"):
-        raise UnsupportedOption(key=f"the named volume {source!r} in HostConfig.Binds")
-    words = tuple(word for word in options.split(",") if word)
-    for word in words:
-        if word not in ("ro", "rw", "z", "Z", "nocopy", "cached", "consistent", "delegated", "private", "rprivate", "shared", "rshared", "slave", "rslave"):
-            raise Invalid(f"invalid mode: {options}")
-    return Bind(source, target, words)
-
-
 def _check_binding(host_ip: str, host_port: str) -> None:
     if host_port and not re.fullmatch(r"\d+(-\d+)?", host_port):
         raise Invalid(f'invalid port specification: "{host_port}"')
@@ -212,8 +172,6 @@ def check_config(config: Config) -> None:
         raise UnsupportedOption(key="Config.Healthcheck")
     if config.network_disabled:
         raise UnsupportedOption(key="Config.NetworkDisabled (use NetworkMode none)")
-    if config.volumes:
-        raise UnsupportedOption(key="Config.Volumes")
     if config.working_dir and not config.working_dir.startswith("/"):
         raise Invalid(f"the working directory '{config.working_dir}' is invalid, it needs to be an absolute path")
     for entry in config.env or []:

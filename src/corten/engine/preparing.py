@@ -1,4 +1,4 @@
-"""What a start needs on disk before there is a process: the bundle, the network files, folders to bind; and the message for the monitor."""
+"""What a start needs on disk before there is a process: the bundle, the network files; and the message for the monitor."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from corten.linux import capabilities
 from corten.network import files
 from corten.runtime import messages
 from corten.spec.engine import HostConfig
+from corten.spec.runtime import Mount
 from corten.store.layout import Layout
 from corten.store.snapshots import Snapshots
 
@@ -28,7 +29,7 @@ class Preparing:
         self._groups, self._init_program = groups, init_program
         self._capabilities = tuple(capabilities.names_of(capabilities.bounding_set()))
 
-    def write_bundle(self, record: ContainerRecord) -> None:
+    def write_bundle(self, record: ContainerRecord, mounts: list[Mount]) -> None:
         """Raises Invalid for what only the host can judge (devices, other containers' namespaces)."""
         folder = self._layout.container(record.id)
         hostname = record.config.hostname or os.uname().nodename
@@ -40,16 +41,11 @@ class Preparing:
             bundle.Surroundings(
                 rootfs="rootfs", files=paths, hostname=record.config.hostname, namespace_of=self._namespace_of,
                 init_program=self._init_program, cgroup_parent=self._groups.parent,
-                unshare_network=mode != "host" and not mode.startswith("container:"),
+                unshare_network=mode != "host" and not mode.startswith("container:"), mounts=mounts,
             ),
         )  # fmt: skip
         with open(f"{folder}/config.json", "wb") as file:
             file.write(msgspec.json.encode(config))
-        wanted = [options.parse_bind(text).source for text in record.host_config.binds or []]
-        wanted += [mount.source for mount in record.host_config.mounts or [] if mount.bind_options and mount.bind_options.create_mountpoint]
-        for source in wanted:
-            if not os.path.exists(source):
-                os.makedirs(source, exist_ok=True)  # Docker: -v makes a missing folder, --mount only when told to
 
     def _network_files(self, record: ContainerRecord, folder: str, hostname: str) -> dict[str, str]:
         """Write hosts, hostname and resolv.conf; with another container's network, use its files."""

@@ -91,6 +91,7 @@ class MountRecord(msgspec.Struct, frozen=True):
     create_source: bool = False
     non_recursive: bool = False
     read_only_non_recursive: bool = False
+    read_only_force_recursive: bool = False
     diff_ids: list[str] = []
 
 
@@ -133,6 +134,11 @@ class ContainerRecord(msgspec.Struct, frozen=True):
             if endpoint.network_id == network_id or endpoint.network in (name, network_id):
                 return endpoint
         return None
+
+    @property
+    def layers(self) -> list[str]:
+        """Diff ids of all that it needs: its own image's and those that it mounts."""
+        return [*self.diff_ids, *(diff_id for mount in self.mounts for diff_id in mount.diff_ids)]
 
     @property
     def short_id(self) -> str:

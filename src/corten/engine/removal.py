@@ -13,6 +13,7 @@ from corten.engine import states
 from corten.engine.attaching import Attaching
 from corten.engine.containers import Containers, replace_state
 from corten.engine.events import Events
+from corten.engine.mounting import Mounting
 from corten.engine.records import ContainerRecord
 from corten.engine.stopping import Stopping
 from corten.errors import CortenError, Invalid, PruneRunning, RemovalFailed
@@ -32,14 +33,14 @@ class Pruned:
 
 class Removal:
     def __init__(self, containers: Containers, snapshots: Snapshots, layout: Layout, events: Events, attaching: Attaching,
-                 stopping: Stopping) -> None:  # fmt: skip
+                 stopping: Stopping, mounting: Mounting) -> None:  # fmt: skip
         self._containers, self._snapshots, self._layout, self._events = containers, snapshots, layout, events
-        self._attaching, self._stopping = attaching, stopping
+        self._attaching, self._stopping, self._mounting = attaching, stopping, mounting
         self._kept: set[str] = set()
         self._pruning = False
 
-    async def remove(self, record: ContainerRecord, *, force: bool, called: str) -> None:
-        """Raises RemoveRunning unless forced, RemovalFailed (the container is dead then, and can be removed again)."""
+    async def remove(self, record: ContainerRecord, *, force: bool, volumes: bool, called: str) -> None:
+        """`volumes`: its anonymous ones go with it. Raises RemoveRunning unless forced, RemovalFailed (the container is dead then, and can be removed again)."""
         if force and states.is_up(record):
             await self._stopping.kill(record)
         async with self._containers.lock(record.id):
@@ -47,7 +48,7 @@ class Removal:
             if current is None:
                 return  # its own auto-removal was quicker
             states.check("remove", current, called)
-            await self.remove_now(current, called)
+            await self.remove_now(current, called, volumes=volumes)
 
     @contextmanager
     def kept(self, record: ContainerRecord) -> Iterator[None]:
@@ -61,9 +62,9 @@ class Removal:
     async def after_end(self, record: ContainerRecord) -> None:
         """Remove one that has ended, if it was created so. For whoever holds its lock."""
         if record.host_config.auto_remove and record.id not in self._kept:
-            await self.remove_now(record)
+            await self.remove_now(record, volumes=True)
 
-    async def remove_now(self, record: ContainerRecord, called: str = "") -> None:
+    async def remove_now(self, record: ContainerRecord, called: str = "", *, volumes: bool) -> None:
         """For whoever holds the container's lock. What a crash cuts short is completed by the next engine."""
         record = self._containers.save_state(record.id, status="removing")
         self._attaching.drop(record.id)
@@ -76,6 +77,8 @@ class Removal:
             raise failed from None
         shutil.rmtree(self._layout.run(record.id), ignore_errors=True)
         self._containers.delete(record)
+        if volumes:
+            await self._mounting.remove(record)
         self._containers.emit("destroy", record)
         gone = replace_state(record, error="")  # what a start failed with is no failure of the removal
         self._containers.announce(gone, "removed")
@@ -95,7 +98,7 @@ class Removal:
                     continue
                 size = await asyncio.to_thread(self._snapshots.size, record.id)
                 try:
-                    await self.remove(record, force=False, called=record.id)
+                    await self.remove(record, force=False, volumes=False, called=record.id)
                 except CortenError as error:  # somebody has started it meanwhile
                     _log.warning("container %s is not pruned: %s", record.name, error.message)
                     continue

@@ -8,6 +8,7 @@ from corten.engine import states
 from corten.engine.containers import Containers
 from corten.engine.exits import Exits
 from corten.engine.groups import Groups
+from corten.engine.mounting import Mounting
 from corten.engine.networks import Networks
 from corten.engine.records import ContainerRecord
 from corten.engine.removal import Removal
@@ -23,10 +24,10 @@ _log = logging.getLogger("corten.engine")
 
 class Restoring:
     def __init__(self, containers: Containers, snapshots: Snapshots, networks: Networks, launch: Launch, groups: Groups,
-                 removal: Removal, exits: Exits, restarting: Restarting) -> None:  # fmt: skip
+                 mounting: Mounting, removal: Removal, exits: Exits, restarting: Restarting) -> None:  # fmt: skip
         self._containers, self._snapshots, self._networks = containers, snapshots, networks
         self._launch, self._groups, self._removal = launch, groups, removal
-        self._exits, self._restarting = exits, restarting
+        self._mounting, self._exits, self._restarting = mounting, exits, restarting
 
     async def restore(self) -> None:
         """Start-up: adopt what still runs, finish what ended while no engine was there, complete removals."""
@@ -48,11 +49,12 @@ class Restoring:
             _log.info("removed what was left of container %s, whose creation a crash cut short", container_id)
         self._networks.restore()
         await self._exits.settle()
+        await self._mounting.restore()
         await self._restarting.resume()
 
     async def _complete_removal(self, record: ContainerRecord) -> None:
         try:
-            await self._removal.remove_now(record)
+            await self._removal.remove_now(record, volumes=record.host_config.auto_remove)
         except CortenError as error:
             _log.warning("%s", error.message)
 

@@ -12,6 +12,7 @@ import msgspec
 from corten.engine import states
 from corten.engine.attaching import Attaching
 from corten.engine.containers import Containers, replace_state
+from corten.engine.mounting import Mounting
 from corten.engine.networks import Networks
 from corten.engine.preparing import Preparing
 from corten.engine.records import ContainerRecord, Restarts
@@ -27,9 +28,9 @@ _log = logging.getLogger("corten.engine")
 
 class Starting:
     def __init__(self, containers: Containers, networks: Networks, layout: Layout, launch: Launch,
-                 preparing: Preparing, attaching: Attaching, removal: Removal) -> None:  # fmt: skip
+                 mounting: Mounting, preparing: Preparing, attaching: Attaching, removal: Removal) -> None:  # fmt: skip
         self._containers, self._networks, self._layout, self._launch = containers, networks, layout, launch
-        self._preparing, self._attaching, self._removal = preparing, attaching, removal
+        self._mounting, self._preparing, self._attaching, self._removal = mounting, preparing, attaching, removal
 
     async def start(self, record: ContainerRecord) -> None:
         """For a client. Raises NotModified if it runs, CommandNotStarted if its program cannot be executed."""
@@ -60,10 +61,11 @@ class Starting:
         record = self._networks.lease(record)
         run_dir = self._layout.run(record.id)
         try:
-            self._preparing.write_bundle(record)
+            self._preparing.write_bundle(record, await self._mounting.mount(record))
             shutil.rmtree(run_dir, ignore_errors=True)
             os.mkdir(run_dir, 0o700)
             created = await self._launch.create(self._preparing.create_message(record, run_dir))
+            self._mounting.settle(record)
             for warning in created.warnings:
                 _log.warning("container %s: %s", record.name, warning)
             try:
@@ -79,6 +81,7 @@ class Starting:
         except BaseException:
             self._launch.forget(record.id)
             self._networks.give_back(record)
+            await self._mounting.unmount(record)
             shutil.rmtree(run_dir, ignore_errors=True)
             raise
         current = self._containers.find(record.id)

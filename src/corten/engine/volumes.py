@@ -81,6 +81,7 @@ class Volumes:
         self._records = {record.name: record for record in map(decode_volume, database.volumes())}
         self._locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._held: dict[str, set[str]] = defaultdict(set)  # volume -> containers that are being created
+        self._users: dict[str, set[str]] = defaultdict(set)  # volume -> what has it mounted now
         self._pruning = False
 
     def driver(self, name: str) -> VolumeDriver:
@@ -93,6 +94,11 @@ class Volumes:
     def path(self, record: VolumeRecord) -> str:
         """What Docker shows as the mountpoint."""
         return self.driver(record.driver).path(record.name)
+
+    def mountpoint(self, name: str) -> str:
+        """As above, by name; empty for a volume that is gone (force-removed)."""
+        record = self._records.get(name)
+        return self.path(record) if record else ""
 
     def scope(self, record: VolumeRecord) -> str:
         return self.driver(record.driver).scope
@@ -162,6 +168,47 @@ class Volumes:
         record = self._records.get(name)
         if container and record and record.made_for == container:
             self._save(msgspec.structs.replace(record, made_for=""))
+
+    # --- mounting
+    async def mount(self, name: str, user: str) -> str:
+        """Where the content is, mounted if it has to be, for as long as somebody uses it. Raises what the driver raises."""
+        record = self.find(name)
+        async with self._locks[name]:
+            path = await self.driver(record.driver).mount(name, record.options or {})
+            self._users[name].add(user)
+        return path
+
+    async def unmount(self, name: str, user: str) -> bool:
+        """The last user's leave unmounts it. False if `user` was none."""
+        record = self._records.get(name)
+        async with self._locks[name]:
+            users = self._users.get(name, set())
+            if record is None or user not in users:
+                return False
+            users.discard(user)
+            if not users:
+                del self._users[name]
+                await self._unmount(record)
+        return True
+
+    async def _unmount(self, record: VolumeRecord) -> None:
+        try:
+            await self.driver(record.driver).unmount(record.name, record.options or {})
+        except (CortenError, OSError) as error:  # nothing that a container's end could wait for
+            _log.warning("volume %s stays mounted: %s", record.name, error)
+
+    def hold(self, name: str, user: str) -> None:
+        """Start-up: `user` has had it mounted since before."""
+        self._users[name].add(user)
+
+    def workplace(self, name: str) -> str:
+        """A folder on the file system of the volume's content, and not part of the content where that can be."""
+        record = self.find(name)
+        plain = record.driver == LOCAL and not record.options
+        return self._folders.folder(name) if plain else self.path(record)
+
+    def emit(self, action: str, name: str, **attributes: str) -> None:
+        self._events.emit("volume", action, name, driver=self.find(name).driver, **attributes)
 
     # --- list
     def all(self) -> list[VolumeRecord]:
@@ -243,13 +290,16 @@ class Volumes:
 
     # --- start-up
     async def restore(self) -> None:
-        """Remove what a crash left half made. A folder with content that no row names is taken in as a volume, never deleted."""
+        """After `hold`: remove what a crash left half made or mounted. A folder with content that no row names is taken in as a volume, never deleted."""
         known = {container.id for container in self._containers()}
         for record in self.all():
             if record.made_for and record.made_for not in known:
                 await self.remove(record.name, force=True)
             elif record.made_for:
                 self.let_go(record.name, record.made_for)
+        for record in self.all():
+            if record.driver == LOCAL and not self._users.get(record.name):
+                await self._unmount(record)
         for name in self._folders.sweep(self._records):
             _log.warning("the folder of volume %s had no row: it is taken in again", name)
             self._save(VolumeRecord(name, LOCAL, _now()))

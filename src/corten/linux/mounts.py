@@ -54,6 +54,8 @@ PROPAGATION: dict[str, int] = {
     "runbindable": sys.MS_UNBINDABLE | sys.MS_REC,
 }
 RECURSIVE: dict[str, int] = {"rro": sys.MOUNT_ATTR_RDONLY}
+AT_FDCWD = -100
+_RACES = 100
 _OURS = frozenset({"tmpcopyup", "copyup", "nocopy", "create=dir", "create=file"})
 
 
@@ -108,6 +110,26 @@ def make_in_root(root_fd: int, path: str, *, directory: bool, mode: int = 0o755)
         return os.open(name, os.O_PATH | os.O_NOFOLLOW, dir_fd=parent_fd)
     finally:
         os.close(parent_fd)
+
+
+def open_beneath(folder_fd: int, path: str, flags: int = os.O_PATH) -> int:
+    """Open `path` below a folder; no symbolic link, `..` or race leads out of it (EXDEV). Caller closes. Raises OSError."""
+    for _ in range(_RACES):
+        try:
+            return sys.openat2(folder_fd, path or ".", flags, resolve=sys.RESOLVE_BENEATH | sys.RESOLVE_NO_MAGICLINKS)
+        except BlockingIOError:  # something was renamed while the kernel walked: openat2(2), EAGAIN
+            continue
+    raise OSError(errno.EBUSY, "is renamed again and again", path)
+
+
+def clone_tree(fd: int) -> int:
+    """A detached copy of what an O_PATH descriptor stands for, with what is mounted below it. Caller closes."""
+    return sys.open_tree(fd, "", sys.OPEN_TREE_CLONE | sys.OPEN_TREE_CLOEXEC | sys.AT_EMPTY_PATH | sys.AT_RECURSIVE)
+
+
+def attach_tree(tree_fd: int, target: str) -> None:
+    """Mount a detached tree on a path."""
+    sys.move_mount(tree_fd, "", AT_FDCWD, target, sys.MOVE_MOUNT_F_EMPTY_PATH)
 
 
 def fd_path(fd: int) -> str:

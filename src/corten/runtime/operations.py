@@ -22,6 +22,15 @@ from corten.spec.runtime import Mount
 
 _DEVICE_BITS = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
 _PAGE = 4096
+_WRONG_KIND = (
+    "not a directory: Are you trying to mount a directory onto a file (or vice-versa)? "
+    "Check if the specified host path exists and is the expected type"
+)
+# What may be mounted over below /proc (lxcfs does): runc's list.
+_PROC_FILES = frozenset(
+    f"/proc/{name}" for name in ("cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "slabinfo",
+                                 "net/dev", "sys/kernel/ns_last_pid", "sys/crypto/fips_enabled")
+)  # fmt: skip
 _FOREIGN = re.compile(r"/proc/(\d+)/root(/.*)")
 
 
@@ -30,6 +39,7 @@ class Sandbox:
     """Live state of the child while it works through its plan: never stored, never sent."""
 
     root_fd: int = -1
+    trees: dict[str, int] = field(default_factory=dict)  # destination -> a tree taken while it was still shared with the host
     pty_master: int = -1
     pty_slave: int = -1
     warnings: list[str] = field(default_factory=list)
@@ -77,6 +87,18 @@ class SetTimeOffsets(Operation):
                 file.write("".join(f"{clock} {seconds} {nanoseconds}\n" for clock, seconds, nanoseconds in self.offsets))
         finally:
             sys.prctl(sys.PR_SET_DUMPABLE, 0)
+
+
+@dataclass(frozen=True)
+class TakeShared(Operation):
+    """Hold what a shared bind shows before the child's mounts stop being peers of the host's: mounts then travel both ways."""
+
+    mount: Mount
+
+    def perform(self, sandbox: Sandbox) -> None:
+        recursive = mounts.parse_options(self.mount.options or []).flags & sys.MS_REC
+        flags = sys.OPEN_TREE_CLONE | sys.OPEN_TREE_CLOEXEC | (sys.AT_RECURSIVE if recursive else 0)
+        sandbox.trees[self.mount.destination] = sys.open_tree(mounts.AT_FDCWD, self.mount.source, flags)
 
 
 @dataclass(frozen=True)
@@ -135,12 +157,20 @@ class MountInto(Operation):
         directory = not bind or stat.S_ISDIR(os.stat(mount.source).st_mode)
         target = mounts.make_in_root(sandbox.root_fd, mount.destination, directory=directory)
         try:
-            if bind:
+            self._check_proc(sandbox, target)
+            if mount.destination in sandbox.trees:
+                tree = sandbox.trees.pop(mount.destination)
+                sys.move_mount(tree, "", target, "", sys.MOVE_MOUNT_F_EMPTY_PATH | sys.MOVE_MOUNT_T_EMPTY_PATH)
+                os.close(tree)
+            elif bind:
                 sys.mount(mount.source, mounts.fd_path(target), None, options.flags & (sys.MS_BIND | sys.MS_REC))
             else:
                 sys.mount(mount.source or mount.type, mounts.fd_path(target), mount.type, options.flags, options.data or None)
         except OSError as error:
-            raise OSError(error.errno, os.strerror(error.errno or 0), f"{mount.source or mount.type} on {mount.destination}") from None
+            reason = error.strerror or ""
+            if error.errno == errno.ENOTDIR:
+                reason = _WRONG_KIND
+            raise OSError(error.errno, reason, f"{mount.source or mount.type} on {mount.destination}") from None
         finally:
             os.close(target)
         target = mounts.open_in_root(sandbox.root_fd, mount.destination)
@@ -148,6 +178,15 @@ class MountInto(Operation):
             self._finish(mounts.fd_path(target), target, options, bind=bind)
         finally:
             os.close(target)
+
+    def _check_proc(self, sandbox: Sandbox, target: int) -> None:
+        """A mount over /proc would show the container a false one, or hide what this sandbox goes by (runc checkProcMount)."""
+        root, path = (os.readlink(mounts.fd_path(fd)) for fd in (sandbox.root_fd, target))
+        inside = path.removeprefix(root.rstrip("/")) if path.startswith(root) else path
+        if inside == "/proc" and self.mount.type != "proc" and os.path.realpath(self.mount.source) != "/proc":
+            raise OSError(errno.EPERM, f'"{self.mount.destination}" cannot be mounted because it is not of type proc', self.mount.destination)
+        if inside.startswith("/proc/") and inside not in _PROC_FILES:
+            raise OSError(errno.EPERM, f'"{self.mount.destination}" cannot be mounted because it is inside /proc', self.mount.destination)
 
     def _take_from(self, sandbox: Sandbox, namespace: str, path: str) -> None:
         """A source below /proc/PID/root is in another mount namespace, which bind refuses: clone it there, move it here."""

@@ -104,7 +104,8 @@ def _late_namespaces(wanted: dict[str, str], linux: Linux) -> list[op.Operation]
 def _file_systems(config: RuntimeConfig, linux: Linux, rootfs: str, root_mounts: tuple[Mount, ...], layout: Layout,
                   wanted: dict[str, str]) -> list[op.Operation]:  # fmt: skip
     propagation = mounts.PROPAGATION.get(linux.rootfs_propagation or "rslave", sys.MS_SLAVE) | sys.MS_REC
-    steps: list[op.Operation] = [op.SetPropagation(propagation), op.MountRoot(rootfs, root_mounts)]
+    steps: list[op.Operation] = [op.TakeShared(mount) for mount in config.mounts or [] if _is_shared_bind(mount)]
+    steps += [op.SetPropagation(propagation), op.MountRoot(rootfs, root_mounts)]
     for mount in config.mounts or []:
         if mount.type == "cgroup":
             steps += _cgroup_mounts(mount, layout, linux.cgroups_path, private="cgroup" in wanted)
@@ -128,6 +129,11 @@ def _file_systems(config: RuntimeConfig, linux: Linux, rootfs: str, root_mounts:
     if hooks and (hooks.prestart or hooks.create_runtime or hooks.create_container):
         steps.append(op.AwaitHooks())
     return [*steps, op.PivotRoot()]
+
+
+def _is_shared_bind(mount: Mount) -> bool:
+    options = mount.options or []
+    return bool(mounts.parse_options(options).flags & sys.MS_BIND) and bool({"shared", "rshared"} & set(options))
 
 
 def _cgroup_mounts(mount: Mount, layout: Layout, group: str, *, private: bool) -> list[op.Operation]:

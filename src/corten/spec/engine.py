@@ -65,21 +65,38 @@ class BindOptions(_Api, frozen=True, omit_defaults=True):
     read_only_force_recursive: bool = False
 
 
+class VolumeDriverConfig(_Api, frozen=True, omit_defaults=True):
+    name: str = ""
+    options: dict[str, str] | None = None
+
+
+class VolumeOptions(_Api, frozen=True, omit_defaults=True):
+    no_copy: bool = False
+    labels: dict[str, str] | None = None
+    subpath: str = ""
+    driver_config: VolumeDriverConfig | None = None
+
+
+class ImageOptions(_Api, frozen=True, omit_defaults=True):
+    subpath: str = ""
+
+
 class TmpfsOptions(_Api, frozen=True, omit_defaults=True):
     size_bytes: int = 0
     mode: int = 0
+    options: list[list[str]] | None = None
 
 
 class MountPoint(_Api, frozen=True, omit_defaults=True):
-    type: str
-    target: str
+    type: str = ""
+    target: str = ""
     source: str = ""
     read_only: bool = False
     consistency: str = ""
     bind_options: BindOptions | None = None
     tmpfs_options: TmpfsOptions | None = None
-    volume_options: dict[str, Any] | None = None
-    image_options: dict[str, Any] | None = None
+    volume_options: VolumeOptions | None = None
+    image_options: ImageOptions | None = None
 
 
 class HostConfig(_Api, frozen=True):

@@ -16,6 +16,7 @@ tmp/                                     whatever is unfinished; emptied at star
 state.db                                 every mutable thing is a row here
 <exec-root>/                               mode 0700, gone after a reboot
 monitors/<n>.sock
+mounts/<id>/<n>                          a mount's source while its container starts: only mount points, never walked
 containers/<id>/                         FIFOs, exit.json
 """
 
@@ -38,7 +39,7 @@ class Layout:
         os.makedirs(self.root, mode=0o700, exist_ok=True)
         os.makedirs(self.exec_root, mode=0o711, exist_ok=True)
         shutil.rmtree(self.temporary, ignore_errors=True)
-        for folder in (self.blobs, self.partials, self.layers, self.inits, self.containers, self.volumes, self.temporary, self.runs):
+        for folder in (self.blobs, self.partials, self.layers, self.inits, self.containers, self.volumes, self.temporary, self.runs, self.staging):
             os.makedirs(folder, mode=0o700, exist_ok=True)
 
     @property
@@ -97,6 +98,13 @@ class Layout:
 
     def run(self, container_id: str) -> str:
         return f"{self.runs}/{container_id}"
+
+    @property
+    def staging(self) -> str:
+        return f"{self.exec_root}/mounts"
+
+    def staged(self, container_id: str) -> str:
+        return f"{self.staging}/{container_id}"
 
     @property
     def temporary(self) -> str:

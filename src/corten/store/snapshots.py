@@ -32,6 +32,15 @@ class Snapshots:
         options = [f"lowerdir={':'.join(self.below(diff_ids))}", f"upperdir={base}/upper", f"workdir={base}/work"]
         return [Mount("", "overlay", "overlay", options)]
 
+    def view(self, diff_ids: Sequence[str]) -> Mount:
+        """The layers as they are, to be mounted read-only somewhere. Raises StoreCorrupt."""
+        lower = self.lower(diff_ids)
+        if not lower:
+            return Mount("", "tmpfs", "tmpfs", ["ro", "size=0k"])
+        if len(lower) == 1:  # overlayfs wants two folders, or one and an upper
+            return Mount("", "bind", lower[0], ["bind", "ro"])
+        return Mount("", "overlay", "overlay", ["ro", f"lowerdir={':'.join(lower)}"])
+
     def lower(self, diff_ids: Sequence[str]) -> list[str]:
         """The layers' folders, topmost first. Raises StoreCorrupt if one is missing."""
         return [self._layer_path(diff_id) for diff_id in reversed(diff_ids)]

@@ -21,6 +21,10 @@ class VolumeFolders:
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
 
+    def folder(self, name: str) -> str:
+        """What holds the content's folder."""
+        return self._layout.volume(name)
+
     def create(self, name: str) -> None:
         """Make an empty volume. Idempotent: what is there stays."""
         staging = f"{self._layout.temporary}/volume-{name}"
@@ -68,6 +72,9 @@ class VolumeFolders:
         left = []
         for name in os.listdir(self._layout.volumes):
             if name in known:
+                continue
+            if is_mount_point(self._layout.volume_data(name)):
+                left.append(name)
                 continue
             try:
                 os.rmdir(self._layout.volume_data(name))
