@@ -30,7 +30,10 @@ def main() -> None:
             check=True,
         )  # fmt: skip
         print(flush=True)
-        subprocess.run([sys.executable, f"{HERE}/lifecycle.py", f"corten={ours}", f"docker={theirs}"], check=True)
+        sides = [f"corten={ours}", f"docker={theirs}"]
+        subprocess.run([sys.executable, f"{HERE}/lifecycle.py", *sides], check=True)
+        print(flush=True)
+        subprocess.run([sys.executable, f"{HERE}/images.py", *sides, "--archive", f"{assets}/images/debian.tar"], check=True)
 
 
 if __name__ == "__main__":
