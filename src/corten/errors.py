@@ -218,6 +218,22 @@ class RemovalInProgress(Conflict):
     template = "removal of container {name} is already in progress"
 
 
+class CommitDead(Conflict):
+    template = "You cannot commit container {id} which is Dead"
+
+
+class CommitRemoved(Conflict):
+    template = "You cannot commit container {id} which is being removed"
+
+
+class ExportDead(Conflict):
+    template = "You cannot export container {id} which is Dead"
+
+
+class ExportRemoved(Conflict):
+    template = "You cannot export container {id} which is being removed"
+
+
 class RemoveRunning(Conflict):
     template = (
         'cannot remove container "{name}": container is {state}: stop the container before removing or force remove'

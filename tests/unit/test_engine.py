@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corten.api import settings, streams, views
-from corten.api.images import progress_message
+from corten.api.json_messages import progress_message
 from corten.api.system import event_filter
 from corten.cli.run import create_request, parse_publish
 from corten.engine import bundle, names, networks, options, states

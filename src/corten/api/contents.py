@@ -12,15 +12,17 @@ from aiohttp import web
 from corten.api.call import Call, empty, json_response
 from corten.engine.containers import Containers
 from corten.engine.copying import Copying
+from corten.engine.making import CommitRequest, Making, repository_and_tag
 from corten.engine.records import ContainerRecord
 from corten.errors import Invalid
+from corten.spec.engine import Config
 from corten.store.changes import changes
 from corten.store.snapshots import Snapshots
 
 
 class ContentHandlers:
-    def __init__(self, containers: Containers, copying: Copying, snapshots: Snapshots) -> None:
-        self._containers, self._copying, self._snapshots = containers, copying, snapshots
+    def __init__(self, containers: Containers, copying: Copying, making: Making, snapshots: Snapshots) -> None:
+        self._containers, self._copying, self._making, self._snapshots = containers, copying, making, snapshots
 
     def _find(self, call: Call) -> ContainerRecord:
         return self._containers.find(call.parameters["name"])
@@ -29,6 +31,18 @@ class ContentHandlers:
         record = self._find(call)
         found = await asyncio.to_thread(changes, self._snapshots.upper(record.id), self._snapshots.below(record.diff_ids))
         return json_response(found or None)
+
+    async def commit(self, call: Call) -> web.Response:
+        reference = repository_and_tag(call.text("repo"), call.text("tag"))
+        if not call.text("container"):
+            raise Invalid('invalid name or ID supplied: ""')
+        nothing = Config()
+        config = await call.body(Config, empty=nothing)
+        request = CommitRequest(
+            reference, call.text("author"), call.text("comment"), call.flag("pause", default=True),
+            None if config is nothing else config, call.values("changes"),
+        )  # fmt: skip
+        return json_response({"Id": await self._making.commit(self._containers.find(call.text("container")), request)}, 201)
 
     # --- files
     async def archive_stat(self, call: Call) -> web.Response:

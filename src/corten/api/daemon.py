@@ -16,6 +16,7 @@ import click
 from corten.api.containers import ContainerHandlers
 from corten.api.contents import ContentHandlers
 from corten.api.execs import ExecHandlers
+from corten.api.image_files import ImageFileHandlers
 from corten.api.images import ImageHandlers
 from corten.api.lifecycle import LifecycleHandlers
 from corten.api.routes import Handlers, make_routes
@@ -32,6 +33,7 @@ from corten.engine.execs import Execs
 from corten.engine.exits import Exits
 from corten.engine.groups import Groups
 from corten.engine.images import ImageService
+from corten.engine.making import Making
 from corten.engine.mounting import Mounting
 from corten.engine.networks import Networks
 from corten.engine.preparing import Preparing
@@ -53,13 +55,21 @@ from corten.spec.platform import this_platform
 from corten.store.blobs import Blobs
 from corten.store.database import Database
 from corten.store.images import Images
+from corten.store.layer_maker import DIFF_JOB, REPACK_JOB, LayerMaker
 from corten.store.layers import UNPACK_JOB, Layers
 from corten.store.layout import Layout
 from corten.store.packing import PACK_JOB
 from corten.store.snapshots import Snapshots
 from corten.store.volumes import VolumeFolders
 
-_JOBS = {UNPACK_JOB: "corten.store.unpack:job", PACK_JOB: "corten.store.packing:job", COPY_UP_JOB: "corten.engine.copy_up_job:job", COPY_JOB: "corten.engine.copy_job:job"}
+_JOBS = {
+    UNPACK_JOB: "corten.store.unpack:job",
+    PACK_JOB: "corten.store.packing:job",
+    DIFF_JOB: "corten.store.layer_diff:diff_job",
+    REPACK_JOB: "corten.store.layer_diff:repack_job",
+    COPY_UP_JOB: "corten.engine.copy_up_job:job",
+    COPY_JOB: "corten.engine.copy_job:job",
+}
 _log = logging.getLogger("corten")
 
 
@@ -112,13 +122,17 @@ class Engine:
         self._restoring = Restoring(self._containers, snapshots, self._networks, self._launch, groups, mounting, removal, self._exits, self._restarting)
         self._execs = Execs(self._containers, self._launch)
         copying = Copying(self._containers, snapshots, self._launch)
+        maker = LayerMaker(layout, blobs, self._layers, self._launch.run_job)
+        making = Making(self._containers, images, blobs, maker, snapshots, stopping, self._events)
+        files = ImageFileHandlers(service, making, layout)
         system = System(layout, self._database, self._containers, service)
         handlers = Handlers(
             ContainerHandlers(self._containers, attaching, self._execs, service, self._networks, volumes, mounting, snapshots, layout, groups),
-            ContentHandlers(self._containers, copying, snapshots),
+            ContentHandlers(self._containers, copying, making, snapshots),
             LifecycleHandlers(self._containers, starting, stopping, self._restarting, removal, Updating(self._containers, groups)),
             ExecHandlers(self._containers, self._execs),
-            ImageHandlers(service, snapshots, layout),
+            ImageHandlers(service, snapshots, files),
+            files,
             SystemHandlers(system, self._events, self._networks, self._containers),
             VolumeHandlers(volumes),
         )  # fmt: skip

@@ -17,13 +17,14 @@ from corten.api.call import Call
 from corten.api.containers import ContainerHandlers
 from corten.api.contents import ContentHandlers
 from corten.api.execs import ExecHandlers
+from corten.api.image_files import ImageFileHandlers
 from corten.api.images import ImageHandlers
 from corten.api.lifecycle import LifecycleHandlers
 from corten.api.streams import RAW_STREAM
 from corten.api.system import SystemHandlers
 from corten.api.volumes import VolumeHandlers
 from corten.spec import answers
-from corten.spec.engine import CreateRequest, ExecConfig, ExecStart, UpdateRequest, VolumeRequest
+from corten.spec.engine import Config, CreateRequest, ExecConfig, ExecStart, UpdateRequest, VolumeRequest
 from corten.spec.filters import Filters
 
 Handler = Callable[[Call], Awaitable[web.StreamResponse]]
@@ -36,6 +37,7 @@ class Handlers:
     lifecycle: LifecycleHandlers
     execs: ExecHandlers
     images: ImageHandlers
+    files: ImageFileHandlers
     system: SystemHandlers
     volumes: VolumeHandlers
 
@@ -82,6 +84,8 @@ def make_routes(handlers: Handlers) -> list[Route]:
     container, life, execs = handlers.containers, handlers.lifecycle, handlers.execs
     content, image, system, volume = handlers.contents, handlers.images, handlers.system, handlers.volumes
     attach = {"detachKeys": str, "logs": bool, "stream": bool, "stdin": bool, "stdout": bool, "stderr": bool}
+    create_image = {"fromImage": str, "tag": str, "platform": str, "fromSrc": str, "repo": str, "message": str, "changes": list[str]}
+    commit = {"container": str, "repo": str, "tag": str, "comment": str, "author": str, "pause": bool, "changes": list[str]}
     return [
         _route("GET HEAD", "/_ping", system.ping, answer=_TEXT),
         _route("GET", "/version", system.version, answer=answers.Version),
@@ -127,10 +131,11 @@ def make_routes(handlers: Handlers) -> list[Route]:
         _route("HEAD", "/containers/{name}/archive", content.archive_stat, query={"path": str}),
         _route("GET", "/containers/{name}/archive", content.archive_get, query={"path": str}, answer=TAR),
         _route("PUT", "/containers/{name}/archive", content.archive_put, query={"path": str, "noOverwriteDirNonDir": bool}, body=TAR),
+        _route("POST", "/commit", content.commit, query=commit, body=Config, answer=answers.Id, status=201),
         # --- images
         _route("GET", "/images/json", image.list, query={"all": bool, "digests": bool, "filter": str, "filters": Filters}, answer=list[answers.ImageSummary]),
-        _route("POST", "/images/create", image.create, query={"fromImage": str, "tag": str, "platform": str}, answer=JSON_MESSAGES),
-        _route("POST", "/images/load", image.load, query={"quiet": bool}, body=TAR, answer=JSON_MESSAGES),
+        _route("POST", "/images/create", image.create, query=create_image, body=TAR, answer=JSON_MESSAGES),
+        _route("POST", "/images/load", handlers.files.load, query={"quiet": bool}, body=TAR, answer=JSON_MESSAGES),
         _route("GET", "/images/{name}/json", image.inspect, answer=answers.Image),
         _route("GET", "/images/{name}/history", image.history, answer=list[answers.HistoryRow]),
         _route("POST", "/images/{name}/push", image.push, query={"tag": str}, answer=JSON_MESSAGES),

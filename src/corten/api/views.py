@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -211,7 +211,7 @@ def image_view(image: Image, size: int, lower: list[str]) -> dict[str, Any]:
     config = image.config
     history = config.history or []
     return {
-        "Id": image.id, "RepoTags": _familiar(image.tags), "RepoDigests": _familiar(image.digests), "Parent": "",
+        "Id": image.id, "RepoTags": _familiar(image.tags), "RepoDigests": _familiar(image.digests), "Parent": image.parent,
         "Comment": config.comment or (history[-1].comment if history else ""), "Created": config.created or ZERO,
         "DockerVersion": config.docker_version, "Author": config.author, "Architecture": config.architecture,
         **({"Variant": config.variant} if config.variant else {}), "Os": config.os, "Size": size,
@@ -224,7 +224,7 @@ def image_view(image: Image, size: int, lower: list[str]) -> dict[str, Any]:
 def image_item(image: Image, size: int, containers: int) -> dict[str, Any]:
     return {
         "Containers": containers, "Created": created_seconds(image), "Id": image.id, "Labels": image.config.run.labels,
-        "ParentId": "", "RepoDigests": _familiar(image.digests), "RepoTags": _familiar(image.tags),
+        "ParentId": image.parent, "RepoDigests": _familiar(image.digests), "RepoTags": _familiar(image.tags),
         "SharedSize": -1, "Size": size,
     }  # fmt: skip
 
@@ -233,8 +233,8 @@ def created_seconds(image: Image) -> int:
     return parse_rfc3339(image.config.created) // _SECOND if image.config.created else 0
 
 
-def history_view(image: Image, sizes: list[int]) -> list[dict[str, Any]]:
-    """Newest first; only the newest row has an id, as for every image that was not built here."""
+def history_view(image: Image, sizes: list[int], ancestors: Sequence[Image]) -> list[dict[str, Any]]:
+    """Newest first. The newest row has the image's id, the next ones those of the images that it was made from here."""
     rows: list[dict[str, Any]] = []
     left = list(sizes)
     for entry in image.config.history or []:
@@ -242,8 +242,8 @@ def history_view(image: Image, sizes: list[int]) -> list[dict[str, Any]]:
         created = parse_rfc3339(entry.created) // _SECOND if entry.created else 0
         rows.append({"Comment": entry.comment, "Created": created, "CreatedBy": entry.created_by, "Id": "<missing>", "Size": size, "Tags": None})
     rows.reverse()
-    if rows:
-        rows[0] |= {"Id": image.id, "Tags": _familiar(image.tags) or None}
+    for row, known in zip(rows, (image, *ancestors), strict=False):
+        row |= {"Id": known.id, "Tags": _familiar(known.tags) or None}
     return rows
 
 

@@ -14,12 +14,12 @@ import tarfile
 
 import msgspec
 
-from corten.errors import ArchiveRefused
 from corten.linux import syscalls
 from corten.linux.mounts import parse_options
 from corten.spec.runtime import Mount
 from corten.spec.timestamps import rfc3339_nano
-from corten.store.unpack import Unpacker, open_decompressed
+from corten.store.compression import open_decompressed, refusing_corrupt
+from corten.store.unpack import Unpacker
 
 # Go's os.FileMode bits, which the path-stat header carries.
 _GO_MODES = (
@@ -109,11 +109,8 @@ def _extract(path: str, source: int, *, no_overwrite: bool) -> None:
     target = os.path.realpath(path)
     reader = open_decompressed(os.fdopen(source, "rb", buffering=1 << 18, closefd=False))
     unpacker = Unpacker(base=target, whiteouts=False, no_overwrite=no_overwrite)
-    try:
-        with tarfile.open(fileobj=reader, mode="r|") as archive:
-            unpacker.apply(archive)
-    except tarfile.TarError as error:
-        raise ArchiveRefused(f"the archive is corrupt or cut off: {error}") from None
+    with refusing_corrupt("the archive"), tarfile.open(fileobj=reader, mode="r|") as archive:
+        unpacker.apply(archive)
 
 
 def job(argument: bytes, fds: list[int]) -> bytes:

@@ -57,6 +57,17 @@ class ImageService:
     def users(self, image: Image) -> list[ContainerRecord]:
         return [record for record in self._containers.all() if record.image == image.id]
 
+    def ancestors(self, image: Image) -> list[Image]:
+        """What it was made from here, its parent first."""
+        found: list[Image] = []
+        while image.parent and (parent := self._images.get(image.parent)):
+            found.append(parent)
+            image = parent
+        return found
+
+    def _children(self, image: Image) -> list[Image]:
+        return [other for other in self._images.all() if other.parent == image.id]
+
     def find(self, name: str) -> Image:
         """By reference, id, or id prefix. Raises NoSuchImage with Docker's normalised name."""
         if is_digest(name):
@@ -103,13 +114,19 @@ class ImageService:
             self._images.untag(full)
         left = self._images.get(image.id)
         if left and not left.tags and (by_id or not left.digests):
-            in_use = self.users(left)
-            if not in_use:
-                kept = frozenset(diff_id for record in self._containers.all() for diff_id in record.layers)
-                gone = self._images.remove(left, kept)
-                report += [{"Deleted": image.id}, *({"Deleted": diff_id} for diff_id in gone)]
-                self._emit("delete", image.id, image.id)
+            report += self._delete(left)
         return report
+
+    def _delete(self, image: Image) -> list[dict[str, str]]:
+        """Unless something needs it; then the images that it was made from, as far as they are left without a name."""
+        if self.users(image) or self._children(image):
+            return []
+        kept = frozenset(diff_id for record in self._containers.all() for diff_id in record.layers)
+        gone = self._images.remove(image, kept)
+        self._emit("delete", image.id, image.id)
+        report = [{"Deleted": image.id}, *({"Deleted": diff_id} for diff_id in gone)]
+        parent = self._images.get(image.parent) if image.parent else None
+        return report + (self._delete(parent) if parent and not parent.tags and not parent.digests else [])
 
     def _names_to_untag(self, image: Image, name: str, *, force: bool) -> list[str]:
         reference = parse_reference(name).with_default_tag()
@@ -130,6 +147,8 @@ class ImageService:
         running = next((record for record in users if states.is_running(record)), None)
         if running:
             raise ImageInUseById(image=short, how="cannot be forced", why=f"image is being used by running container {running.short_id}")
+        if self._children(image):
+            raise ImageInUseById(image=short, how="cannot be forced", why="image has dependent child images")
         if len({tag.rpartition(":")[0] for tag in image.tags}) > 1 and not force:
             raise ImageInUseById(image=short, how="must be forced", why="image is referenced in multiple repositories")
         if users and not force:

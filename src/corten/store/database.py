@@ -21,6 +21,7 @@ CREATE TABLE IF NOT EXISTS names (
     reference TEXT PRIMARY KEY, image TEXT NOT NULL REFERENCES images(id), tagged INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS volumes (name TEXT PRIMARY KEY, record BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS packings (diff_id TEXT PRIMARY KEY, digest TEXT NOT NULL, size INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS parents (image TEXT PRIMARY KEY REFERENCES images(id) ON DELETE CASCADE, parent TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS settings (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
 
@@ -150,6 +151,13 @@ class Database:
 
     def delete_image(self, image_id: str) -> None:
         self._connection.execute("DELETE FROM images WHERE id = ?", (image_id,))
+
+    def parents(self) -> dict[str, str]:
+        """Image id -> id of the image that it was made from, of those made here."""
+        return dict(self._connection.execute("SELECT image, parent FROM parents"))
+
+    def put_parent(self, image_id: str, parent: str) -> None:
+        self._connection.execute("INSERT OR REPLACE INTO parents VALUES (?, ?)", (image_id, parent))
 
     def names(self) -> list[tuple[str, str]]:
         """(reference, image id) of every tag and repository digest."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -19,12 +19,16 @@ from corten.store.layout import Layout
 
 @dataclass(frozen=True)
 class Image:
-    """One image as stored. `tags` and `digests` are references in full (`docker.io/library/debian:latest`)."""
+    """One image as stored. `tags` and `digests` are references in full (`docker.io/library/debian:latest`).
+
+    `parent` is the id of the image that it was made from here, and empty for every other.
+    """
 
     row: ImageRow
     config: ImageConfig
     tags: tuple[str, ...]
     digests: tuple[str, ...]
+    parent: str = ""
 
     @property
     def id(self) -> str:
@@ -47,20 +51,21 @@ class Images:
 
     def all(self) -> list[Image]:
         """Newest first."""
-        names = self._database.names()
-        return [self._assemble(row, names) for row in self._database.images()]
+        names, parents = self._database.names(), self._database.parents()
+        return [self._assemble(row, names, parents) for row in self._database.images()]
 
     def get(self, image_id: str) -> Image | None:
         row = self._database.image(image_id)
-        return self._assemble(row, self._database.names()) if row else None
+        return self._assemble(row, self._database.names(), self._database.parents()) if row else None
 
-    def _assemble(self, row: ImageRow, names: Iterable[tuple[str, str]]) -> Image:
+    def _assemble(self, row: ImageRow, names: Iterable[tuple[str, str]], parents: Mapping[str, str]) -> Image:
         mine = [reference for reference, image in names if image == row.id]
         return Image(
             row,
             self.config(row.id),
             tuple(name for name in mine if "@" not in name),
             tuple(name for name in mine if "@" in name),
+            parents.get(row.id, ""),
         )
 
     def resolve(self, reference: Reference) -> str | None:
@@ -69,12 +74,14 @@ class Images:
         key = f"{wanted.name}@{wanted.digest}" if wanted.digest else f"{wanted.name}:{wanted.tag}"
         return dict(self._database.names()).get(key)
 
-    def store(self, image_id: str, manifest: Descriptor, names: Iterable[str]) -> None:
+    def store(self, image_id: str, manifest: Descriptor, names: Iterable[str], parent: str = "") -> None:
         """Make an image whose blobs and layers are complete visible, under its names, in one transaction."""
         with self._database.transaction():
             self._database.put_image(ImageRow(image_id, manifest.digest, manifest.media_type, manifest.size, now_ns()))
             for name in names:
                 self._database.put_name(name, image_id, now_ns())
+            if parent:
+                self._database.put_parent(image_id, parent)
         self._write_index()
 
     def tag(self, image_id: str, name: str) -> None:

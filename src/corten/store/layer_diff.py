@@ -14,21 +14,22 @@ from typing import IO
 import msgspec
 from isal import isal_zlib
 
+from corten.store.compression import open_decompressed, refusing_corrupt
 from corten.store.confine import confine_to
 from corten.store.overlay_view import is_opaque, is_whiteout
 from corten.store.tar_writer import TarWriter
-from corten.store.unpack import OPAQUE, WHITEOUT, open_decompressed
+from corten.store.unpack import OPAQUE, WHITEOUT
 
 _CHUNK = 1 << 20
 _LEVEL = 1
 _GZIP_FRAME = 31  # zlib's window bits, with the gzip frame around
 
 
-class Packed(msgspec.Struct, frozen=True):
-    """`blob` is the digest of the compressed data, `size` its length in bytes; `diff_id` that of the tar itself."""
+class MadeLayer(msgspec.Struct, frozen=True):
+    """`digest` is that of the compressed data, `size` its length in bytes; `diff_id` the digest of the tar itself."""
 
     diff_id: str
-    blob: str
+    digest: str
     size: int
 
 
@@ -50,10 +51,10 @@ class Packer:
         self._size += len(data)
         self._output.write(data)
 
-    def finish(self) -> Packed:
+    def finish(self) -> MadeLayer:
         self._emit(self._gzip.flush())
         self._output.flush()
-        return Packed(f"sha256:{self._plain.hexdigest()}", f"sha256:{self._packed.hexdigest()}", self._size)
+        return MadeLayer(f"sha256:{self._plain.hexdigest()}", f"sha256:{self._packed.hexdigest()}", self._size)
 
 
 def write_diff(folder: str, writer: TarWriter) -> None:
@@ -85,7 +86,7 @@ def _write_folder(base: str, path: str, writer: TarWriter) -> None:
 
 
 def diff_job(_argument: bytes, fds: list[int]) -> bytes:
-    """Launcher job: descriptors are the writable layer's folder and the file to write. Returns Packed as JSON."""
+    """Launcher job: descriptors are the writable layer's folder and the file to write. Returns MadeLayer as JSON."""
     with os.fdopen(fds[1], "wb", buffering=_CHUNK, closefd=False) as output:
         packer = Packer(output)
         confine_to(fds[0])
@@ -94,11 +95,12 @@ def diff_job(_argument: bytes, fds: list[int]) -> bytes:
 
 
 def repack_job(_argument: bytes, fds: list[int]) -> bytes:
-    """Launcher job: descriptors are a tar in any compression, an empty folder, and the file to write. Returns Packed as JSON."""
+    """Launcher job: descriptors are a tar in any compression, an empty folder, and the file to write. Returns MadeLayer as JSON."""
     with os.fdopen(fds[2], "wb", buffering=_CHUNK, closefd=False) as output:
         packer = Packer(output)
         source = open_decompressed(os.fdopen(fds[0], "rb", buffering=_CHUNK, closefd=False))
         confine_to(fds[1])
-        while data := source.read(_CHUNK):
-            packer.write(data)
+        with refusing_corrupt("the archive"):
+            while data := source.read(_CHUNK):
+                packer.write(data)
         return msgspec.json.encode(packer.finish())

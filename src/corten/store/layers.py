@@ -120,11 +120,7 @@ class Layers:
         folder = os.open(staging, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         fds = (source, folder) if news < 0 else (source, folder, news)
         try:
-            result = await self._run_job(UNPACK_JOB, b"", fds)
-        except KernelRefused as error:
-            if error.operand == ArchiveRefused.__name__:
-                raise ArchiveRefused(error.reason) from None
-            raise
+            result = await run_on_archive(self._run_job, UNPACK_JOB, fds)
         finally:
             for fd in fds:
                 os.close(fd)
@@ -174,6 +170,16 @@ class Layers:
         for name in os.listdir(self._layout.layers):
             if name not in known:
                 shutil.rmtree(f"{self._layout.layers}/{name}", ignore_errors=True)
+
+
+async def run_on_archive(run_job: RunJob, entry: str, fds: Sequence[int]) -> bytes:
+    """Run a worker; what it refuses of an archive is the client's error: ArchiveRefused."""
+    try:
+        return await run_job(entry, b"", fds)
+    except KernelRefused as error:
+        if error.operand == ArchiveRefused.__name__:
+            raise ArchiveRefused(error.reason) from None
+        raise
 
 
 def _compare(actual: str, wanted: str) -> None:

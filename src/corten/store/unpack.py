@@ -15,17 +15,15 @@ import tarfile
 from typing import IO, Any, BinaryIO, cast
 
 import msgspec
-import zstandard
-from isal import igzip
 
 from corten.errors import ArchiveRefused
+from corten.store.compression import open_decompressed, refusing_corrupt
 from corten.store.confine import confine_to
 
 WHITEOUT = ".wh."
 OPAQUE = ".wh..wh..opq"
 _CHUNK, _NEWS = 1 << 20, 1 << 12
 _XATTR = "SCHILY.xattr."
-_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 
 
 class Unpacked(msgspec.Struct, frozen=True):
@@ -69,17 +67,6 @@ class GrowingFile(io.RawIOBase):
                 return read
             if not os.read(self._news, _NEWS):  # closed: what is there now is all
                 self._news = -1
-
-
-def open_decompressed(file: BinaryIO) -> BinaryIO:
-    """By content, not by name or media type: gzip, zstd, or as it is."""
-    magic = file.peek(4)[:4] if isinstance(file, io.BufferedReader) else b""
-    if magic.startswith(_GZIP):
-        gzip: Any = igzip.IGzipFile
-        return cast("BinaryIO", gzip(fileobj=file, mode="rb"))
-    if magic.startswith(_ZSTD):
-        return cast("BinaryIO", zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True))
-    return file
 
 
 def safe_name(name: str) -> str:
@@ -254,14 +241,11 @@ def unpack(blob_fd: int, folder_fd: int, news_fd: int = -1) -> Unpacked:
     reader = _HashingReader(open_decompressed(file))
     confine_to(folder_fd)
     unpacker = Unpacker()
-    try:
-        with tarfile.open(fileobj=cast("BinaryIO", reader), mode="r|", bufsize=_CHUNK, errorlevel=2) as archive:
-            unpacker.apply(archive)
-            # What follows the end marker belongs to the digest.
-            while reader.read(_CHUNK):
-                continue
-    except (tarfile.TarError, igzip.BadGzipFile, zstandard.ZstdError, EOFError, ValueError) as error:
-        raise ArchiveRefused(f"the layer is corrupt or cut off: {error}") from None
+    with refusing_corrupt("the layer"), tarfile.open(fileobj=cast("BinaryIO", reader), mode="r|", bufsize=_CHUNK, errorlevel=2) as archive:
+        unpacker.apply(archive)
+        # What follows the end marker belongs to the digest.
+        while reader.read(_CHUNK):
+            continue
     return Unpacked("sha256:" + reader.hash.hexdigest(), unpacker.size, unpacker.entries, unpacker.implied)
 
 
@@ -269,11 +253,9 @@ def diff_id_of(path: str) -> str:
     """The digest of a blob's uncompressed content. Raises ArchiveRefused if it cannot be uncompressed."""
     with open(path, "rb", buffering=_CHUNK) as file:
         reader = _HashingReader(open_decompressed(file))
-        try:
+        with refusing_corrupt("the layer"):
             while reader.read(_CHUNK):
                 continue
-        except (igzip.BadGzipFile, zstandard.ZstdError, EOFError) as error:
-            raise ArchiveRefused(f"the layer is corrupt or cut off: {error}") from None
         return "sha256:" + reader.hash.hexdigest()
 
 

@@ -1,0 +1,88 @@
+"""Images as files: imported from a tar or an address, loaded and saved as archives."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+
+from corten.api.call import Call
+from corten.api.json_messages import JsonMessages
+from corten.engine.images import ImageService
+from corten.engine.making import Making, repository_and_tag
+from corten.errors import CortenError, Invalid
+from corten.registry.download import download
+from corten.registry.progress import Progress
+from corten.spec.platform import Platform, parse_platform
+from corten.store.layout import Layout
+
+_REPORT_EVERY = 1 << 20
+
+
+class ImageFileHandlers:
+    def __init__(self, images: ImageService, making: Making, layout: Layout) -> None:
+        self._images, self._making, self._layout = images, making, layout
+
+    async def import_(self, call: Call) -> web.StreamResponse:
+        """`POST /images/create?fromSrc=`: `-` is the body, anything else an address."""
+        source = call.text("fromSrc")
+        reference = repository_and_tag(call.text("repo"), call.text("tag"))
+        platform = _platform(call.text("platform"))
+        message, changes = call.text("message") or f"Imported from {source}", call.values("changes")
+        messages = JsonMessages(call.request)
+        async with messages.reporting():
+            pieces = call.request.content.iter_any() if source == "-" else _from_address(source, messages)
+            async with self._spooled(pieces) as path:
+                image_id = await self._making.import_tar(path, reference, platform, message, changes)
+            await messages.status(image_id)
+        return await messages.end()
+
+    async def load(self, call: Call) -> web.StreamResponse:
+        call.refuse("platform")
+        messages = JsonMessages(call.request)
+        await messages.begin()  # Docker's way: status 200, the error in the stream
+        async with messages.reporting(), self._spooled(call.request.content.iter_any()) as path:
+            for name in await self._images.load(path):
+                how = "Loaded image ID" if name.startswith("sha256:") else "Loaded image"
+                await messages.send({"stream": f"{how}: {name}\n"})
+        return await messages.end()
+
+    @asynccontextmanager
+    async def _spooled(self, pieces: AsyncIterator[bytes]) -> AsyncIterator[str]:
+        """All of it in a file, for as long as the block lasts."""
+        path = f"{self._layout.temporary}/archive-{secrets.token_hex(8)}"
+        try:
+            with open(path, "wb") as file:
+                async for piece in pieces:
+                    file.write(piece)
+            yield path
+        finally:
+            os.unlink(path)
+
+
+async def _from_address(source: str, messages: JsonMessages) -> AsyncIterator[bytes]:
+    url = source if "://" in source else f"http://{source}"
+    async with download(url) as found:
+        await messages.status(f"Downloading from {url}")
+        received = reported = 0
+        async for piece in found.pieces:
+            yield piece
+            received += len(piece)
+            if received - reported >= _REPORT_EVERY or received == found.total:
+                reported = received
+                await messages.progress(Progress("Importing", "", received, found.total))
+
+
+def _platform(text: str) -> Platform | None:
+    if not text:
+        return None
+    try:
+        platform = parse_platform(text)
+    except CortenError:
+        raise Invalid(f'"{text}": cannot parse platform specifier: invalid argument') from None
+    if platform.os != "linux":
+        raise Invalid("operating system is not supported")
+    return platform

@@ -1,0 +1,88 @@
+"""Docker's stream of JSON messages: one a line, and an error that comes after the head is a message too."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from corten.errors import CortenError
+from corten.registry.progress import Progress, Pushed
+
+_BAR = 50
+
+
+class JsonMessages:
+    """The head goes out with the first message: an error before it is an ordinary answer."""
+
+    def __init__(self, request: web.BaseRequest) -> None:
+        self._request = request
+        self._response = web.StreamResponse(headers={"Content-Type": "application/json"})
+
+    async def begin(self) -> None:
+        if not self._response.prepared:
+            await self._response.prepare(self._request)
+
+    async def send(self, message: dict[str, Any]) -> None:
+        await self.begin()
+        await self._response.write(_line(message))
+
+    async def status(self, text: str) -> None:
+        await self.send({"status": text})
+
+    async def progress(self, progress: Progress | Pushed) -> None:
+        await self.send(progress_message(progress))
+
+    @asynccontextmanager
+    async def reporting(self) -> AsyncIterator[None]:
+        """An error of the block is raised while nothing has been sent, and told in the stream afterwards."""
+        try:
+            yield
+        except* CortenError as group:
+            error = _first(group)
+            if not self._response.prepared:
+                raise error from None
+            await self.send({"errorDetail": {"message": error.message}, "error": error.message})
+
+    async def end(self) -> web.StreamResponse:
+        await self.begin()
+        await self._response.write_eof()
+        return self._response
+
+
+def _first(group: BaseExceptionGroup[CortenError]) -> CortenError:
+    for inner in group.exceptions:
+        return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner
+    raise TypeError("an exception group is never empty")
+
+
+def _line(message: dict[str, Any]) -> bytes:
+    return msgspec.json.encode(message) + b"\r\n"
+
+
+def progress_message(progress: Progress | Pushed) -> dict[str, Any]:
+    """Pure: one of Docker's JSON messages, with the bar that old clients print as it is."""
+    if isinstance(progress, Pushed):
+        return {"progressDetail": {}, "aux": {"Tag": progress.tag, "Digest": progress.digest, "Size": progress.size}}
+    message: dict[str, Any] = {"status": progress.status}
+    if progress.total:
+        message["progressDetail"] = {"current": progress.current, "total": progress.total}
+        done = min(_BAR, _BAR * progress.current // progress.total)
+        head = "=" * done + (">" if done < _BAR else "")
+        message["progress"] = f"[{head.ljust(_BAR)}] {_size(progress.current)}/{_size(progress.total)}"
+    elif progress.id and not progress.status.startswith("Pulling from"):
+        message["progressDetail"] = {}
+    if progress.id:
+        message["id"] = progress.id
+    return message
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if count < 1000 or unit == "TB":
+            return f"{count:.4g}{unit}"
+        count /= 1000
+    return ""

@@ -1,0 +1,66 @@
+"""Making layers here: from a container's writable layer, or from any tar. Gzipped blob and unpacked layer at once.
+
+The work is done by confined workers (layer_diff.py). Nothing is visible before it is whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+from collections.abc import Sequence
+from contextlib import suppress
+
+import msgspec
+
+from corten.errors import ArchiveRefused
+from corten.store.blobs import Blobs
+from corten.store.layer_diff import MadeLayer
+from corten.store.layers import Layers, RunJob, run_on_archive
+from corten.store.layout import Layout
+
+DIFF_JOB, REPACK_JOB = "diff", "repack"
+EMPTY_LAYER = "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef"  # 1024 zero bytes: a tar's end
+
+
+class LayerMaker:
+    def __init__(self, layout: Layout, blobs: Blobs, layers: Layers, run_job: RunJob) -> None:
+        self._layout, self._blobs, self._layers, self._run_job = layout, blobs, layers, run_job
+
+    async def from_upper(self, upper: str) -> MadeLayer:
+        """A writable layer as an image layer; one that is there already is shared. `diff_id` EMPTY_LAYER: nothing was stored."""
+        return await self._make(DIFF_JOB, upper, ())
+
+    async def from_tar(self, path: str) -> MadeLayer:
+        """A tar in any compression as an image layer. Raises ArchiveRefused."""
+        folder = f"{self._layout.temporary}/empty-{secrets.token_hex(8)}"
+        os.mkdir(folder)
+        source = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return await self._make(REPACK_JOB, folder, (source,))
+        finally:
+            os.close(source)
+            os.rmdir(folder)
+
+    async def _make(self, entry: str, folder: str, sources: Sequence[int]) -> MadeLayer:
+        """Run a job that writes a gzipped layer, confined to `folder`, and take in what it wrote."""
+        path = f"{self._layout.temporary}/layer-{secrets.token_hex(8)}.gz"
+        output = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        folder_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            made = msgspec.json.decode(await run_on_archive(self._run_job, entry, (*sources, folder_fd, output)), type=MadeLayer)
+            if wanted := made.diff_id != EMPTY_LAYER or bool(sources):
+                await asyncio.to_thread(os.fsync, output)
+                os.rename(path, self._layout.blob(made.digest))
+        finally:
+            os.close(output)
+            os.close(folder_fd)
+            with suppress(FileNotFoundError):
+                os.unlink(path)
+        if wanted:
+            try:
+                await self._layers.unpack(made.digest, made.diff_id)
+            except ArchiveRefused:
+                self._blobs.remove(made.digest)
+                raise
+        return made
