@@ -17,6 +17,7 @@ from corten.engine.attaching import Attaching, PendingAttach
 from corten.engine.containers import Containers
 from corten.engine.execs import Execs
 from corten.engine.groups import Groups
+from corten.engine.health import health_matches
 from corten.engine.images import ImageService, check_platform
 from corten.engine.logs import read_stored
 from corten.engine.mounting import Mounting
@@ -78,13 +79,14 @@ class ContainerHandlers:
             return record.image
 
     def _matches(self, record: ContainerRecord, filters: Filters) -> bool:
-        for key in ("health", "is-task", "isolation", "publish", "expose"):
+        for key in ("is-task", "isolation", "publish", "expose"):
             if key in filters:
                 raise Invalid(f"the filter {key!r} is not supported by Corten yet (docs/compat.md)")
         tests: dict[str, Callable[[str], bool]] = {
             "id": lambda value: record.id.startswith(value),
             "name": lambda value: value.removeprefix("/") in record.name,
             "status": lambda value: record.state.status == value,
+            "health": lambda value: health_matches(record, value),
             "exited": lambda value: record.state.status == "exited" and str(record.state.exit_code) == value,
             "ancestor": lambda value: value in (record.config.image, record.image) or self._same_image(value, record),
             "network": lambda value: record.endpoint_on(value, value) is not None,

@@ -37,6 +37,8 @@ from corten.engine.making import Making
 from corten.engine.mounting import Mounting
 from corten.engine.networks import Networks
 from corten.engine.preparing import Preparing
+from corten.engine.probing import Probing
+from corten.engine.recovery import Recovery
 from corten.engine.removal import Removal
 from corten.engine.restarting import Restarting
 from corten.engine.restoring import Restoring
@@ -114,13 +116,17 @@ class Engine:
         groups = Groups(settings.cgroup_parent)
         attaching = Attaching(self._containers, self._launch)
         preparing = Preparing(self._containers, snapshots, layout, groups, reaper)
-        stopping = Stopping(self._containers, self._launch)
-        removal = Removal(self._containers, snapshots, layout, self._events, attaching, stopping, mounting)
-        starting = Starting(self._containers, self._networks, layout, self._launch, mounting, preparing, attaching, removal)
-        self._restarting = Restarting(self._containers, starting, stopping, removal)
-        self._exits = Exits(self._containers, self._networks, mounting, layout, groups, removal, self._restarting)
-        self._restoring = Restoring(self._containers, snapshots, self._networks, self._launch, groups, mounting, removal, self._exits, self._restarting)
         self._execs = Execs(self._containers, self._launch)
+        self._probing = Probing(self._containers, self._execs, lambda record: self._recovery.unhealthy(record))
+        stopping = Stopping(self._containers, self._launch, self._probing)
+        removal = Removal(self._containers, snapshots, layout, self._events, attaching, stopping, mounting)
+        starting = Starting(self._containers, self._networks, layout, self._launch, mounting, preparing, attaching, removal,
+                            self._probing)  # fmt: skip
+        self._restarting = Restarting(self._containers, starting, stopping, removal)
+        self._recovery = Recovery(self._containers, self._restarting)
+        self._exits = Exits(self._containers, self._networks, mounting, layout, groups, removal, self._restarting, self._probing)
+        self._restoring = Restoring(self._containers, snapshots, self._networks, self._launch, groups, mounting, removal, self._exits,
+                                    self._restarting, self._probing)  # fmt: skip
         copying = Copying(self._containers, snapshots, self._launch)
         maker = LayerMaker(layout, blobs, self._layers, self._launch.run_job)
         making = Making(self._containers, images, blobs, maker, snapshots, stopping, self._events)
@@ -164,6 +170,8 @@ class Engine:
     async def stop(self) -> None:
         """Containers run on; the next engine finds them."""
         await self._server.close()
+        self._probing.close()
+        self._recovery.stop()
         self._restarting.stop()
         await self._exits.settle()
         self._restoring.tear_down_if_idle()

@@ -10,7 +10,7 @@ import msgspec
 from corten.engine import states
 from corten.engine.execs import ExecRecord
 from corten.engine.networks import Network
-from corten.engine.records import ContainerRecord, EndpointRecord, MountRecord
+from corten.engine.records import ContainerRecord, EndpointRecord, Health, MountRecord
 from corten.spec.engine import Config, HostConfig
 from corten.spec.image import RunConfig
 from corten.spec.reference import parse_reference
@@ -50,11 +50,21 @@ def host_config_view(host: HostConfig, cgroupns: str) -> dict[str, Any]:
 
 def state_view(record: ContainerRecord) -> dict[str, Any]:
     state = record.state
+    health = {"Health": health_view(state.health)} if state.health else {}
     return {
         "Status": state.status, "Running": states.is_up(record), "Paused": states.is_paused(record), "Restarting": states.is_restarting(record),
         "OOMKilled": state.oom_killed, "Dead": state.status == "dead", "Pid": state.pid, "ExitCode": state.exit_code,
-        "Error": state.error, "StartedAt": state.started_at, "FinishedAt": state.finished_at,
+        "Error": state.error, "StartedAt": state.started_at, "FinishedAt": state.finished_at, **health,
     }  # fmt: skip
+
+
+def health_view(health: Health) -> dict[str, Any]:
+    """`LastRestart` is Corten's own: why the container was restarted for being unhealthy."""
+    log = [{"Start": probe.start, "End": probe.end, "ExitCode": probe.exit_code, "Output": probe.output} for probe in health.log]
+    shown: dict[str, Any] = {"Status": health.status, "FailingStreak": health.failing_streak, "Log": log}
+    if health.restarted_at:
+        shown["LastRestart"] = {"At": health.restarted_at, "Reason": health.reason, "InARow": health.restarts}
+    return shown
 
 
 def _address_view(endpoint: EndpointRecord) -> dict[str, Any]:
@@ -186,11 +196,20 @@ def human_duration(seconds: int) -> str:
     return f"{hours // 24 // 365} years"
 
 
+def _remark(record: ContainerRecord) -> str:
+    if states.is_paused(record):
+        return " (Paused)"
+    if record.state.health is None:
+        return ""
+    status = record.state.health.status
+    return f" ({'health: ' if status == 'starting' else ''}{status})"
+
+
 def status_text(record: ContainerRecord, now: int) -> str:
     state = record.state
     if states.is_running(record):
         since = human_duration((now - parse_rfc3339(state.started_at)) // _SECOND)
-        return f"Up {since}" + (" (Paused)" if states.is_paused(record) else "")
+        return f"Up {since}" + _remark(record)
     if state.status in ("exited", "restarting"):
         return f"{state.status.capitalize()} ({state.exit_code}) {human_duration((now - parse_rfc3339(state.finished_at)) // _SECOND)} ago"
     return {"created": "Created", "removing": "Removal In Progress", "dead": "Dead"}[state.status]

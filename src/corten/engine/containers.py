@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import msgspec
 
-from corten.engine import mounting, mounts, names, options, resources, states
+from corten.engine import health, mounting, mounts, names, options, resources, states
 from corten.engine.events import Events
 from corten.engine.mounting import Mounting
 from corten.engine.networks import Networks, check_mac
@@ -129,8 +129,7 @@ class Containers:
         check_mac(mac)
         network = networks.of_mode(host.network_mode)
         endpoints = [EndpointRecord(network.name, EndpointSettings(mac_address=mac))] if network else []
-        host, discarded = resources.fit(host, able)
-        warnings = [*discarded, *_image_warnings(image.config.run)]
+        host, warnings = resources.fit(host, able)
         config = _merge(request, image.config.run, container_id, host)
         record = ContainerRecord(
             id=container_id, name=chosen, created=rfc3339_nano(now_ns()), image=image.id,
@@ -172,13 +171,6 @@ def replace_state(record: ContainerRecord, **changes: object) -> ContainerRecord
     return msgspec.structs.replace(record, state=msgspec.structs.replace(record.state, **changes))
 
 
-def _image_warnings(image: RunConfig) -> list[str]:
-    warnings = []
-    if image.healthcheck and image.healthcheck.get("Test") not in (None, [], ["NONE"]):
-        warnings.append("the image has a health check; Corten does not run health checks yet")
-    return warnings
-
-
 def _either(first: _T, second: _T) -> _T:
     return first or second
 
@@ -205,6 +197,7 @@ def _merge(request: CreateRequest, image: RunConfig, container_id: str, host: Ho
         "working_dir": _either(request.working_dir, image.working_dir),
         "stop_signal": _either(request.stop_signal, image.stop_signal),
         "stop_timeout": request.stop_timeout if request.stop_timeout is not None else image.stop_timeout,
+        "healthcheck": health.merged(request.healthcheck, image.healthcheck),
         "labels": {**(image.labels or {}), **(request.labels or {})},
         "exposed_ports": {**(image.exposed_ports or {}), **(request.exposed_ports or {}),
                           **{port: {} for port in host.port_bindings or {}}} or None,

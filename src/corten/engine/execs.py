@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -17,6 +20,7 @@ from corten.spec import runtime as oci
 from corten.spec.engine import ExecConfig, ExecStart
 
 _KEPT_AFTER_EXIT = 512
+_KILL_PATIENCE = 5.0  # seconds that a killed one gets to be reported
 
 
 class ExecFailed(CommandNotStarted):
@@ -36,10 +40,37 @@ class ExecRecord:
     started: bool = False
 
 
+@dataclass(frozen=True)
+class Captured:
+    """`exit_code` is None if it had to be killed; `cut`: it said more."""
+
+    exit_code: int | None
+    output: bytes
+    cut: bool
+
+
+async def _collect(sock: socket.socket, limit: int) -> tuple[bytes, bool]:
+    """Read to the end, so that the writer is never held up; keep the beginning."""
+    sock.setblocking(False)
+    kept = bytearray()
+    cut = False
+    while data := await asyncio.get_running_loop().sock_recv(sock, 1 << 16):
+        cut = cut or len(kept) + len(data) > limit
+        kept += data[: limit - len(kept)]
+    return bytes(kept), cut
+
+
+def _words(config: ExecConfig) -> str:
+    """As Docker puts a command into an event: a program without arguments has a space behind it."""
+    command = config.cmd or [""]
+    return f"{command[0]} {' '.join(command[1:])}"
+
+
 class Execs:
     def __init__(self, containers: Containers, launch: Launch) -> None:
         self._containers, self._launch = containers, launch
         self._records: dict[str, ExecRecord] = {}
+        self._awaited: dict[str, asyncio.Future[int]] = {}
         self._capabilities = tuple(capabilities.names_of(capabilities.bounding_set()))
 
     def find(self, exec_id: str) -> ExecRecord:
@@ -64,7 +95,7 @@ class Execs:
         self._forget_old()
         record = ExecRecord(names.new_id(), container.id, config)
         self._records[record.id] = record
-        self._containers.emit(f"exec_create: {' '.join(config.cmd)}", container, execID=record.id)
+        self._containers.emit(f"exec_create: {_words(config)}", container, execID=record.id)
         return record
 
     def _forget_old(self) -> None:
@@ -92,7 +123,7 @@ class Execs:
             0, container.id, record.id, msgspec.json.encode(process), record.config.user or container.config.user,
             container.host_config.group_add or [], streams, detach_keys, pending,
         )  # fmt: skip
-        self._containers.emit(f"exec_start: {' '.join(record.config.cmd or [])}", container, execID=record.id)
+        self._containers.emit(f"exec_start: {_words(record.config)}", container, execID=record.id)
         try:
             result = await self._launch.call(message, () if client is None else (client,))
         except CommandNotStarted as error:
@@ -105,6 +136,31 @@ class Execs:
             raise
         current = self._records[record.id]
         self._records[record.id] = replace(current, pid=int(result))
+
+    async def capture(self, container: ContainerRecord, config: ExecConfig, *, timeout: float, limit: int) -> Captured:
+        """Run a command to its end, or kill it after `timeout` seconds; keep the first `limit` bytes of what it says."""
+        record = self.create(container, config, called=container.id)
+        ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._awaited[record.id] = ended
+        ours, theirs = socket.socketpair()
+        reading = asyncio.ensure_future(_collect(ours, limit))
+        try:
+            with theirs:
+                await self.start(record, ExecStart(), theirs.fileno(), messages.Streams(False, True, True, False), b"", b"")
+            await asyncio.wait((ended,), timeout=timeout)
+            in_time = ended.done()
+            if not in_time:
+                with suppress(KernelRefused):  # it has just ended by itself
+                    await self._launch.call(messages.Signal(0, container.id, 9, record.id))
+                await asyncio.wait((ended,), timeout=_KILL_PATIENCE)
+            await asyncio.wait((reading,), timeout=_KILL_PATIENCE)
+            output, cut = reading.result() if reading.done() else (b"", False)
+            return Captured(ended.result() if in_time else None, output, cut)
+        finally:
+            del self._awaited[record.id]
+            reading.cancel()
+            await asyncio.wait((reading,))
+            ours.close()
 
     def _process(self, container: ContainerRecord, config: ExecConfig, size: list[int] | None) -> oci.Process:
         settings = container.host_config
@@ -137,6 +193,9 @@ class Execs:
                 self._finish(record.id, 137)
 
     def _finish(self, exec_id: str, exit_code: int) -> None:
+        awaited = self._awaited.get(exec_id)
+        if awaited and not awaited.done():
+            awaited.set_result(exit_code)
         self._records[exec_id] = replace(self._records[exec_id], running=False, exit_code=exit_code, started=True)
 
     async def resize(self, record: ExecRecord, height: int, width: int) -> None:

@@ -10,8 +10,10 @@ from msgspec.structs import replace
 from corten.engine import restarts, states
 from corten.engine.containers import Containers, replace_state
 from corten.engine.groups import Groups
+from corten.engine.health import unwatched
 from corten.engine.mounting import Mounting
 from corten.engine.networks import Networks
+from corten.engine.probing import Probing
 from corten.engine.removal import Removal
 from corten.engine.restarting import Restarting
 from corten.runtime import messages
@@ -25,9 +27,9 @@ _SECOND = 1_000_000_000
 
 class Exits:
     def __init__(self, containers: Containers, networks: Networks, mounting: Mounting, layout: Layout, groups: Groups,
-                 removal: Removal, restarting: Restarting) -> None:  # fmt: skip
+                 removal: Removal, restarting: Restarting, probing: Probing) -> None:  # fmt: skip
         self._containers, self._networks, self._mounting, self._layout = containers, networks, mounting, layout
-        self._groups, self._removal, self._restarting = groups, removal, restarting
+        self._groups, self._removal, self._restarting, self._probing = groups, removal, restarting, probing
         self._background: set[asyncio.Task[None]] = set()
 
     def on_exit(self, notice: messages.Exited) -> None:
@@ -43,8 +45,11 @@ class Exits:
                 return  # a start that failed halfway has told its client already
             ran = notice.finished - parse_rfc3339(record.state.started_at)
             again = restarts.after_exit(record.host_config.restart_policy, record.restarts, notice.exit_code, ran / _SECOND)
-            ended = replace_state(record, status="restarting" if again else "exited", pid=0, exit_code=notice.exit_code,
-                                  oom_killed=notice.oom_killed, finished_at=rfc3339_nano(notice.finished))  # fmt: skip
+            self._probing.leave(record.id)
+            ended = replace_state(
+                record, status="restarting" if again else "exited", pid=0, exit_code=notice.exit_code, oom_killed=notice.oom_killed,
+                finished_at=rfc3339_nano(notice.finished), health=record.state.health and unwatched(record.state.health),
+            )  # fmt: skip
             leased, record = record, self._containers.save(replace(ended.without_leases(), restarts=again or record.restarts))
             self._networks.release(leased)
             shutil.rmtree(self._layout.run(record.id), ignore_errors=True)

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from corten.engine.health import check_settings
 from corten.engine.resources import check_resources
 from corten.engine.restarts import check_policy
 from corten.errors import Invalid, UnsupportedOption
@@ -168,8 +169,7 @@ def check_config(config: Config) -> None:
         match = _PORT.fullmatch(port)
         if not match:
             raise Invalid(f"invalid port specification: {port!r}")
-    if config.healthcheck and config.healthcheck.test and config.healthcheck.test[0] != "NONE":
-        raise UnsupportedOption(key="Config.Healthcheck")
+    check_settings(config)
     if config.network_disabled:
         raise UnsupportedOption(key="Config.NetworkDisabled (use NetworkMode none)")
     if config.working_dir and not config.working_dir.startswith("/"):

@@ -8,6 +8,26 @@ from corten.spec.engine import Config, EndpointSettings, HostConfig
 from corten.spec.timestamps import ZERO
 
 
+class Probe(msgspec.Struct, frozen=True):
+    """One run of a health check. `exit_code` is -1 if it could not be run or took too long."""
+
+    start: str
+    end: str
+    exit_code: int
+    output: str
+
+
+class Health(msgspec.Struct, frozen=True):
+    """`status` is starting, healthy or unhealthy. `restarts` are those for being unhealthy, in a row; `reason` is the last one's."""
+
+    status: str = "starting"
+    failing_streak: int = 0
+    log: list[Probe] = []
+    restarts: int = 0
+    restarted_at: str = ""
+    reason: str = ""
+
+
 class State(msgspec.Struct, frozen=True):
     """`status` is one of states.STATUSES. Times are RFC 3339 with nanoseconds, ZERO for never."""
 
@@ -18,6 +38,7 @@ class State(msgspec.Struct, frozen=True):
     oom_killed: bool = False
     started_at: str = ZERO
     finished_at: str = ZERO
+    health: Health | None = None
 
 
 class Restarts(msgspec.Struct, frozen=True):

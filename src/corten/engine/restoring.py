@@ -10,6 +10,7 @@ from corten.engine.exits import Exits
 from corten.engine.groups import Groups
 from corten.engine.mounting import Mounting
 from corten.engine.networks import Networks
+from corten.engine.probing import Probing
 from corten.engine.records import ContainerRecord
 from corten.engine.removal import Removal
 from corten.engine.restarting import Restarting
@@ -24,10 +25,11 @@ _log = logging.getLogger("corten.engine")
 
 class Restoring:
     def __init__(self, containers: Containers, snapshots: Snapshots, networks: Networks, launch: Launch, groups: Groups,
-                 mounting: Mounting, removal: Removal, exits: Exits, restarting: Restarting) -> None:  # fmt: skip
+                 mounting: Mounting, removal: Removal, exits: Exits, restarting: Restarting,
+                 probing: Probing) -> None:  # fmt: skip
         self._containers, self._snapshots, self._networks = containers, snapshots, networks
         self._launch, self._groups, self._removal = launch, groups, removal
-        self._mounting, self._exits, self._restarting = mounting, exits, restarting
+        self._mounting, self._exits, self._restarting, self._probing = mounting, exits, restarting, probing
 
     async def restore(self) -> None:
         """Start-up: adopt what still runs, finish what ended while no engine was there, complete removals."""
@@ -50,6 +52,8 @@ class Restoring:
         self._networks.restore()
         await self._exits.settle()
         await self._mounting.restore()
+        for record in self._containers.all():
+            self._probing.watch(record)
         await self._restarting.resume()
 
     async def _complete_removal(self, record: ContainerRecord) -> None:

@@ -9,18 +9,19 @@ from contextlib import suppress
 
 import msgspec
 
-from corten.engine import states
+from corten.engine import health, states
 from corten.engine.attaching import Attaching
 from corten.engine.containers import Containers, replace_state
 from corten.engine.mounting import Mounting
 from corten.engine.networks import Networks
 from corten.engine.preparing import Preparing
+from corten.engine.probing import Probing
 from corten.engine.records import ContainerRecord, Restarts
 from corten.engine.removal import Removal
 from corten.errors import CommandNotStarted, CortenError, KernelRefused, UnknownUserName
 from corten.runtime import messages
 from corten.runtime.launch import Launch
-from corten.spec.timestamps import ZERO, now_ns, rfc3339_nano
+from corten.spec.timestamps import now_ns, rfc3339_nano
 from corten.store.layout import Layout
 
 _log = logging.getLogger("corten.engine")
@@ -28,9 +29,11 @@ _log = logging.getLogger("corten.engine")
 
 class Starting:
     def __init__(self, containers: Containers, networks: Networks, layout: Layout, launch: Launch,
-                 mounting: Mounting, preparing: Preparing, attaching: Attaching, removal: Removal) -> None:  # fmt: skip
+                 mounting: Mounting, preparing: Preparing, attaching: Attaching, removal: Removal,
+                 probing: Probing) -> None:  # fmt: skip
         self._containers, self._networks, self._layout, self._launch = containers, networks, layout, launch
         self._mounting, self._preparing, self._attaching, self._removal = mounting, preparing, attaching, removal
+        self._probing = probing
 
     async def start(self, record: ContainerRecord) -> None:
         """For a client. Raises NotModified if it runs, CommandNotStarted if its program cannot be executed."""
@@ -86,10 +89,11 @@ class Starting:
             raise
         current = self._containers.find(record.id)
         state = replace_state(current, status="running", pid=created.pid, exit_code=0, error="", oom_killed=False,
-                              started_at=started_at, finished_at=ZERO)  # fmt: skip
+                              started_at=started_at, health=health.begin(current.state.health) if health.check_of(current.config) else None)  # fmt: skip
         record = self._containers.save(msgspec.structs.replace(state, endpoints=record.endpoints, ports=record.ports))
         self._networks.settled(record.id)
         self._containers.emit("start", record)
+        self._probing.watch(record)
 
     async def _start_failed(self, record: ContainerRecord, error: CortenError) -> CortenError:
         if isinstance(error, KernelRefused) and error.operation == "look up user":

@@ -9,6 +9,8 @@ from msgspec.structs import replace
 
 from corten.engine import restarts, states
 from corten.engine.containers import Containers, replace_state
+from corten.engine.health import unwatched
+from corten.engine.probing import Probing
 from corten.engine.records import ContainerRecord
 from corten.errors import CannotKill, Invalid, InvalidSignal, KernelRefused, SurvivesKill
 from corten.runtime import messages
@@ -21,8 +23,8 @@ _SIGKILL = 9
 
 
 class Stopping:
-    def __init__(self, containers: Containers, launch: Launch) -> None:
-        self._containers, self._launch = containers, launch
+    def __init__(self, containers: Containers, launch: Launch, probing: Probing) -> None:
+        self._containers, self._launch, self._probing = containers, launch, probing
 
     async def signal(self, record: ContainerRecord, name: str, *, called: str = "") -> None:
         """SIGKILL waits for the end, any other signal is sent and that is all. Raises Invalid, CannotKill (with Docker's prefix)."""
@@ -53,7 +55,7 @@ class Stopping:
             await self._launch.call(messages.Freeze(0, record.id, frozen=False))
             current = self._containers.current(record.id)
             if current and states.is_paused(current):
-                self._containers.emit("unpause", self._containers.save_state(record.id, status="running"))
+                self._thawed(current)
 
     async def _cancel_restart(self, record: ContainerRecord) -> bool:
         """One that waits for its restart has nothing to signal: it has ended, and stays so. False if it does not wait."""
@@ -124,5 +126,15 @@ class Stopping:
             record = self._containers.find(record.id)
             states.check(action, record)
             await self._launch.call(messages.Freeze(0, record.id, frozen=frozen))
-            record = self._containers.save_state(record.id, status="paused" if frozen else "running")
-            self._containers.emit(action, record)
+            if not frozen:
+                self._thawed(record)
+                return
+            self._probing.leave(record.id)
+            found = record.state.health
+            record = self._containers.save_state(record.id, status="paused", health=found and unwatched(found))
+            self._containers.emit("pause", record)
+
+    def _thawed(self, record: ContainerRecord) -> None:
+        record = self._containers.save_state(record.id, status="running")
+        self._containers.emit("unpause", record)
+        self._probing.watch(record)

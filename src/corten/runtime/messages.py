@@ -136,9 +136,12 @@ class Resize(_Message, frozen=True):
 
 
 class Signal(_Message, frozen=True):
+    """To a container's first process; or to an exec and what it has started in its session."""
+
     serial: int
     container: str
     number: int
+    exec_id: str = ""
 
 
 class Freeze(_Message, frozen=True):

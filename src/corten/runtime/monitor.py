@@ -386,7 +386,13 @@ class Monitor:
         reply(messages.Done(message.serial))
 
     def _signal(self, message: messages.Signal, _fds: list[int], reply: Reply) -> None:
-        signal.pidfd_send_signal(self._find(message.container).init.child.pidfd, message.number)
+        live = self._find(message.container)
+        if not message.exec_id:
+            signal.pidfd_send_signal(live.init.child.pidfd, message.number)
+        elif process := live.execs.get(message.exec_id):
+            os.killpg(process.child.pid, message.number)  # not reaped yet, so the number is still its own
+        else:
+            raise KernelRefused(operation="signal", operand=message.exec_id, errno=3, reason="the exec is not running")
         reply(messages.Done(message.serial))
 
     def _freeze(self, message: messages.Freeze, _fds: list[int], reply: Reply) -> None:

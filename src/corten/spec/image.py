@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from corten.errors import ArchiveRefused
+from corten.spec.engine import Healthcheck
 from corten.spec.platform import Platform
 
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
@@ -80,7 +81,7 @@ class RunConfig(msgspec.Struct, frozen=True, omit_defaults=True, rename="pascal"
     stop_timeout: int | None = None
     on_build: list[str] | None = None
     shell: list[str] | None = None
-    healthcheck: dict[str, Any] | None = None
+    healthcheck: Healthcheck | None = None
     args_escaped: bool = False
 
 

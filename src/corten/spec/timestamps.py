@@ -62,6 +62,23 @@ def parse_duration(text: str) -> int:
     return -total if text.startswith("-") else total
 
 
+def duration_text(ns: int) -> str:
+    """As Go prints a duration: `500ms`, `1.5s`, `1m30s`, `1h0m0s`."""
+    if ns < _NS:
+        unit = next((unit for unit in ("ms", "µs") if ns >= _UNITS[unit]), "ns")
+        return f"{_decimal(ns, _UNITS[unit])}{unit}"
+    minutes, rest = divmod(ns, 60 * _NS)
+    hours, minutes = divmod(minutes, 60)
+    head = f"{hours}h{minutes}m" if hours else f"{minutes}m" if minutes else ""
+    return f"{head}{_decimal(rest, _NS)}s"
+
+
+def _decimal(value: int, unit: int) -> str:
+    whole, fraction = divmod(value, unit)
+    digits = str(fraction).rjust(len(str(unit)) - 1, "0").rstrip("0") if fraction else ""
+    return f"{whole}.{digits}" if digits else str(whole)
+
+
 def parse_moment(text: str, *, now: int) -> int:
     """`since`/`until`: Unix seconds with optional fraction, RFC 3339, or a duration before `now`. Nanoseconds."""
     if re.fullmatch(r"-?\d+(\.\d+)?", text):
