@@ -18,6 +18,7 @@ from corten.api.contents import ContentHandlers
 from corten.api.execs import ExecHandlers
 from corten.api.image_files import ImageFileHandlers
 from corten.api.images import ImageHandlers
+from corten.api.insight import InsightHandlers
 from corten.api.lifecycle import LifecycleHandlers
 from corten.api.routes import Handlers, make_routes
 from corten.api.server import Server
@@ -141,6 +142,7 @@ class Engine:
             files,
             SystemHandlers(system, self._events, self._networks, self._containers),
             VolumeHandlers(volumes),
+            InsightHandlers(service, snapshots),
         )  # fmt: skip
         self._server = Server(make_routes(handlers))
 

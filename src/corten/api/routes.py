@@ -19,6 +19,7 @@ from corten.api.contents import ContentHandlers
 from corten.api.execs import ExecHandlers
 from corten.api.image_files import ImageFileHandlers
 from corten.api.images import ImageHandlers
+from corten.api.insight import InsightHandlers
 from corten.api.lifecycle import LifecycleHandlers
 from corten.api.streams import RAW_STREAM
 from corten.api.system import SystemHandlers
@@ -40,6 +41,7 @@ class Handlers:
     files: ImageFileHandlers
     system: SystemHandlers
     volumes: VolumeHandlers
+    insight: InsightHandlers
 
 
 @dataclass(frozen=True)
@@ -142,5 +144,7 @@ def make_routes(handlers: Handlers) -> list[Route]:
         _route("POST", "/images/{name}/tag", image.tag, query={"repo": str, "tag": str}, status=201),
         _route("DELETE", "/images/{name}", image.remove, query={"force": bool}, answer=list[answers.Removed]),
         _route("GET", "/distribution/{name}/json", image.distribution, answer=answers.Distribution),
+        _route("GET", "/images/diff", handlers.insight.differences, query={"a": str, "b": str}, answer=answers.ImageDifferences),
+        _route("GET", "/images/{name}/layers", handlers.insight.layers, query={"paths": bool}, answer=list[answers.LayerInsight]),
         _route("POST", "/corten/hello", image.hello, answer=answers.Named, status=201),
     ]  # fmt: skip

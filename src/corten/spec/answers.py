@@ -247,6 +247,34 @@ class HistoryRow(_Answer, frozen=True):
     comment: str
 
 
+class LayerPaths(_Answer, frozen=True):
+    added: list[str]
+    changed: list[str]
+    removed: list[str]
+
+
+class LayerInsight(_Answer, frozen=True):
+    """Corten's own. Counts are of files; `wasted` are bytes of this layer that a later one hides."""
+
+    diff_id: str = msgspec.field(name="DiffID")
+    instruction: str
+    size: int
+    added: int
+    changed: int
+    removed: int
+    wasted: int
+    paths: LayerPaths | msgspec.UnsetType = msgspec.UNSET
+
+
+class ImageDifferences(_Answer, frozen=True):
+    """Corten's own. `changes` lead from a to b; `config` has each differing key with its two values."""
+
+    a: str
+    b: str
+    changes: list[Change]
+    config: dict[str, dict[str, Any]]
+
+
 class Removed(_Answer, frozen=True):
     untagged: str | msgspec.UnsetType = msgspec.UNSET
     deleted: str | msgspec.UnsetType = msgspec.UNSET

@@ -11,6 +11,8 @@ import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from corten.store.overlay_view import is_opaque, is_whiteout
+
 
 @dataclass(frozen=True)
 class Found:
@@ -47,7 +49,7 @@ def _step(folders: tuple[str, ...], name: str) -> Found:
                 break
             return Found("link" if stat.S_ISLNK(status.st_mode) else "file")
         merged.append(candidate)
-        if _is_opaque(candidate):
+        if is_opaque(candidate):
             break
     return Found("folder", tuple(merged)) if merged else MISSING
 
@@ -59,14 +61,3 @@ def is_empty(folders: Sequence[str]) -> bool:
 
 def is_entry(folder: str, name: str) -> bool:
     return not is_whiteout(os.lstat(f"{folder}/{name}"))
-
-
-def is_whiteout(status: os.stat_result) -> bool:
-    return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
-
-
-def _is_opaque(folder: str) -> bool:
-    try:
-        return os.getxattr(folder, "trusted.overlay.opaque") == b"y"
-    except OSError:
-        return False
