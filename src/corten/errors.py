@@ -85,6 +85,10 @@ class NoSuchImage(NotFound):
     template = "No such image: {name}"
 
 
+class WrongPlatform(NotFound):
+    template = "image with reference {name} was found but its platform ({own}) does not match the specified platform ({wanted})"
+
+
 class NoSuchExec(NotFound):
     template = "No such exec instance: {name}"
 

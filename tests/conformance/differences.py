@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+from tests.conformance.cases.versions import VERSIONS
+
+_FAULT = "bad input is 400; Docker's 500 says that the engine is at fault"
+_PREFIX = "Docker's other bodies say what is wrong with a prefix, so does this one"
+_CONTAINERD = "there is no containerd behind Corten"
+_SHIM = "there is no containerd shim"
+_RUNTIME = "the default runtime is Corten's own, under the name corten"
+
 # (case, request, path or "message" or "status") -> reason
 DIFFERENCES: dict[tuple[str, str, str], str] = {
     ("bad binds", "POST /containers/create", "status"): "Docker answers 500 to a bad -v; its API document says 400, and so it is for a bad --mount",
-    ("running", "POST /containers/conf-box/stop?t=x", "status"): "bad input is 400; Docker's 500 says that the engine is at fault",
-    ("versions", "GET /info", "$.Containerd"): "there is no containerd behind Corten",
-    ("versions", "GET /info", "$.Runtimes.runc"): "the default runtime is Corten's own, under the name corten",
-    ("versions", "GET /info", "$.Runtimes.io.containerd.runc.v2"): "there is no containerd shim",
+    ("running", "POST /containers/conf-box/stop?t=x", "status"): _FAULT,
+    ("queries", "GET /containers/json?limit=x", "status"): _FAULT,
+    ("credentials", "POST /auth", "status"): _FAULT,
+    ("credentials", "POST /auth", "message"): _PREFIX,
+    ("events", "GET /events?since=x", "status"): _FAULT,
+    ("versions", "GET /info", "$.Containerd"): _CONTAINERD,
+    ("versions", "GET /info", "$.Runtimes.runc"): _RUNTIME,
+    ("versions", "GET /info", "$.Runtimes.io.containerd.runc.v2"): _SHIM,
+    **{(f"info {version}", f"GET /v{version}/info", "$.Runtimes.runc"): _RUNTIME for version in VERSIONS},
+    **{(f"info {version}", f"GET /v{version}/info", "$.Runtimes.corten"): _RUNTIME for version in VERSIONS},
+    **{(f"info {version}", f"GET /v{version}/info", "$.Runtimes.io.containerd.runc.v2"): _SHIM for version in VERSIONS},
+    **{(f"info {version}", f"GET /v{version}/info", "$.Containerd"): _CONTAINERD for version in ("1.47", "1.48", "1.51")},
 }

@@ -23,17 +23,18 @@ def shape(value: Any) -> Any:
     return {bool: "bool", int: "int", float: "int", str: "str", type(None): "null"}[type(value)]
 
 
-def compare(expected: Any, actual: Any, path: str = "$") -> list[str]:
-    """Where `actual` lacks what `expected` has. Null and an empty list fit anything of their kind; more keys are welcome."""
+def compare(expected: Any, actual: Any, path: str = "$", *, exact: bool = False) -> list[str]:
+    """Where `actual` lacks what `expected` has. Null, an empty list and an empty map fit anything of their kind; more keys are welcome but if `exact`."""
     if expected == "null" or actual == expected:
         return []
     if isinstance(expected, dict):
         if not isinstance(actual, dict):
-            return [f"{path}: {actual!r} instead of an object"]
+            return [] if actual == "null" and not expected else [f"{path}: {actual!r} instead of an object"]
         missing = [f"{path}.{key}: missing" for key in expected if key not in actual]
-        return missing + [line for key in expected if key in actual for line in compare(expected[key], actual[key], f"{path}.{key}")]
+        more = [f"{path}.{key}: too much" for key in actual if exact and expected and key not in expected]
+        return missing + more + [line for key in expected if key in actual for line in compare(expected[key], actual[key], f"{path}.{key}", exact=exact)]
     if isinstance(expected, list):
         if not isinstance(actual, list):
             return [] if actual == "null" and not expected else [f"{path}: {actual!r} instead of a list"]
-        return compare(expected[0], actual[0], f"{path}[]") if expected and actual else []
+        return compare(expected[0], actual[0], f"{path}[]", exact=exact) if expected and actual else []
     return [f"{path}: {actual!r} instead of {expected!r}"]

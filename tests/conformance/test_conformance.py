@@ -42,14 +42,14 @@ def socket_path():
         engine.stop()
 
 
-def differences(expected: dict, actual: dict) -> dict[str, str]:
+def differences(expected: dict, actual: dict, *, exact: bool) -> dict[str, str]:
     found = {}
     if actual["status"] != expected["status"]:
         found["status"] = f"{actual['status']} instead of {expected['status']} ({actual.get('message')})"
     if "message" in expected and actual.get("message") != expected["message"]:
         found["message"] = f"{actual.get('message')!r} instead of {expected['message']!r}"
     if "shape" in expected:
-        found |= {line.split(":")[0]: line for line in compare(expected["shape"], actual.get("shape"))}
+        found |= {line.split(":")[0]: line for line in compare(expected["shape"], actual.get("shape"), exact=exact)}
     return found
 
 
@@ -68,7 +68,7 @@ def test_answers_as_docker_does(socket_path, name):
     allowed = set()
     module, requests = CASES[name]
     for expected, actual in zip(ANSWERS[module][name], ask(socket_path, requests), strict=True):
-        for path, problem in differences(expected, actual).items():
+        for path, problem in differences(expected, actual, exact=module == "versions").items():
             key = (name, expected["request"], path)
             if key in DIFFERENCES:
                 allowed.add(key)

@@ -13,10 +13,8 @@ from hypothesis import strategies as st
 
 from corten.api import settings, streams, views
 from corten.api.json_messages import progress_message
-from corten.api.system import event_filter
 from corten.cli.run import create_request, parse_publish
 from corten.engine import bundle, names, networks, options, states
-from corten.engine.events import Event
 from corten.engine.records import ContainerRecord, PublishedPort, State, decode_record, encode_record
 from corten.errors import CortenError, Invalid, InvalidName, UnsupportedOption
 from corten.network import files, ipam, plan
@@ -257,13 +255,6 @@ def test_progress_messages():
     shown = progress_message(Progress("Downloading", "abc", 500, 1000))
     assert shown["progress"].startswith("[=========================>")
     assert shown["progressDetail"] == {"current": 500, "total": 1000}
-
-
-def test_event_filters():
-    event = Event("container", "exec_create: x", "abc", {"name": "n", "image": "i", "l": "v"}, 1)
-    assert event_filter({"container": ["n"], "event": ["exec_create"], "label": ["l=v"], "image": ["i"]})(event)
-    assert not event_filter({"type": ["image"]})(event)
-    assert not event_filter({"container": ["m"]})(event)
 
 
 def test_settings(tmp_path):

@@ -23,6 +23,7 @@ from corten.engine.logs import read_stored
 from corten.engine.mounting import Mounting
 from corten.engine.networks import Networks
 from corten.engine.records import ContainerRecord
+from corten.engine.usage import DiskUsage
 from corten.engine.volumes import Volumes
 from corten.errors import Invalid, NoSuchImage
 from corten.runtime import messages
@@ -39,10 +40,11 @@ _STATS_PAUSE = 1.0
 
 class ContainerHandlers:
     def __init__(self, containers: Containers, attaching: Attaching, execs: Execs, images: ImageService, networks: Networks,
-                 volumes: Volumes, mounting: Mounting, snapshots: Snapshots, layout: Layout, groups: Groups) -> None:  # fmt: skip
+                 volumes: Volumes, mounting: Mounting, snapshots: Snapshots, layout: Layout, groups: Groups,
+                 usage: DiskUsage) -> None:  # fmt: skip
         self._containers, self._attaching, self._execs, self._images = containers, attaching, execs, images
         self._networks, self._snapshots, self._layout, self._groups = networks, snapshots, layout, groups
-        self._volumes, self._mounting = volumes, mounting
+        self._volumes, self._mounting, self._usage = volumes, mounting, usage
 
     def _find(self, call: Call) -> ContainerRecord:
         return self._containers.find(call.parameters["name"])
@@ -60,23 +62,11 @@ class ContainerHandlers:
         now = now_ns()
         sized = call.flag("size")
         return json_response(
-            [views.list_item(record, self._image_name(record), now, self._volumes.mountpoint) | (self._sizes(record) if sized else {}) for record in wanted]
+            [views.list_item(record, self._images.name_of(record), now, self._volumes.mountpoint) | (await self._sizes(record) if sized else {}) for record in wanted]
         )
 
-    def _sizes(self, record: ContainerRecord) -> dict[str, int]:
-        writable = self._snapshots.size(record.id)
-        try:
-            image = self._images.size(self._images.find(record.image))
-        except NoSuchImage:
-            image = 0
-        return {"SizeRw": writable, "SizeRootFs": writable + image}
-
-    def _image_name(self, record: ContainerRecord) -> str:
-        """The name it was created with, or the id once the name means another image."""
-        try:
-            return record.config.image if self._images.find(record.config.image).id == record.image else record.image
-        except (NoSuchImage, Invalid):
-            return record.image
+    async def _sizes(self, record: ContainerRecord) -> dict[str, int]:
+        return views.container_sizes(await self._usage.container(record))
 
     def _matches(self, record: ContainerRecord, filters: Filters) -> bool:
         for key in ("is-task", "isolation", "publish", "expose"):
@@ -110,7 +100,7 @@ class ContainerHandlers:
         shown = views.inspect(record, self._layout, self._snapshots.lower(record.diff_ids), self._execs.of_container(record.id), cgroupns,
                                self._volumes.mountpoint)  # fmt: skip
         if call.flag("size"):
-            shown |= self._sizes(record)
+            shown |= await self._sizes(record)
         return json_response(shown)
 
     # --- making and using them
@@ -120,7 +110,7 @@ class ContainerHandlers:
             raise Invalid("config cannot be empty in order to create a container")
         image = self._images.find(request.image)
         if call.text("platform"):
-            check_platform(image, parse_platform(call.text("platform")))
+            check_platform(image, parse_platform(call.text("platform")), request.image)
         record, warnings = await self._containers.create(
             request, call.text("name"), image, self._networks, self._mounting, self._groups.abilities
         )

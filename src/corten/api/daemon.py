@@ -15,6 +15,7 @@ import click
 
 from corten.api.containers import ContainerHandlers
 from corten.api.contents import ContentHandlers
+from corten.api.events import EventHandlers
 from corten.api.execs import ExecHandlers
 from corten.api.image_files import ImageFileHandlers
 from corten.api.images import ImageHandlers
@@ -24,6 +25,7 @@ from corten.api.routes import Handlers, make_routes
 from corten.api.server import Server
 from corten.api.settings import Settings, parse_arguments
 from corten.api.system import SystemHandlers
+from corten.api.usage import UsageHandlers
 from corten.api.volumes import VolumeHandlers
 from corten.engine.attaching import Attaching
 from corten.engine.containers import Containers
@@ -47,6 +49,7 @@ from corten.engine.starting import Starting
 from corten.engine.stopping import Stopping
 from corten.engine.system import System
 from corten.engine.updating import Updating
+from corten.engine.usage import DiskUsage
 from corten.engine.volume_local import LocalDriver
 from corten.engine.volumes import Volumes
 from corten.errors import CortenError
@@ -132,15 +135,19 @@ class Engine:
         maker = LayerMaker(layout, blobs, self._layers, self._launch.run_job)
         making = Making(self._containers, images, blobs, maker, snapshots, stopping, self._events)
         files = ImageFileHandlers(service, making, layout)
-        system = System(layout, self._database, self._containers, service)
+        system = System(layout, settings.shown(), self._database, self._containers, service, volumes, self._events)
+        usage = DiskUsage(self._containers, service, volumes, snapshots)
         handlers = Handlers(
-            ContainerHandlers(self._containers, attaching, self._execs, service, self._networks, volumes, mounting, snapshots, layout, groups),
+            ContainerHandlers(self._containers, attaching, self._execs, service, self._networks, volumes, mounting, snapshots, layout, groups,
+                              usage),
             ContentHandlers(self._containers, copying, making, snapshots),
             LifecycleHandlers(self._containers, starting, stopping, self._restarting, removal, Updating(self._containers, groups)),
             ExecHandlers(self._containers, self._execs),
             ImageHandlers(service, snapshots, files),
             files,
-            SystemHandlers(system, self._events, self._networks, self._containers),
+            SystemHandlers(system, self._networks, self._containers),
+            EventHandlers(self._events),
+            UsageHandlers(usage, service, volumes),
             VolumeHandlers(volumes),
             InsightHandlers(service, snapshots),
         )  # fmt: skip

@@ -10,12 +10,12 @@ from corten.api.call import Call, json_response
 from corten.api.image_files import ImageFileHandlers
 from corten.api.json_messages import JsonMessages
 from corten.api.versions import Since
-from corten.engine.images import ImageService
-from corten.errors import UnsupportedOption
+from corten.engine.images import ImageService, check_platform
+from corten.errors import Invalid, UnsupportedOption
 from corten.registry.auth import parse_registry_auth
 from corten.registry.client import Repository
 from corten.spec.filters import Filters, matches_labels
-from corten.spec.platform import parse_platform
+from corten.spec.platform import decode_platform, parse_platform
 from corten.spec.reference import parse_reference
 from corten.store.images import Image
 from corten.store.snapshots import Snapshots
@@ -56,13 +56,17 @@ class ImageHandlers:
         return matches_labels(filters.get("label", []), image.config.run.labels or {})
 
     async def inspect(self, call: Call) -> web.Response:
-        call.refuse("manifests", "platform")
         image = self._find(call)
+        if call.text("platform"):
+            if call.flag("manifests"):
+                raise Invalid("conflicting options: manifests and platform options cannot both be set")
+            check_platform(image, decode_platform(call.text("platform")), call.parameters["name"])
         return json_response(views.image_view(image, self._images.size(image), self._snapshots.lower(image.config.rootfs.diff_ids)))
 
     async def history(self, call: Call) -> web.Response:
-        call.refuse("platform")
         image = self._find(call)
+        if call.text("platform"):
+            check_platform(image, decode_platform(call.text("platform")), call.parameters["name"])
         return json_response(views.history_view(image, self._images.layer_sizes(image), self._images.ancestors(image)))
 
     async def tag(self, call: Call) -> web.Response:

@@ -16,6 +16,7 @@ from aiohttp import web
 from corten.api.call import Call
 from corten.api.containers import ContainerHandlers
 from corten.api.contents import ContentHandlers
+from corten.api.events import EventHandlers
 from corten.api.execs import ExecHandlers
 from corten.api.image_files import ImageFileHandlers
 from corten.api.images import ImageHandlers
@@ -23,7 +24,9 @@ from corten.api.insight import InsightHandlers
 from corten.api.lifecycle import LifecycleHandlers
 from corten.api.streams import RAW_STREAM
 from corten.api.system import SystemHandlers
+from corten.api.usage import UsageHandlers
 from corten.api.volumes import VolumeHandlers
+from corten.registry.auth import Credentials
 from corten.spec import answers
 from corten.spec.engine import Config, CreateRequest, ExecConfig, ExecStart, UpdateRequest, VolumeRequest
 from corten.spec.filters import Filters
@@ -40,6 +43,8 @@ class Handlers:
     images: ImageHandlers
     files: ImageFileHandlers
     system: SystemHandlers
+    events: EventHandlers
+    usage: UsageHandlers
     volumes: VolumeHandlers
     insight: InsightHandlers
 
@@ -92,8 +97,9 @@ def make_routes(handlers: Handlers) -> list[Route]:
         _route("GET HEAD", "/_ping", system.ping, answer=_TEXT),
         _route("GET", "/version", system.version, answer=answers.Version),
         _route("GET", "/info", system.info, answer=answers.Info),
-        _route("POST", "/auth", system.auth),
-        _route("GET", "/events", system.events, query={"since": str, "until": str, "filters": Filters}, answer=JSON_MESSAGES),
+        _route("POST", "/auth", system.auth, body=Credentials, answer=answers.LoggedIn),
+        _route("GET", "/system/df", handlers.usage.disk_usage, query={"type": list[str]}, answer=answers.DiskUsage),
+        _route("GET", "/events", handlers.events.events, query={"since": str, "until": str, "filters": Filters}, answer=JSON_MESSAGES),
         _route("GET", "/networks", system.networks, query={"filters": Filters}, answer=list[answers.Network]),
         _route("GET", "/networks/{name}", system.network, query={"verbose": bool, "scope": str}, answer=answers.Network),
         # --- volumes
@@ -138,8 +144,8 @@ def make_routes(handlers: Handlers) -> list[Route]:
         _route("GET", "/images/json", image.list, query={"all": bool, "digests": bool, "filter": str, "filters": Filters}, answer=list[answers.ImageSummary]),
         _route("POST", "/images/create", image.create, query=create_image, body=TAR, answer=JSON_MESSAGES),
         _route("POST", "/images/load", handlers.files.load, query={"quiet": bool}, body=TAR, answer=JSON_MESSAGES),
-        _route("GET", "/images/{name}/json", image.inspect, answer=answers.Image),
-        _route("GET", "/images/{name}/history", image.history, answer=list[answers.HistoryRow]),
+        _route("GET", "/images/{name}/json", image.inspect, query={"manifests": bool, "platform": str}, answer=answers.Image),
+        _route("GET", "/images/{name}/history", image.history, query={"platform": str}, answer=list[answers.HistoryRow]),
         _route("POST", "/images/{name}/push", image.push, query={"tag": str}, answer=JSON_MESSAGES),
         _route("POST", "/images/{name}/tag", image.tag, query={"repo": str, "tag": str}, status=201),
         _route("DELETE", "/images/{name}", image.remove, query={"force": bool}, answer=list[answers.Removed]),

@@ -14,6 +14,7 @@ from typing import Any
 import click
 import msgspec
 
+from corten.engine.system import Configured
 from corten.errors import Invalid
 
 DEFAULT_ROOT, DEFAULT_EXEC_ROOT = "/var/lib/corten", "/run/corten"
@@ -48,6 +49,9 @@ class Settings:
         if self.data_root == DEFAULT_ROOT:
             return "corten0"
         return "corten-" + hashlib.sha256(self.data_root.encode()).hexdigest()[:6]
+
+    def shown(self) -> Configured:
+        return Configured(self.debug, self.hosts, bool(self.tls or self.tlsverify), bool(self.tlsverify))
 
     def tls_context(self) -> ssl.SSLContext | None:
         """None without TLS. With `tlsverify`, clients must show a certificate of the given authority."""

@@ -109,11 +109,20 @@ def _with_short_id(inspected: Object) -> Object:
     return networks
 
 
+_LEGACY_CONFIG: Object = {
+    "AttachStderr": False, "AttachStdin": False, "AttachStdout": False, "Domainname": "", "Hostname": "", "Image": "",
+    "OpenStdin": False, "StdinOnce": False, "Tty": False,
+}  # fmt: skip
+
+
 def _legacy_image_config(image: Object) -> Object:
-    return {
-        "AttachStderr": False, "AttachStdin": False, "AttachStdout": False, "Domainname": "", "Hostname": "", "Image": "",
-        "OpenStdin": False, "StdinOnce": False, "Tty": False, **image["Config"],
-    }  # fmt: skip
+    return {**_LEGACY_CONFIG, **image["Config"]}
+
+
+def _empty_config(_image: Object) -> Object:
+    """What the image was committed from; nothing for an image that was pulled or loaded."""
+    empty: Object = {"Cmd": None, "Entrypoint": None, "Env": None, "Labels": None, "OnBuild": None, "User": "", "Volumes": None, "WorkingDir": ""}
+    return {**_LEGACY_CONFIG, **empty}
 
 
 def _none_digest(image: Object) -> list[str]:
@@ -160,6 +169,7 @@ GATES: list[Gate] = [
     *_query((1, 42), "POST /containers/{name}/stop", "signal"),
     *_query((1, 42), "POST /containers/{name}/restart", "signal"),
     *_query((1, 30), "POST /containers/{name}/wait", "condition"),
+    *_body((1, 40), "POST /containers/{name}/update", "PidsLimit"),
     # --- execs
     *_body((1, 42), "POST /containers/{name}/exec", "ConsoleSize"),
     *_body((1, 42), "POST /exec/{id}/start", "ConsoleSize"),
@@ -171,12 +181,13 @@ GATES: list[Gate] = [
     *_answer((1, 47), _INFO, "RegistryConfig.AllowNondistributableArtifactsCIDRs", lambda _: None),
     *_answer((1, 47), _INFO, "RegistryConfig.AllowNondistributableArtifactsHostnames", lambda _: None),
     *_answer((1, 49), _INFO, "FirewallBackend"),
-    *_answer((1, 49), _INFO, "ContainerdCommit.Expected", lambda commit: commit["ID"]),
     *_answer((1, 49), _INFO, "RuncCommit.Expected", lambda commit: commit["ID"]),
     *_answer((1, 49), _INFO, "InitCommit.Expected", lambda commit: commit["ID"]),
     *_answer((1, 50), _INFO, "DiscoveredDevices"),
     *_answer((1, 50), _INFO, "BridgeNfIptables", lambda _: False),
     *_answer((1, 50), _INFO, "BridgeNfIp6tables", lambda _: False),
+    *_query((1, 42), "GET /system/df", "type"),
+    *_answer((1, 44), "GET /system/df", "Images.*.VirtualSize", lambda image: image["Size"]),
     # --- images
     *_query((1, 42), _IMAGES, "shared-size"),
     *_query((1, 47), _IMAGES, "manifests"),
@@ -188,6 +199,7 @@ GATES: list[Gate] = [
     *_query((1, 48), _IMAGE, "manifests"),
     *_query((1, 49), _IMAGE, "platform"),
     *_answer((1, 44), _IMAGE, "VirtualSize", lambda image: image["Size"]),
+    *_answer((1, 45), _IMAGE, "ContainerConfig", _empty_config),
     *_answer((1, 48), _IMAGE, "Descriptor"),
     *_answer((1, 50), _IMAGE, "Config", _legacy_image_config),
     *_query((1, 48), "GET /images/{name}/history", "platform"),

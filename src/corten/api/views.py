@@ -10,7 +10,8 @@ import msgspec
 from corten.engine import states
 from corten.engine.execs import ExecRecord
 from corten.engine.networks import Network
-from corten.engine.records import ContainerRecord, EndpointRecord, Health, MountRecord
+from corten.engine.records import ContainerRecord, EndpointRecord, Health, MountRecord, VolumeRecord
+from corten.engine.usage import ContainerUsage
 from corten.spec.engine import Config, HostConfig
 from corten.spec.image import RunConfig
 from corten.spec.reference import parse_reference
@@ -151,11 +152,17 @@ def list_item(record: ContainerRecord, image_name: str, now: int, mountpoint: Ca
     mode = record.host_config.network_mode
     return {
         "Id": record.id, "Names": [f"/{record.name}"], "Image": image_name, "ImageID": record.image,
-        "Command": " ".join(record.argv), "Created": parse_rfc3339(record.created) // _SECOND,
+        "Command": shown_command(record.argv), "Created": parse_rfc3339(record.created) // _SECOND,
         "Ports": list_ports(record), "Labels": record.config.labels or {}, "State": record.state.status,
-        "Status": status_text(record, now), "HostConfig": {"NetworkMode": mode},
+        "Status": status_text(record, now),
+        "HostConfig": {"NetworkMode": mode, **({"Annotations": record.host_config.annotations} if record.host_config.annotations else {})},
         "NetworkSettings": {"Networks": _networks_view(record)}, "Mounts": mounts_view(record, mountpoint),
     }  # fmt: skip
+
+
+def shown_command(argv: list[str]) -> str:
+    """Arguments with a space stand in quotes, the program's name never."""
+    return " ".join([argv[0], *(f"'{word}'" if " " in word else word for word in argv[1:])])
 
 
 def list_ports(record: ContainerRecord) -> list[dict[str, Any]]:
@@ -215,6 +222,19 @@ def status_text(record: ContainerRecord, now: int) -> str:
     return {"created": "Created", "removing": "Removal In Progress", "dead": "Dead"}[state.status]
 
 
+def container_sizes(usage: ContainerUsage) -> dict[str, int]:
+    """Docker leaves out what is empty."""
+    return ({"SizeRw": usage.writable} if usage.writable else {}) | {"SizeRootFs": usage.whole}
+
+
+# --- volumes
+def volume_view(record: VolumeRecord, mountpoint: str, scope: str) -> dict[str, Any]:
+    return {
+        "CreatedAt": record.created, "Driver": record.driver, "Labels": record.labels, "Mountpoint": mountpoint,
+        "Name": record.name, "Options": record.options, "Scope": scope,
+    }  # fmt: skip
+
+
 # --- images
 def _familiar(references: tuple[str, ...]) -> list[str]:
     return [parse_reference(reference).familiar for reference in references]
@@ -234,7 +254,7 @@ def image_view(image: Image, size: int, lower: list[str]) -> dict[str, Any]:
         "Comment": config.comment or (history[-1].comment if history else ""), "Created": config.created or ZERO,
         "DockerVersion": config.docker_version, "Author": config.author, "Architecture": config.architecture,
         **({"Variant": config.variant} if config.variant else {}), "Os": config.os, "Size": size,
-        "GraphDriver": {"Name": "overlay2", "Data": {"LowerDir": ":".join(lower[1:]), "UpperDir": lower[0] if lower else "", "MergedDir": "", "WorkDir": ""}},
+        "GraphDriver": {"Name": "overlay2", "Data": {**({"LowerDir": ":".join(lower[1:])} if lower[1:] else {}), "UpperDir": lower[0] if lower else "", "MergedDir": "", "WorkDir": ""}},
         "RootFS": {"Type": "layers", "Layers": list(config.rootfs.diff_ids)},
         "Metadata": {"LastTagTime": ZERO}, "Config": run_config_view(config.run),
     }  # fmt: skip

@@ -6,6 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
+from corten.api import views
 from corten.api.call import Call, empty, json_response
 from corten.engine.records import VolumeRecord
 from corten.engine.volumes import Volumes
@@ -20,10 +21,7 @@ class VolumeHandlers:
         self._volumes = volumes
 
     def _view(self, record: VolumeRecord) -> dict[str, Any]:
-        return {
-            "CreatedAt": record.created, "Driver": record.driver, "Labels": record.labels, "Mountpoint": self._volumes.path(record),
-            "Name": record.name, "Options": record.options, "Scope": self._volumes.scope(record),
-        }  # fmt: skip
+        return views.volume_view(record, self._volumes.path(record), self._volumes.scope(record))
 
     async def list(self, call: Call) -> web.Response:
         try:

@@ -11,6 +11,7 @@ from corten.spec.timestamps import now_ns
 
 RING = 256
 _QUEUE = 1024
+_LOOK = 5.0  # seconds between looks at whether the listener is still there
 
 
 @dataclass(frozen=True)
@@ -40,24 +41,29 @@ class Events:
             else:
                 queue.put_nowait(event)
 
+    @property
+    def listeners(self) -> int:
+        return len(self._listeners)
+
     def past(self, since: int, until: int) -> list[Event]:
         return [event for event in self._ring if since <= event.time <= until]
 
-    async def follow(self, wanted: Callable[[Event], bool], since: int | None, until: int | None) -> AsyncIterator[Event]:
-        """Past events from `since`, then new ones, to `until` (or for ever)."""
+    async def follow(self, wanted: Callable[[Event], bool], since: int | None, until: int | None,
+                     gone: Callable[[], bool]) -> AsyncIterator[Event]:  # fmt: skip
+        """Past events from `since` or to `until`, then new ones, to `until` (or for ever, or until the listener is `gone`)."""
         queue: asyncio.Queue[Event | None] = asyncio.Queue(_QUEUE)
         self._listeners.add(queue)
         try:
-            if since is not None:
-                for event in self.past(since, now_ns() if until is None else until):
+            if since is not None or until is not None:
+                for event in self.past(since or 0, now_ns() if until is None else until):
                     if wanted(event):
                         yield event
-            while until is None or now_ns() < until:
-                timeout = None if until is None else (until - now_ns()) / 1e9
+            while not gone() and (until is None or now_ns() < until):
+                timeout = _LOOK if until is None else min(_LOOK, (until - now_ns()) / 1e9)
                 try:
                     event_or_none = await asyncio.wait_for(queue.get(), timeout)
                 except TimeoutError:
-                    return
+                    continue
                 if event_or_none is None:
                     return
                 if wanted(event_or_none):

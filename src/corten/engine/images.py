@@ -12,14 +12,14 @@ from corten.engine.containers import Containers
 from corten.engine.events import Events
 from corten.engine.hello import hello_archive
 from corten.engine.records import ContainerRecord
-from corten.errors import ArchiveRefused, Conflict, ImageInUse, ImageInUseById, Invalid, NoSuchImage, NotFound
+from corten.errors import ArchiveRefused, ImageInUse, ImageInUseById, Invalid, NoSuchImage, NotFound, WrongPlatform
 from corten.registry.auth import Credentials
 from corten.registry.client import Repository
 from corten.registry.progress import Emit, Progress, Pushed, stream
 from corten.registry.push import Pusher
 from corten.registry.transfer import pull
 from corten.spec.digest import encoded, is_digest
-from corten.spec.platform import Platform, this_platform
+from corten.spec.platform import Platform, matches, this_platform
 from corten.spec.reference import Reference, parse_reference
 from corten.store.blobs import Blobs
 from corten.store.image_archive import LoadedImage, read_image_archive
@@ -67,6 +67,13 @@ class ImageService:
 
     def _children(self, image: Image) -> list[Image]:
         return [other for other in self._images.all() if other.parent == image.id]
+
+    def name_of(self, record: ContainerRecord) -> str:
+        """The name a container was created with, or its image's id once the name means another image."""
+        try:
+            return record.config.image if self.find(record.config.image).id == record.image else record.image
+        except (NoSuchImage, Invalid):
+            return record.image
 
     def find(self, name: str) -> Image:
         """By reference, id, or id prefix. Raises NoSuchImage with Docker's normalised name."""
@@ -230,7 +237,8 @@ def _familiar(full: str) -> str:
     return full if is_digest(full) else parse_reference(full).familiar
 
 
-def check_platform(image: Image, wanted: Platform) -> None:
-    """Raises Conflict if the stored image is for another platform."""
-    if (image.config.os or "linux", image.config.architecture) != (wanted.os, wanted.architecture):
-        raise Conflict(f"image with reference {image.id} was found but does not provide the specified platform ({wanted})")
+def check_platform(image: Image, wanted: Platform, called: str) -> None:
+    """Raises WrongPlatform if the stored image is for another platform."""
+    own = Platform(image.config.architecture, image.config.os or "linux", image.config.variant)
+    if not matches(wanted, own):
+        raise WrongPlatform(name=called, own=own, wanted=wanted)

@@ -34,6 +34,11 @@ _DRIVERS = {"bridge": "bridge", "host": "host", "none": "null"}
 _SOCKET_TYPES = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
 _LINK_PATIENCE = 1.0  # seconds that the kernel gets to take the link of an ended container away
 _log = logging.getLogger("corten.engine")
+
+
+def drivers() -> list[str]:
+    """As /info names them."""
+    return sorted(set(_DRIVERS.values()))
 _MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 
 

@@ -34,7 +34,7 @@ _UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "io_maximum_iops": (0,),
     "io_maximum_bandwidth": (0,),
 }
-_LOG_DRIVERS = ("json-file", "none", "")
+LOG_DRIVERS = ("json-file", "none", "")
 _LOG_OPTIONS = ("max-size", "max-file")
 _PORT = re.compile(r"(\d+)(?:-(\d+))?(?:/(tcp|udp|sctp))?", re.IGNORECASE)
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", re.IGNORECASE)
@@ -53,7 +53,7 @@ def check_host_config(host: HostConfig) -> None:
     check_policy(host.restart_policy)
     if host.auto_remove and host.restart_policy.name not in ("", "no"):
         raise Invalid("can't create 'AutoRemove' container with restart policy")
-    if host.log_config.type not in _LOG_DRIVERS:
+    if host.log_config.type not in LOG_DRIVERS:
         raise UnsupportedOption(key=f"HostConfig.LogConfig.Type {host.log_config.type!r}")
     for option in host.log_config.config or {}:
         if option not in _LOG_OPTIONS:

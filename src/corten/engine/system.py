@@ -4,14 +4,33 @@ from __future__ import annotations
 
 import os
 import platform
+import re
+import threading
 import uuid
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
+
+import msgspec
 
 from corten import __version__
 from corten.engine import states
 from corten.engine.containers import Containers
+from corten.engine.events import Events
 from corten.engine.images import ImageService
-from corten.linux.cgroup import host_layout
+from corten.engine.networks import drivers
+from corten.engine.options import LOG_DRIVERS
+from corten.engine.volumes import Volumes
+from corten.linux.host import (
+    CgroupAbilities,
+    cgroup_abilities,
+    filesystem,
+    forwards_ipv4,
+    has_apparmor,
+    has_seccomp,
+    memory_total,
+    os_release,
+)
 from corten.spec.platform import this_platform
 from corten.spec.timestamps import now_ns, rfc3339_nano
 from corten.store.database import Database
@@ -22,23 +41,48 @@ API_VERSION, MIN_API_VERSION = "1.51", "1.24"
 SERVER_VERSION = "28.5.2"
 
 
-def _os_release() -> dict[str, str]:
-    try:
-        with open("/etc/os-release", encoding="utf-8") as file:
-            rows = (line.strip().partition("=") for line in file if "=" in line)
-            return {key: value.strip('"') for key, _, value in rows}
-    except FileNotFoundError:
-        return {}
+# What Docker warns of, by the ability that is missing (moby daemon/info_unix.go); the last two cannot be had on version 2.
+_LACKS = (
+    ("memory_limit", "No memory limit support"), ("swap_limit", "No swap limit support"), ("cpu_quota", "No cpu cfs quota support"),
+    ("cpu_quota", "No cpu cfs period support"), ("cpu_shares", "No cpu shares support"), ("cpuset", "No cpuset support"),
+)  # fmt: skip
+_LACKS_V1 = (("kernel_memory_tcp", "No kernel memory TCP limit support"), ("oom_kill_disable", "No oom kill disable support"))
 
 
-def _memory_total() -> int:
-    with open("/proc/meminfo", encoding="utf-8") as file:
-        return int(file.readline().split()[1]) * 1024
+@dataclass(frozen=True)
+class Configured:
+    """What of the engine's settings shows in /info."""
+
+    debug: bool
+    hosts: tuple[str, ...]
+    encrypted: bool
+    clients_verified: bool
+
+
+def _warnings(abilities: CgroupAbilities, configured: Configured) -> list[str]:
+    rows = _LACKS + (_LACKS_V1 if abilities.version == 1 else ())
+    found = [f"WARNING: {text}" for name, text in rows if not getattr(abilities, name)]
+    if not forwards_ipv4():
+        found.append("WARNING: IPv4 forwarding is disabled")
+    for host in configured.hosts:
+        if host.startswith("tcp://") and not configured.clients_verified:
+            scheme, lack = ("https", "without TLS client verification") if configured.encrypted else ("http", "without encryption")
+            address = host.removeprefix("tcp://")
+            found.append(f"WARNING: API is accessible on {scheme}://{address} {lack}. Access to the API is equivalent to root access on the host.")
+    return found
+
+
+def _proxy(name: str) -> str:
+    """A proxy of the environment, its credentials masked."""
+    value = os.environ.get(name, "") or os.environ.get(name.lower(), "")
+    return re.sub(r"://[^/@]+@", "://xxxxx:xxxxx@", value)
 
 
 class System:
-    def __init__(self, layout: Layout, database: Database, containers: Containers, images: ImageService) -> None:
-        self._layout, self._containers, self._images = layout, containers, images
+    def __init__(self, layout: Layout, configured: Configured, database: Database, containers: Containers, images: ImageService,
+                 volumes: Volumes, events: Events) -> None:  # fmt: skip
+        self._layout, self._configured, self._containers, self._images = layout, configured, containers, images
+        self._volumes, self._events = volumes, events
         self.id = database.setting("engine-id") or str(uuid.uuid4())
         database.put_setting("engine-id", self.id)
 
@@ -58,36 +102,63 @@ class System:
         }  # fmt: skip
 
     def info(self) -> dict[str, Any]:
-        statuses = [record.state.status for record in self._containers.all()]
-        running = sum(states.is_up(record) for record in self._containers.all())
-        paused = statuses.count("paused")
-        cgroups = host_layout()
-        release = _os_release()
-        v1 = cgroups.v1
-        has_memory = "memory" in v1 or cgroups.unified
-        has_cpu = "cpu" in v1 or cgroups.unified
-        return {
-            "ID": self.id, "Containers": len(statuses), "ContainersRunning": running - paused, "ContainersPaused": paused,
-            "ContainersStopped": len(statuses) - running, "Images": len(self._images.all()), "Driver": "overlay2",
-            "DriverStatus": [["Supports d_type", "true"], ["Native Overlay Diff", "true"], ["userxattr", "false"]],
-            "Plugins": {"Volume": [], "Network": ["bridge", "host", "null"], "Authorization": None, "Log": ["json-file", "none"]},
-            "MemoryLimit": has_memory, "SwapLimit": cgroups.unified or os.path.exists(v1.get("memory", "") + "/memory.memsw.limit_in_bytes"),
-            "KernelMemoryTCP": False, "CpuCfsPeriod": has_cpu, "CpuCfsQuota": has_cpu, "CPUShares": has_cpu,
-            "CPUSet": "cpuset" in v1 or cgroups.unified, "PidsLimit": "pids" in v1 or cgroups.unified, "IPv4Forwarding": True,
-            "Debug": False, "NFd": len(os.listdir("/proc/self/fd")), "OomKillDisable": "memory" in v1, "NGoroutines": 0,
-            "SystemTime": rfc3339_nano(now_ns()), "LoggingDriver": "json-file", "CgroupDriver": "cgroupfs",
-            "CgroupVersion": "2" if cgroups.unified else "1", "NEventsListener": 0, "KernelVersion": os.uname().release,
-            "OperatingSystem": release.get("PRETTY_NAME", "Linux"), "OSVersion": release.get("VERSION_ID", ""), "OSType": "linux",
-            "Architecture": platform.machine(), "IndexServerAddress": "https://index.docker.io/v1/",
+        return self._counts() | self._drivers() | self._abilities() | self._host() | {
+            "ID": self.id, "Debug": self._configured.debug, "NFd": len(os.listdir("/proc/self/fd")), "NGoroutines": threading.active_count(),
+            "SystemTime": rfc3339_nano(now_ns()), "NEventsListener": self._events.listeners, "IndexServerAddress": "https://index.docker.io/v1/",
             "RegistryConfig": {
                 "IndexConfigs": {"docker.io": {"Mirrors": [], "Name": "docker.io", "Official": True, "Secure": True}},
                 "InsecureRegistryCIDRs": ["::1/128", "127.0.0.0/8"], "Mirrors": None,
             },
-            "NCPU": os.cpu_count() or 1, "MemTotal": _memory_total(), "GenericResources": None, "DockerRootDir": self._layout.root,
-            "HttpProxy": "", "HttpsProxy": "", "NoProxy": "", "Name": os.uname().nodename, "Labels": [], "ExperimentalBuild": False,
-            "ServerVersion": SERVER_VERSION, "Runtimes": {"corten": {"path": "corten-runtime"}}, "DefaultRuntime": "corten",
+            "GenericResources": None, "DockerRootDir": self._layout.root, "HttpProxy": _proxy("HTTP_PROXY"), "HttpsProxy": _proxy("HTTPS_PROXY"),
+            "NoProxy": os.environ.get("NO_PROXY", "") or os.environ.get("no_proxy", ""), "Labels": [], "ExperimentalBuild": False,
+            "ServerVersion": SERVER_VERSION,
             "Swarm": {"NodeID": "", "NodeAddr": "", "LocalNodeState": "inactive", "ControlAvailable": False, "Error": "", "RemoteManagers": None},
             "LiveRestoreEnabled": True, "Isolation": "", "InitBinary": "docker-init", "ContainerdCommit": {"ID": ""},
-            "RuncCommit": {"ID": ""}, "InitCommit": {"ID": ""}, "SecurityOptions": ["name=seccomp,profile=builtin"],
-            "FirewallBackend": {"Driver": "nftables"}, "CDISpecDirs": [], "Warnings": None,
+            "RuncCommit": {"ID": __version__}, "InitCommit": {"ID": __version__},
         }  # fmt: skip
+
+    def _counts(self) -> dict[str, Any]:
+        statuses = [record.state.status for record in self._containers.all()]
+        running = sum(states.is_up(record) for record in self._containers.all())
+        paused = statuses.count("paused")
+        return {
+            "Containers": len(statuses), "ContainersRunning": running - paused, "ContainersPaused": paused,
+            "ContainersStopped": len(statuses) - running, "Images": len(self._images.all()),
+        }  # fmt: skip
+
+    def _drivers(self) -> dict[str, Any]:
+        return {
+            "Driver": "overlay2",
+            "DriverStatus": [["Backing Filesystem", filesystem(self._layout.root)], ["Supports d_type", "true"], ["Using metacopy", "false"],
+                             ["Native Overlay Diff", "true"], ["userxattr", "false"]],
+            "Plugins": {"Volume": self._volumes.drivers(), "Network": drivers(), "Authorization": None, "Log": [name for name in LOG_DRIVERS if name]},
+            "LoggingDriver": "json-file", "CgroupDriver": "cgroupfs",
+            "Runtimes": {"corten": {"path": "corten-runtime", "status": {"org.opencontainers.runtime-spec.features": _features()}}},
+            "DefaultRuntime": "corten", "FirewallBackend": {"Driver": "nftables"}, "CDISpecDirs": [],
+        }  # fmt: skip
+
+    def _abilities(self) -> dict[str, Any]:
+        can = cgroup_abilities()
+        security = [*(["name=apparmor"] if has_apparmor() else []), *(["name=seccomp,profile=builtin"] if has_seccomp() else []),
+                    *(["name=cgroupns"] if can.version == 2 else [])]  # fmt: skip
+        return {
+            "CgroupVersion": str(can.version), "MemoryLimit": can.memory_limit, "SwapLimit": can.swap_limit, "KernelMemoryTCP": can.kernel_memory_tcp,
+            "CpuCfsPeriod": can.cpu_quota, "CpuCfsQuota": can.cpu_quota, "CPUShares": can.cpu_shares, "CPUSet": can.cpuset,
+            "PidsLimit": can.pids_limit, "OomKillDisable": can.oom_kill_disable, "IPv4Forwarding": forwards_ipv4(), "SecurityOptions": security,
+            "Warnings": _warnings(can, self._configured) or None,
+        }  # fmt: skip
+
+    @staticmethod
+    def _host() -> dict[str, Any]:
+        release, kernel = os_release(), os.uname()
+        return {
+            "KernelVersion": kernel.release, "OperatingSystem": release.get("PRETTY_NAME", "Linux"), "OSVersion": release.get("VERSION_ID", ""),
+            "OSType": "linux", "Architecture": kernel.machine, "NCPU": len(os.sched_getaffinity(0)), "MemTotal": memory_total(), "Name": kernel.nodename,
+        }  # fmt: skip
+
+
+@cache
+def _features() -> str:
+    from corten.runtime.oci_queries import features  # the OCI command line's; only for this
+
+    return msgspec.json.encode(features()).decode()

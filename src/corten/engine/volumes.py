@@ -84,6 +84,9 @@ class Volumes:
         self._users: dict[str, set[str]] = defaultdict(set)  # volume -> what has it mounted now
         self._pruning = False
 
+    def drivers(self) -> list[str]:
+        return sorted(self._drivers)
+
     def driver(self, name: str) -> VolumeDriver:
         """Raises NoVolumePlugin."""
         driver = self._drivers.get(name or LOCAL)

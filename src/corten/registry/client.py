@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import os
 import ssl
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
@@ -25,7 +26,7 @@ from corten.spec.digest import digest_of
 from corten.spec.image import ACCEPTED_MANIFESTS
 from corten.spec.reference import DEFAULT_DOMAIN, Reference
 
-_HUB = "registry-1.docker.io"
+HUB = "registry-1.docker.io"
 _MANIFEST_LIMIT = 4 << 20
 _TIMEOUT = aiohttp.ClientTimeout(total=None, connect=30, sock_read=60)
 _BROKEN = (aiohttp.ClientError, TimeoutError, ConnectionError)
@@ -41,6 +42,15 @@ class PullDenied(NotFound):
         "pull access denied for {name}, repository does not exist or may require 'docker login': denied: "
         "requested access to the resource is denied"
     )
+
+
+def connection_reason(error: Exception) -> str:
+    """Why a connection did not come about, as Go words it."""
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return f"dial tcp: lookup {error.host}: no such host"
+    if isinstance(error, aiohttp.ClientConnectorError) and error.os_error.errno:
+        return f"dial tcp {error.host}:{error.port}: connect: {os.strerror(error.os_error.errno).lower()}"
+    return str(error) or type(error).__name__
 
 
 def is_loopback(domain: str) -> bool:
@@ -62,7 +72,7 @@ class Repository:
     def __init__(self, reference: Reference, credentials: Credentials, *, push: bool = False, mountable: tuple[str, ...] = ()) -> None:
         self.reference, self._credentials = reference, credentials
         self._scopes = (f"repository:{reference.path}:{'pull,push' if push else 'pull'}", *(f"repository:{path}:pull" for path in mountable))
-        self._host = _HUB if reference.domain == DEFAULT_DOMAIN else reference.domain
+        self._host = HUB if reference.domain == DEFAULT_DOMAIN else reference.domain
         self._loopback = is_loopback(reference.domain)
         self._base = URL()
         self._authorization = f"Bearer {credentials.registrytoken}" if credentials.registrytoken else ""

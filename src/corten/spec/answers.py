@@ -327,6 +327,28 @@ class Network(_Answer, frozen=True):
 
 
 # --- the engine
+class LoggedIn(_Answer, frozen=True):
+    status: str
+    identity_token: str
+
+
+class UsageData(_Answer, frozen=True):
+    ref_count: int
+    size: int
+
+
+class UsedVolume(Volume, frozen=True, kw_only=True):
+    usage_data: UsageData
+
+
+class DiskUsage(_Answer, frozen=True):
+    layers_size: int
+    images: list[ImageSummary] | None
+    containers: list[ContainerSummary] | None
+    volumes: list[UsedVolume] | None
+    build_cache: list[dict[str, Any]] | None
+
+
 class Component(_Answer, frozen=True):
     name: str
     version: str

@@ -305,7 +305,7 @@ def parse_body(data: bytes, kind: type[T]) -> T:
     try:
         return msgspec.convert(_without_nulls(msgspec.json.decode(data)), type=kind)
     except msgspec.ValidationError as error:
-        raise Invalid(_go_text(str(error))) from None
+        raise Invalid(_go_text(str(error), kind.__name__)) from None
     except msgspec.DecodeError as error:
         raise _malformed(error) from None
 
@@ -325,10 +325,20 @@ _GO_TYPES = {"int": "int64", "str": "string", "bool": "bool", "array": "slice", 
 _MESSAGE = re.compile(r"Expected `([^`]+)`, got `([^`]+)`(?: - at `\$\.?(.*)`)?")
 
 
-def _go_text(text: str) -> str:
+# What Go calls the type of a whole body.
+_GO_BODIES = {
+    "CreateRequest": "container.CreateRequest", "VolumeRequest": "volume.CreateOptions", "ExecConfig": "container.ExecOptions",
+    "ExecStart": "container.ExecStartOptions", "UpdateRequest": "container.UpdateConfig", "Credentials": "registry.AuthConfig",
+    "NetworkRequest": "network.CreateRequest",
+}  # fmt: skip
+
+
+def _go_text(text: str, body: str) -> str:
     match = _MESSAGE.search(text)
     if not match:
         return f"invalid JSON: {text}"
     expected, got, path = match.groups()
+    if not path and body in _GO_BODIES:
+        return f"invalid JSON: json: cannot unmarshal {_GO_NAMES.get(got, got)} into Go value of type {_GO_BODIES[body]}"
     wanted = _GO_TYPES.get(expected.split(" | ")[0], expected)
     return f"invalid JSON: json: cannot unmarshal {_GO_NAMES.get(got, got)} into Go struct field .{path or ''} of type {wanted}"

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 
 import msgspec
 
@@ -16,23 +17,22 @@ Filters = dict[str, list[str]]
 
 def parse_filters(text: str, allowed: frozenset[str]) -> Filters:
     """Raises Invalid for bad JSON, InvalidFilter for a key that the endpoint does not know."""
-    if not text:
-        return {}
-    shapes: dict[str, list[str]] | dict[str, dict[str, bool]]
-    try:
-        shapes = msgspec.json.decode(text, type=dict[str, dict[str, bool]])
-    except msgspec.DecodeError:
-        try:
-            shapes = msgspec.json.decode(text, type=dict[str, list[str]])
-        except msgspec.DecodeError:
-            raise Invalid("invalid filter") from None
-    for key in shapes:
+    filters = parse_any_filters(text)
+    for key in filters:
         if key not in allowed:
             raise InvalidFilter(name=key)
-    return {
-        key: values if isinstance(values, list) else [value for value, on in values.items() if on]
-        for key, values in shapes.items()
-    }
+    return filters
+
+
+def parse_any_filters(text: str) -> Filters:
+    """Of an endpoint that passes over keys that it does not know. Raises Invalid for bad JSON."""
+    if not text:
+        return {}
+    for shape in (dict[str, dict[str, bool]], Filters):
+        with suppress(msgspec.DecodeError, UnicodeEncodeError):
+            found: dict[str, dict[str, bool] | list[str]] = msgspec.json.decode(text, type=shape)
+            return {key: values if isinstance(values, list) else [value for value, on in values.items() if on] for key, values in found.items()}
+    raise Invalid("invalid filter")
 
 
 def matches_labels(wanted: list[str], labels: dict[str, str]) -> bool:

@@ -36,6 +36,26 @@ def parse_platform(text: str) -> Platform:
     return Platform(aliases.get(parts[1], parts[1]), parts[0], parts[2] if len(parts) == 3 else "")
 
 
+def decode_platform(text: str) -> Platform:
+    """A query parameter that is JSON of an OCI platform. Raises Invalid with Docker's texts."""
+    try:
+        found = msgspec.json.decode(text, type=_Asked)
+    except (msgspec.MsgspecError, UnicodeEncodeError):
+        first = text.lstrip()[:1]
+        raise Invalid(f"failed to parse platform: invalid character {first!r} looking for beginning of value") from None
+    if not found.os or not found.architecture:
+        if found.variant and not found.os and not found.architecture:
+            raise Invalid("optional platform fields provided, but OS and Architecture are missing")
+        raise Invalid("both OS and Architecture must be provided")
+    return Platform(found.architecture, found.os, found.variant)
+
+
+class _Asked(msgspec.Struct, frozen=True):
+    architecture: str = ""
+    os: str = ""
+    variant: str = ""
+
+
 def this_platform() -> Platform:
     architecture, variant = _MACHINES.get(host_platform.machine(), (host_platform.machine(), ""))
     return Platform(architecture, "linux", variant)

@@ -86,3 +86,11 @@ def parse_reference(text: str) -> Reference:
     if len(path) > NAME_LIMIT:
         raise Invalid(f"repository name must not be more than {NAME_LIMIT} characters")
     return Reference(domain, path, tag, digest)
+
+
+def familiar_name(text: str) -> str:
+    """The repository of a reference as Docker shows it, or the text itself if it is none."""
+    try:
+        return parse_reference(text).familiar_name
+    except Invalid:
+        return text

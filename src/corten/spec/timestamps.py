@@ -13,10 +13,11 @@ from corten.errors import Invalid
 
 ZERO = "0001-01-01T00:00:00Z"  # Go's zero time: "never"
 _NS = 1_000_000_000
+_LONGEST = 64  # characters of a moment or a duration
 _RFC3339 = re.compile(
-    r"(\d{4})-(\d\d)-(\d\d)(?:[Tt ](\d\d):(\d\d)(?::(\d\d)(?:\.(\d{1,9}))?)?)?(Z|z|[+-]\d\d:\d\d)?"
+    r"(\d{4})-(\d\d)-(\d\d)(?:[Tt ](\d\d):(\d\d)(?::(\d\d)(?:\.(\d{1,9}))?)?)?(Z|z|[+-]\d\d:\d\d)?", re.ASCII
 )
-_DURATION_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
+_DURATION_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)", re.ASCII)
 _UNITS = {"ns": 1, "us": 1_000, "µs": 1_000, "ms": 1_000_000, "s": _NS, "m": 60 * _NS, "h": 3600 * _NS}
 
 
@@ -43,9 +44,10 @@ def parse_rfc3339(text: str) -> int:
     if not match:
         raise Invalid(f"invalid time {text!r}: want RFC 3339, such as 2026-01-31T12:00:00Z")
     year, month, day, hour, minute, second, fraction, zone = match.groups()
-    moment = calendar.timegm(
-        (int(year), int(month), int(day), int(hour or 0), int(minute or 0), int(second or 0), 0, 1, 0)
-    )
+    try:
+        moment = calendar.timegm((int(year), int(month), int(day), int(hour or 0), int(minute or 0), int(second or 0), 0, 1, 0))
+    except ValueError:
+        raise Invalid(f"invalid time {text!r}: there is no such day") from None
     if zone and zone not in "Zz":
         sign = 1 if zone[0] == "+" else -1
         moment -= sign * (int(zone[1:3]) * 3600 + int(zone[4:6]) * 60)
@@ -58,6 +60,8 @@ def parse_duration(text: str) -> int:
     parts = _DURATION_PART.findall(body)
     if not body or (body != "0" and "".join(number + unit for number, unit in parts) != body):
         raise Invalid(f"invalid duration {text!r}")
+    if len(body) > _LONGEST:
+        raise Invalid(f"invalid duration {text!r}: too long")
     total = sum(round(float(number) * _UNITS[unit]) for number, unit in parts)
     return -total if text.startswith("-") else total
 
@@ -81,7 +85,7 @@ def _decimal(value: int, unit: int) -> str:
 
 def parse_moment(text: str, *, now: int) -> int:
     """`since`/`until`: Unix seconds with optional fraction, RFC 3339, or a duration before `now`. Nanoseconds."""
-    if re.fullmatch(r"-?\d+(\.\d+)?", text):
+    if re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", text) and len(text) <= _LONGEST:
         whole, _, fraction = text.partition(".")
         return int(whole) * _NS + int(fraction[:9].ljust(9, "0") or 0)
     if _RFC3339.fullmatch(text):

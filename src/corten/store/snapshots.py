@@ -14,6 +14,7 @@ from corten.spec.runtime import Mount
 from corten.store import init_layer
 from corten.store.database import Database
 from corten.store.layout import Layout
+from corten.store.sizes import tree_size
 
 
 class Snapshots:
@@ -72,11 +73,7 @@ class Snapshots:
 
     def size(self, container_id: str) -> int:
         """Bytes in the writable layer."""
-        total = 0
-        for folder, _, files in os.walk(f"{self._layout.container(container_id)}/upper"):
-            for name in files:
-                total += os.lstat(os.path.join(folder, name)).st_size
-        return total
+        return tree_size(f"{self._layout.container(container_id)}/upper")
 
     def set_aside(self, container_id: str) -> str:
         """Move the container's folder, log included, to where start-up empties; deleting it is the caller's. Idempotent.

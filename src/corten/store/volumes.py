@@ -9,12 +9,12 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import stat
 from collections.abc import Collection
 from contextlib import suppress
 
 from corten.linux.mounts import is_mount_point
 from corten.store.layout import Layout
+from corten.store.sizes import tree_size
 
 
 class VolumeFolders:
@@ -53,19 +53,8 @@ class VolumeFolders:
         shutil.rmtree(doomed)
 
     def size(self, name: str) -> int:
-        """Bytes of the files; one with several names counts once."""
-        total = 0
-        seen: set[tuple[int, int]] = set()
-        for folder, _, files in os.walk(self._layout.volume_data(name)):
-            for file in files:
-                with suppress(FileNotFoundError):  # whoever uses the volume goes on using it
-                    found = os.lstat(os.path.join(folder, file))
-                    if found.st_nlink > 1 and not stat.S_ISDIR(found.st_mode):
-                        if (found.st_dev, found.st_ino) in seen:
-                            continue
-                        seen.add((found.st_dev, found.st_ino))
-                    total += found.st_size
-        return total
+        """Bytes of its files."""
+        return tree_size(self._layout.volume_data(name))
 
     def sweep(self, known: Collection[str]) -> list[str]:
         """Start-up: remove empty folders that no row names (a crash between folder and row). Returns those that hold something."""
