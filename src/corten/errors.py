@@ -305,6 +305,16 @@ class KernelRefused(CortenError):
         self.operation, self.operand, self.errno, self.reason = operation, operand, errno, reason
 
 
+class LogDriverFailed(CortenError):
+    """A start whose log cannot be written: Docker answers 500 to what was wrong in the request, too."""
+
+    template = "failed to create task for container: failed to initialize logging driver: {reason}"
+
+
+class LogsNotReadable(NotSupported):
+    template = "configured logging driver does not support reading"
+
+
 class CommandNotStarted(CortenError):
     """The user's program could not be executed; Docker's text (runc's, as the daemon passes it on)."""
 

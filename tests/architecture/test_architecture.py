@@ -27,7 +27,7 @@ MAY_IMPORT = {
 JUNK_DRAWERS = {"utils", "util", "helpers", "helper", "common", "misc", "base", "manager", "tools"}
 # What the launcher and every monitor carry must stay light: each fork pays for it.
 HEAVY = {"asyncio", "aiohttp", "http", "ssl", "sqlite3", "tarfile", "logging", "subprocess", "zstandard", "isal"}
-FORKED = ("interpreter", "launcher", "monitor", "sandbox", "init", "plan", "operations", "stdio", "logfile", "messages", "reactor", "users", "seccomp_cache")
+FORKED = ("interpreter", "launcher", "monitor", "sandbox", "init", "plan", "operations", "stdio", "clients", "spool", "logdrivers/container_log", "logdrivers/stored", "logdrivers/rotation", "messages", "reactor", "users", "seccomp_cache")
 
 
 def sources() -> Iterator[tuple[str, ast.Module]]:

@@ -222,8 +222,14 @@ def run_exec(engine, container: str, *command: str) -> bytes:
 def test_what_an_exec_leaves_behind_holds_nobody_up(own_engine):
     engine = own_engine
     container = engine.run("sleep", "600")
-    run_exec(engine, container, "sh", "-c", "yes & sleep 0.2")
-    assert run_exec(engine, container, "echo", "next") == b"next\n"
+    exec_id = engine.client.post(f"/containers/{container}/exec", {"Cmd": ["sh", "-c", "yes &"], "AttachStdout": True})["Id"]
+    with engine.client.hijack(f"/exec/{exec_id}/start", {}) as sock:
+        sock.settimeout(10)
+        assert sock.recv(100)
+        assert run_exec(engine, container, "sh", "-c", "(sleep 0.5; echo late) & echo next") == b"next\nlate\n"
+        engine.remove(container)
+        while sock.recv(1 << 20):  # the container's end is the end of what it left behind
+            continue
 
 
 @pytest.mark.parametrize("host", [{}, {"PidMode": "host"}])

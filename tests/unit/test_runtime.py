@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
-import re
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corten.engine import logs
 from corten.linux.cgroup import Layout
 from corten.runtime import init, users
-from corten.runtime.logfile import LINE_LIMIT, LogFile
+from corten.runtime.clients import DetachKeys
 from corten.runtime.plan import make_plan
-from corten.runtime.stdio import DetachKeys
 from corten.spec import runtime as oci
 
 V1 = Layout({"memory": "/sys/fs/cgroup/memory", "pids": "/sys/fs/cgroup/pids"})
@@ -102,58 +96,6 @@ def test_detach_keys_lose_nothing(pieces):
     else:
         assert everything.startswith(passed)
         assert everything[len(passed) :] in (b"", b"\x10")
-
-
-def records(path: str) -> list[dict]:
-    with open(path, encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
-
-
-@given(st.lists(st.binary(max_size=40), max_size=10))
-def test_log_keeps_every_byte_that_is_text(tmp_path_factory, pieces):
-    path = str(tmp_path_factory.mktemp("log") / "x.log")
-    log = LogFile(path, 0, 1)
-    for piece in pieces:
-        log.write("stdout", piece)
-    log.close()
-    text = "".join(record["log"] for record in records(path))
-    # A line is decoded as a whole: what is no UTF-8 becomes U+FFFD, as in Docker.
-    lines = re.findall(rb"[^\n]*\n|[^\n]+", b"".join(pieces))
-    assert text == "".join(line.decode("utf-8", "replace") for line in lines)
-
-
-def test_log_splits_long_lines_and_keeps_partial_ones(tmp_path):
-    path = str(tmp_path / "x.log")
-    log = LogFile(path, 0, 1)
-    log.write("stdout", b"a" * (LINE_LIMIT + 10) + b"\n")
-    log.write("stderr", b"no newline")
-    log.close()
-    found = records(path)
-    assert [len(record["log"]) for record in found[:2]] == [LINE_LIMIT, 11]
-    assert found[2]["log"] == "no newline"
-    assert found[2]["stream"] == "stderr"
-
-
-def test_log_rotates_and_reads_back_across_files(tmp_path):
-    path = str(tmp_path / "x.log")
-    log = LogFile(path, 2000, 3)
-    for number in range(100):
-        log.write("stdout", b"line %03d\n" % number)
-    log.close()
-    assert sorted(os.listdir(tmp_path)) == ["x.log", "x.log.1", "x.log.2"]
-    assert all(os.path.getsize(tmp_path / name) <= 2000 for name in os.listdir(tmp_path))
-    everything = [line.data for line in logs.read_stored(path, None)]
-    assert everything[-1] == b"line 099\n"
-    assert everything == sorted(everything)
-    for count in (0, 1, 5, 40, len(everything), 1000):
-        assert [line.data for line in logs.read_stored(path, count)] == everything[len(everything) - min(count, len(everything)) :]
-
-
-def test_a_torn_line_does_not_hide_the_rest(tmp_path):
-    path = tmp_path / "x.log"
-    good = '{"log":"a\\n","stream":"stdout","time":"2026-01-01T00:00:00Z"}\n'
-    path.write_text(good + '{"log":"to' + "\n" + good)
-    assert [line.data for line in logs.read_stored(str(path), None)] == [b"a\n", b"a\n"]
 
 
 def test_programs_are_found_as_runc_finds_them(tmp_path):

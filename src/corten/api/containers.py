@@ -9,24 +9,22 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from corten.api import streams, views
+from corten.api import views
 from corten.api.call import Call, empty, json_response
-from corten.api.log_stream import log_response
 from corten.engine import processes, states, stats
-from corten.engine.attaching import Attaching, PendingAttach
+from corten.engine.attaching import Attaching
 from corten.engine.containers import Containers
 from corten.engine.execs import Execs
 from corten.engine.groups import Groups
 from corten.engine.health import health_matches
 from corten.engine.images import ImageService, check_platform
-from corten.engine.logs import read_stored
+from corten.engine.log_setup import LogSetup
 from corten.engine.mounting import Mounting
 from corten.engine.networks import Networks
 from corten.engine.records import ContainerRecord
 from corten.engine.usage import DiskUsage
 from corten.engine.volumes import Volumes
 from corten.errors import Invalid, NoSuchImage
-from corten.runtime import messages
 from corten.spec.engine import CreateRequest
 from corten.spec.filters import Filters, matches_labels
 from corten.spec.platform import parse_platform
@@ -39,10 +37,10 @@ _STATS_PAUSE = 1.0
 
 
 class ContainerHandlers:
-    def __init__(self, containers: Containers, attaching: Attaching, execs: Execs, images: ImageService, networks: Networks,
+    def __init__(self, containers: Containers, logs: LogSetup, attaching: Attaching, execs: Execs, images: ImageService, networks: Networks,
                  volumes: Volumes, mounting: Mounting, snapshots: Snapshots, layout: Layout, groups: Groups,
                  usage: DiskUsage) -> None:  # fmt: skip
-        self._containers, self._attaching, self._execs, self._images = containers, attaching, execs, images
+        self._containers, self._logs, self._attaching, self._execs, self._images = containers, logs, attaching, execs, images
         self._networks, self._snapshots, self._layout, self._groups = networks, snapshots, layout, groups
         self._volumes, self._mounting, self._usage = volumes, mounting, usage
 
@@ -112,7 +110,7 @@ class ContainerHandlers:
         if call.text("platform"):
             check_platform(image, parse_platform(call.text("platform")), request.image)
         record, warnings = await self._containers.create(
-            request, call.text("name"), image, self._networks, self._mounting, self._groups.abilities
+            request, call.text("name"), image, self._networks, self._mounting, self._logs, self._groups.abilities
         )
         return json_response({"Id": record.id, "Warnings": warnings}, 201)
 
@@ -121,41 +119,7 @@ class ContainerHandlers:
         await self._attaching.resize(record, *window_size(call))
         return empty(200)
 
-    # --- streams
-    async def attach(self, call: Call) -> web.Response:
-        record = self._find(call)
-        states.check("attach", record, call.parameters["name"])
-        keys = streams.parse_detach_keys(call.text("detachKeys"))
-        framed = not record.config.tty
-        streaming = call.flag("stream")
-        wanted = messages.Streams(
-            streaming and call.flag("stdin") and record.config.open_stdin,
-            streaming and call.flag("stdout"), streaming and call.flag("stderr"), framed,
-        )  # fmt: skip
-        replay = call.flag("logs")
-        connection = await streams.hijack(call.request, framed=framed, version=call.version)
-        if replay:
-            await self._replay(record, connection, call)
-        if not streaming:
-            connection.close()
-            return streams.over()
-        await self._attaching.attach(record, PendingAttach(connection.fd, wanted, keys, connection.pending))
-        return streams.over()
-
-    async def _replay(self, record: ContainerRecord, connection: streams.Hijacked, call: Call) -> None:
-        for line in read_stored(self._layout.log(record.id), None):
-            if call.flag(line.stream):
-                await connection.say(line.data if record.config.tty else streams.frame(line.stream, line.data))
-
-    async def logs(self, call: Call) -> web.StreamResponse:
-        record = self._find(call)
-
-        def ended() -> bool:
-            current = self._containers.current(record.id)
-            return current is None or not states.is_up(current)
-
-        return await log_response(call, record, self._layout.log(record.id), ended)
-
+    # --- what goes on inside
     async def top(self, call: Call) -> web.Response:
         record = self._find(call)
         states.check("top", record)

@@ -13,6 +13,7 @@ from contextlib import suppress
 
 import click
 
+from corten.api.container_streams import StreamHandlers
 from corten.api.containers import ContainerHandlers
 from corten.api.contents import ContentHandlers
 from corten.api.events import EventHandlers
@@ -36,6 +37,7 @@ from corten.engine.execs import Execs
 from corten.engine.exits import Exits
 from corten.engine.groups import Groups
 from corten.engine.images import ImageService
+from corten.engine.log_setup import LogSetup
 from corten.engine.making import Making
 from corten.engine.mounting import Mounting
 from corten.engine.networks import Networks
@@ -57,6 +59,7 @@ from corten.network.apply import Kernel
 from corten.runtime import messages
 from corten.runtime.launch import Launch, LauncherProcess, Notice
 from corten.runtime.reaper import reaper_program
+from corten.spec.engine import LogConfig
 from corten.spec.platform import this_platform
 from corten.store.blobs import Blobs
 from corten.store.database import Database
@@ -119,7 +122,8 @@ class Engine:
         reaper = _write_program(f"{layout.root}/docker-init", reaper_program(this_platform().architecture))
         groups = Groups(settings.cgroup_parent)
         attaching = Attaching(self._containers, self._launch)
-        preparing = Preparing(self._containers, snapshots, layout, groups, reaper)
+        logs = LogSetup(layout, LogConfig(settings.log_driver, dict(settings.log_opts)))
+        preparing = Preparing(self._containers, snapshots, layout, groups, logs, reaper)
         self._execs = Execs(self._containers, self._launch)
         self._probing = Probing(self._containers, self._execs, lambda record: self._recovery.unhealthy(record))
         stopping = Stopping(self._containers, self._launch, self._probing)
@@ -138,8 +142,9 @@ class Engine:
         system = System(layout, settings.shown(), self._database, self._containers, service, volumes, self._events)
         usage = DiskUsage(self._containers, service, volumes, snapshots)
         handlers = Handlers(
-            ContainerHandlers(self._containers, attaching, self._execs, service, self._networks, volumes, mounting, snapshots, layout, groups,
+            ContainerHandlers(self._containers, logs, attaching, self._execs, service, self._networks, volumes, mounting, snapshots, layout, groups,
                               usage),
+            StreamHandlers(self._containers, attaching, logs),
             ContentHandlers(self._containers, copying, making, snapshots),
             LifecycleHandlers(self._containers, starting, stopping, self._restarting, removal, Updating(self._containers, groups)),
             ExecHandlers(self._containers, self._execs),

@@ -1,66 +1,109 @@
-"""`GET /containers/{id}/logs`: the query's window over the engine's log lines, framed for the client."""
+"""`GET /containers/{id}/logs` and the replay of attach: the query's window over the engine's runs, framed for the client.
+
+Docker's answers have a frame a line; a run's frames are made at once.
+"""
 
 from __future__ import annotations
 
-import os
-from collections.abc import AsyncIterator, Callable
+import struct
+from contextlib import aclosing
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain, repeat
+from urllib.parse import quote_plus
 
 from aiohttp import web
 
 from corten.api.call import Call
 from corten.api.streams import MULTIPLEXED_STREAM, RAW_STREAM, frame
-from corten.engine.logs import Line, follow, read_stored
-from corten.engine.records import ContainerRecord
-from corten.errors import Invalid, NotSupported
+from corten.engine.log_setup import KeptLog
+from corten.engine.logs import Following, read_log
+from corten.errors import Invalid
+from corten.spec.log_lines import LINE_LIMIT, Run
 from corten.spec.timestamps import now_ns, parse_moment, rfc3339_nano_fixed
 
-_FLUSH = 1 << 16
+_FLUSH = 1 << 18
+
+
+@dataclass(frozen=True)
+class Window:
+    """Which lines are wanted, and how they are shown. Times are nanoseconds since the epoch; `until` 0 is no end."""
+
+    streams: frozenset[str]
+    framed: bool
+    since: int = 0
+    until: int = 0
+    timestamps: bool = False
+    details: bool = False
+
+    def over(self, run: Run) -> bool:
+        return bool(self.until) and run.time > self.until
+
+    def show(self, run: Run) -> bytes:
+        """Empty for what is not wanted."""
+        if run.time < self.since or run.stream not in self.streams:
+            return b""
+        before = b""
+        if self.details:
+            before = ",".join(f"{quote_plus(key)}={quote_plus(value)}" for key, value in run.attributes).encode() + b" "
+        if self.timestamps:
+            before = rfc3339_nano_fixed(run.time).encode() + b" " + before
+        data = run.data
+        if before:
+            whole = data.endswith(b"\n")
+            body = data[:-1] if whole else data
+            data = before + body.replace(b"\n", b"\n" + before) + (b"\n" if whole else b"")
+        return frames(run.stream, data) if self.framed else data
+
+
+@lru_cache(maxsize=2)
+def _heads(stream: str) -> list[bytes]:
+    """The frame's head for every length of a line (without its newline)."""
+    number = frame(stream, b"")[:1]
+    return [number + struct.pack(">xxxI", length + 1) for length in range(LINE_LIMIT + 1)]
+
+
+def frames(stream: str, data: bytes) -> bytes:
+    """A frame for each line of `data`."""
+    lines = data.split(b"\n")
+    rest = lines.pop()
+    heads = _heads(stream)
+    try:
+        framed = b"".join(chain.from_iterable(zip(map(heads.__getitem__, map(len, lines)), lines, repeat(b"\n"))))
+    except IndexError:  # a line over Docker's limit, with its prefix or from another writer
+        framed = b"".join(frame(stream, line + b"\n") for line in lines)
+    return framed + frame(stream, rest) if rest else framed
+
+
+def parse_window(call: Call, *, framed: bool) -> Window:
+    """Raises Invalid unless a stream is chosen, or for a time that is none."""
+    wanted = frozenset(stream for stream in ("stdout", "stderr") if call.flag(stream))
+    if not wanted:
+        raise Invalid("Bad parameters: you must choose at least one stream")
+    now = now_ns()
+    since, until = (parse_moment(call.text(key), now=now) if call.text(key) else 0 for key in ("since", "until"))
+    return Window(wanted, framed, since, until, call.flag("timestamps"), call.flag("details"))
 
 
 def _tail(call: Call) -> int | None:
     text = call.text("tail")
-    return int(text) if text.isdigit() else None
+    return int(text) if text.isdecimal() else None
 
 
-async def _lines(call: Call, path: str, ended: Callable[[], bool]) -> AsyncIterator[Line]:
-    if not os.path.exists(path):
-        return
-    if call.flag("follow"):
-        async for line in follow(path, _tail(call), lambda: ended() or call.gone):
-            yield line
-    else:
-        for line in read_stored(path, _tail(call)):
-            yield line
-
-
-async def log_response(call: Call, record: ContainerRecord, path: str, ended: Callable[[], bool]) -> web.StreamResponse:
-    """Raises Invalid unless a stream is chosen, NotSupported for a driver that keeps nothing."""
-    if not call.flag("stdout") and not call.flag("stderr"):
-        raise Invalid("Bad parameters: you must choose at least one stream")
-    call.refuse("details")
-    if record.host_config.log_config.type == "none":
-        raise NotSupported("configured logging driver does not support reading")
-    now = now_ns()
-    since = parse_moment(call.text("since"), now=now) if call.text("since") else 0
-    until = parse_moment(call.text("until"), now=now) if call.text("until") not in ("", "0") else None
-    framed = not record.config.tty
-    content_type = MULTIPLEXED_STREAM if framed and call.version >= (1, 42) else RAW_STREAM
+async def log_response(call: Call, window: Window, kept: KeptLog, following: Following | None) -> web.StreamResponse:
+    content_type = MULTIPLEXED_STREAM if window.framed and call.version >= (1, 42) else RAW_STREAM
     response = web.StreamResponse(headers={"Content-Type": content_type})
     await response.prepare(call.request)
     block = bytearray()
-    following = call.flag("follow")
-    async for line in _lines(call, path, ended):
-        if line.time < since or not call.flag(line.stream):
-            continue
-        if until is not None and line.time > until:
-            break
-        data = line.data
-        if call.flag("timestamps"):
-            data = rfc3339_nano_fixed(line.time).encode() + b" " + data
-        block += frame(line.stream, data) if framed else data
-        if following or len(block) >= _FLUSH:
-            await response.write(bytes(block))
-            block.clear()
+    async with aclosing(read_log(kept, _tail(call), following)) as runs:
+        async for run in runs:
+            if window.over(run):
+                break
+            block += window.show(run)
+            if following or len(block) >= _FLUSH:
+                if block:
+                    await response.write(bytes(block))
+                block.clear()
     if block:
         await response.write(bytes(block))
     await response.write_eof()

@@ -14,6 +14,7 @@ from typing import Any
 from aiohttp import web
 
 from corten.api.call import Call
+from corten.api.container_streams import StreamHandlers
 from corten.api.containers import ContainerHandlers
 from corten.api.contents import ContentHandlers
 from corten.api.events import EventHandlers
@@ -37,6 +38,7 @@ Handler = Callable[[Call], Awaitable[web.StreamResponse]]
 @dataclass(frozen=True)
 class Handlers:
     containers: ContainerHandlers
+    streams: StreamHandlers
     contents: ContentHandlers
     lifecycle: LifecycleHandlers
     execs: ExecHandlers
@@ -88,7 +90,7 @@ _TEXT = Stream("text/plain")
 
 
 def make_routes(handlers: Handlers) -> list[Route]:
-    container, life, execs = handlers.containers, handlers.lifecycle, handlers.execs
+    container, stream, life, execs = handlers.containers, handlers.streams, handlers.lifecycle, handlers.execs
     content, image, system, volume = handlers.contents, handlers.images, handlers.system, handlers.volumes
     attach = {"detachKeys": str, "logs": bool, "stream": bool, "stdin": bool, "stdout": bool, "stderr": bool}
     create_image = {"fromImage": str, "tag": str, "platform": str, "fromSrc": str, "repo": str, "message": str, "changes": list[str]}
@@ -116,14 +118,15 @@ def make_routes(handlers: Handlers) -> list[Route]:
         _route("GET", "/containers/{name}/json", container.inspect, query={"size": bool}, answer=answers.Container),
         _route("POST", "/containers/{name}/start", life.start, query={"detachKeys": str}, status=204),
         _route("POST", "/containers/{name}/wait", life.wait, query={"condition": str}, answer=answers.Waited),
-        _route("POST", "/containers/{name}/attach", container.attach, query=attach, answer=STREAM),
+        _route("POST", "/containers/{name}/attach", stream.attach, query=attach, answer=STREAM),
+        _route("GET", "/containers/{name}/attach/ws", stream.attach_ws, query=attach, answer=STREAM, status=101),
         _route("POST", "/containers/{name}/exec", execs.create, body=ExecConfig, answer=answers.Id, status=201),
         _route("POST", "/exec/{id}/start", execs.start, body=ExecStart, answer=STREAM),
         _route("GET", "/exec/{id}/json", execs.inspect, answer=answers.Exec),
         _route("POST", "/exec/{id}/resize", execs.resize, query={"h": int, "w": int}),
         _route("DELETE", "/containers/{name}", life.remove, query={"v": bool, "force": bool, "link": bool}, status=204),
-        _route("GET", "/containers/{name}/logs", container.logs, answer=STREAM,
-               query={"follow": bool, "stdout": bool, "stderr": bool, "since": str, "until": str, "timestamps": bool, "tail": str}),
+        _route("GET", "/containers/{name}/logs", stream.logs, answer=STREAM,
+               query={"follow": bool, "stdout": bool, "stderr": bool, "since": str, "until": str, "timestamps": bool, "tail": str, "details": bool}),
         _route("POST", "/containers/{name}/stop", life.stop, query={"signal": str, "t": int}, status=204),
         _route("POST", "/containers/{name}/restart", life.restart, query={"signal": str, "t": int}, status=204),
         _route("POST", "/containers/{name}/kill", life.kill, query={"signal": str}, status=204),

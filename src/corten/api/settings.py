@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import os
 import ssl
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import click
@@ -16,6 +17,7 @@ import msgspec
 
 from corten.engine.system import Configured
 from corten.errors import Invalid
+from corten.spec import log_options
 
 DEFAULT_ROOT, DEFAULT_EXEC_ROOT = "/var/lib/corten", "/run/corten"
 DEFAULT_CONFIG = "/etc/corten/daemon.json"
@@ -35,6 +37,8 @@ class Settings:
     cgroup_parent: str = "/corten"
     debug: bool = False
     log_level: str = "info"
+    log_driver: str = "json-file"
+    log_opts: Mapping[str, str] = field(default_factory=dict)
     tls: bool | None = None
     tlsverify: bool | None = None
     tlscacert: str = ""
@@ -51,7 +55,7 @@ class Settings:
         return "corten-" + hashlib.sha256(self.data_root.encode()).hexdigest()[:6]
 
     def shown(self) -> Configured:
-        return Configured(self.debug, self.hosts, bool(self.tls or self.tlsverify), bool(self.tlsverify))
+        return Configured(self.debug, self.hosts, bool(self.tls or self.tlsverify), bool(self.tlsverify), self.log_driver)
 
     def tls_context(self) -> ssl.SSLContext | None:
         """None without TLS. With `tlsverify`, clients must show a certificate of the given authority."""
@@ -70,7 +74,7 @@ class Settings:
 
 # daemon.json key -> field, where it is not the same with underscores
 _KEYS = {"data-root": "data_root", "exec-root": "exec_root", "storage-driver": "storage_driver", "exec-opts": "exec_opts",
-         "cgroup-parent": "cgroup_parent", "log-level": "log_level"}  # fmt: skip
+         "cgroup-parent": "cgroup_parent", "log-level": "log_level", "log-driver": "log_driver", "log-opts": "log_opts"}  # fmt: skip
 _STORAGE_DRIVERS = ("", "overlay2", "overlay")
 _LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
 
@@ -114,6 +118,10 @@ def check(settings: Settings) -> None:
     for option in settings.exec_opts:
         if option != "native.cgroupdriver=cgroupfs":
             raise Invalid(f"exec option {option!r} is not supported: Corten has native.cgroupdriver=cgroupfs")
+    try:
+        log_options.check(settings.log_driver, settings.log_opts)
+    except Invalid as error:
+        raise Invalid(f"failed to set log opts: {error.message}") from None
     if settings.log_level not in _LOG_LEVELS:
         raise Invalid(f"invalid logging level: {settings.log_level}")
     if not settings.cgroup_parent.startswith("/"):
@@ -141,6 +149,8 @@ _FLAGS = [
     click.option("--cgroup-parent", help="Parent cgroup of all containers"),
     click.option("-D", "--debug", is_flag=True, default=None, help="Debug logging"),
     click.option("-l", "--log-level", help="debug, info, warn, error, fatal"),
+    click.option("--log-driver", help="Log driver of containers that name none (json-file)"),
+    click.option("--log-opt", "log_opts", multiple=True, help="Option of that log driver, KEY=VALUE (repeatable)"),
     click.option("--tls", type=bool, is_flag=False, flag_value="true", default=None, help="Use TLS on TCP addresses"),
     click.option("--tlsverify", type=bool, is_flag=False, flag_value="true", default=None, help="Use TLS and ask clients for a certificate"),
     click.option("--tlscacert", help="Certificate authority that clients' certificates must come from"),
@@ -165,6 +175,8 @@ def parse_arguments(arguments: list[str], program: str = "cortend") -> Settings:
     @_options
     def command(config_file: str, **flags: Any) -> Settings:
         given = {key: value for key, value in flags.items() if value not in (None, ())}
+        if "log_opts" in given:
+            given["log_opts"] = dict(entry.partition("=")[::2] for entry in given["log_opts"])
         file = read_config_file(config_file, required=config_file != DEFAULT_CONFIG)
         return combine(file, given)
 

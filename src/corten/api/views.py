@@ -140,7 +140,7 @@ def inspect(record: ContainerRecord, layout: Layout, lower: list[str], exec_ids:
     return {
         "Id": record.id, "Created": record.created, "Path": argv[0], "Args": argv[1:], "State": state_view(record),
         "Image": record.image, "ResolvConfPath": f"{folder}/resolv.conf", "HostnamePath": f"{folder}/hostname",
-        "HostsPath": f"{folder}/hosts", "LogPath": "" if record.host_config.log_config.type == "none" else layout.log(record.id),
+        "HostsPath": f"{folder}/hosts", "LogPath": layout.log(record.id) if record.host_config.log_config.type == "json-file" else "",
         "Name": f"/{record.name}", "RestartCount": record.restarts.count, "Driver": "overlay2", "Platform": "linux",
         "MountLabel": "", "ProcessLabel": "", "AppArmorProfile": "", "ExecIDs": exec_ids or None,
         "HostConfig": host_config_view(record.host_config, cgroupns), "GraphDriver": graph_driver(layout, record.id, lower),

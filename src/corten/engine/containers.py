@@ -15,6 +15,7 @@ import msgspec
 
 from corten.engine import health, mounting, mounts, names, options, resources, states
 from corten.engine.events import Events
+from corten.engine.log_setup import LogSetup
 from corten.engine.mounting import Mounting
 from corten.engine.networks import Networks, check_mac
 from corten.engine.records import ContainerRecord, EndpointRecord, decode_record, encode_record
@@ -114,7 +115,7 @@ class Containers:
                 future.set_result(record)
 
     # --- create
-    async def create(self, request: CreateRequest, name: str, image: Image, networks: Networks, mounter: Mounting,
+    async def create(self, request: CreateRequest, name: str, image: Image, networks: Networks, mounter: Mounting, logs: LogSetup,
                      able: Abilities) -> tuple[ContainerRecord, list[str]]:  # fmt: skip
         """Store a new container, its volumes made. Returns it and warnings. Raises Invalid, UnsupportedOption, NameInUse, NoCommand."""
         host = request.host_config or HostConfig()
@@ -125,6 +126,7 @@ class Containers:
         options.check_host_config(host)
         mounts.check(host)
         options.check_config(request)
+        host = msgspec.structs.replace(host, log_config=logs.complete(host.log_config))
         mac = options.check_networking(request.networking_config, host.network_mode) or request.mac_address
         check_mac(mac)
         network = networks.of_mode(host.network_mode)
@@ -221,8 +223,6 @@ def _complete(host: HostConfig) -> HostConfig:
         changes["runtime"] = "corten"
     if not host.restart_policy.name:
         changes["restart_policy"] = msgspec.structs.replace(host.restart_policy, name="no")
-    if not host.log_config.type:
-        changes["log_config"] = msgspec.structs.replace(host.log_config, type="json-file")
     if host.memory and not host.memory_swap:
         changes["memory_swap"] = host.memory * 2
     return msgspec.structs.replace(host, **changes)

@@ -1,60 +1,38 @@
-"""Reading a container's json-file log: the last lines without reading the whole, a time window, following.
+"""Reading a kept log: all, the last lines without reading the whole, following across rotations.
 
-The writer is runtime/logfile.py; both know only Docker's format. Rotated files are `<log>.1` (newest) and up.
+What comes out are runs of lines (spec/log_lines.py), decoded a block at a time. The writer is runtime/logdrivers/stored.py; both
+know only the formats in spec/.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
-import msgspec
-
+from corten.engine.log_files import LogFile, LogFiles
+from corten.engine.log_setup import KeptLog
 from corten.linux.inotify import FileWatch
-from corten.spec.timestamps import parse_rfc3339
+from corten.spec import log_json, log_local
+from corten.spec.log_lines import Run
 
-_BLOCK = 1 << 16
-
-
-class _Record(msgspec.Struct, frozen=True):
-    log: str
-    stream: str
-    time: str
+_BLOCK = 1 << 18
+_LOOK_AGAIN = 1.0  # seconds: whether a silent follower's client is still there
 
 
 @dataclass(frozen=True)
-class Line:
-    stream: str
-    time: int
-    data: bytes
+class _Format:
+    """`whole` is how much of a block is whole records; `tail` finds the last n records: (their offset, how many there are)."""
+
+    decode: Callable[[bytes], Iterator[Run]]
+    whole: Callable[[bytes], int]
+    tail: Callable[[int, int], tuple[int, int]]
 
 
-_decode = msgspec.json.Decoder(_Record).decode
-
-
-def parse_line(raw: bytes) -> Line | None:
-    """None for what is not a record (a torn write after a power cut): the rest of the log is still good."""
-    try:
-        record = _decode(raw)
-    except msgspec.MsgspecError:
-        return None
-    return Line(record.stream, parse_rfc3339(record.time), record.log.encode())
-
-
-def _files(path: str) -> list[str]:
-    """Oldest first."""
-    found = [path] if os.path.exists(path) else []
-    number = 1
-    while os.path.exists(f"{path}.{number}"):
-        found.insert(0, f"{path}.{number}")
-        number += 1
-    return found
-
-
-def _tail_offset(fd: int, lines: int) -> tuple[int, int]:
-    """(offset of the last `lines` lines, how many there are up to that many), read backwards in blocks."""
+def _json_tail(fd: int, lines: int) -> tuple[int, int]:
+    """Read backwards in blocks."""
     end = os.fstat(fd).st_size
     position, found = end, 0
     while position > 0:
@@ -71,94 +49,110 @@ def _tail_offset(fd: int, lines: int) -> tuple[int, int]:
     return 0, found + (1 if end else 0)
 
 
-def read_stored(path: str, tail: int | None) -> Iterator[Line]:
-    """What is stored now, oldest first; `tail` None means all."""
-    files = _files(path)
-    starts: list[tuple[str, int]] = []
-    left = tail
-    for name in reversed(files):
-        if left == 0:
-            break
-        if left is None:
-            starts.insert(0, (name, 0))
-            continue
-        with open(name, "rb") as file:
-            offset, count = _tail_offset(file.fileno(), left)
-        starts.insert(0, (name, offset))
-        left -= count
-    for name, offset in starts:
-        with open(name, "rb") as file:
-            file.seek(offset)
-            for raw in file:
-                line = parse_line(raw) if raw.endswith(b"\n") else None
-                if line:
-                    yield line
+def _local_tail(fd: int, lines: int) -> tuple[int, int]:
+    """Backwards by the length that ends each record."""
+    position, found = os.fstat(fd).st_size, 0
+    while position > 8 and found < lines:
+        (size,) = log_local.LENGTH.unpack(os.pread(fd, 4, position - 4))
+        position -= size + 8
+        found += 1
+    return max(position, 0), found
 
 
-async def follow(path: str, tail: int | None, ended: Callable[[], bool]) -> AsyncIterator[Line]:
-    """Stored lines, then new ones as they are written, across rotations, until `ended()` and all is read."""
-    watch = FileWatch(os.path.dirname(path))
+_FORMATS = {
+    "json-file": _Format(log_json.decode, lambda block: block.rfind(b"\n") + 1, _json_tail),
+    "local": _Format(log_local.decode, log_local.whole, _local_tail),
+}
+
+
+class Following:
+    """Until when a log is followed. Call `stir` when `ended` may have become true."""
+
+    def __init__(self, ended: Callable[[], bool]) -> None:
+        self.ended = ended
+        self.changed = asyncio.Event()
+
+    def stir(self, *_: object) -> None:
+        self.changed.set()
+
+
+async def read_log(kept: KeptLog, tail: int | None, following: Following | None) -> AsyncGenerator[Run, None]:
+    """Oldest first; `tail` None means all. With `following`, what is written until it has ended, too."""
+    form = _FORMATS[kept.driver]
+    watch = _watch(kept.path, following)
+    files = LogFiles(kept.path)
     loop = asyncio.get_running_loop()
-    changed = asyncio.Event()
-    loop.add_reader(watch.fd, changed.set)
+
+    def stirred() -> None:
+        if watch and following:
+            watch.clear()
+            files.collect()  # at once: a client that reads slowly must not miss a file that is rotated away meanwhile
+            following.stir()
+
+    if watch:
+        loop.add_reader(watch.fd, stirred)
     try:
-        for line in _older(path, tail):
-            yield line
-        file = open(path, "rb")  # noqa: SIM115 - rebound on rotation, closed below
-        try:
-            if tail is not None:
-                file.seek(_tail_offset(file.fileno(), tail)[0] if tail else os.fstat(file.fileno()).st_size)
-            rest = b""
-            while True:
-                changed.clear()
-                watch.clear()
-                finished = ended()
-                data = file.read(_BLOCK)
-                if data:
-                    *lines, rest = (rest + data).split(b"\n")
-                    for raw in lines:
-                        line_or_none = parse_line(raw)
-                        if line_or_none:
-                            yield line_or_none
-                    continue
-                if _rotated(path, file.fileno()):
-                    file.close()
-                    file = open(path, "rb")  # noqa: SIM115
-                    rest = b""
-                    continue
-                if finished:
-                    return
-                try:
-                    await asyncio.wait_for(changed.wait(), 1.0)
-                except TimeoutError:
-                    continue
-        finally:
-            file.close()
+        if tail is not None:
+            await _skip_to_tail(files, form, tail)
+        while True:
+            ended = following is None or following.ended()
+            if following:
+                following.changed.clear()
+                files.collect()
+            complete = len(files.files) > 1  # a newer one has been started
+            if files.files:
+                async for run in _rest(files.files[0], form):
+                    yield run
+            if complete:
+                files.drop_first()
+                continue
+            if ended or following is None:
+                return
+            with suppress(TimeoutError):
+                await asyncio.wait_for(following.changed.wait(), _LOOK_AGAIN)
     finally:
-        loop.remove_reader(watch.fd)
-        watch.close()
+        if watch:
+            loop.remove_reader(watch.fd)
+            watch.close()
+        files.close()
 
 
-def _older(path: str, tail: int | None) -> list[Line]:
-    """The part of the window that lies in rotated files; they are bounded, so it is read at once."""
-    rotated = _files(path)[:-1]
-    if tail is not None:
-        with open(path, "rb") as file:
-            tail -= _tail_offset(file.fileno(), tail)[1] if tail else 0
-        if tail <= 0:
-            return []
-    lines: list[Line] = []
-    for name in reversed(rotated):
-        with open(name, "rb") as file:
-            lines = [line for line in map(parse_line, file) if line] + lines
-        if tail is not None and len(lines) >= tail:
-            break
-    return lines if tail is None else lines[-tail:]
+def _watch(path: str, following: Following | None) -> FileWatch | None:
+    if following is None:
+        return None
+    folder = os.path.dirname(path)
+    with suppress(FileExistsError, FileNotFoundError):
+        os.mkdir(folder, 0o700)
+    return FileWatch(folder)
 
 
-def _rotated(path: str, fd: int) -> bool:
-    try:
-        current, opened = os.stat(path), os.fstat(fd)
-    except FileNotFoundError:
-        return False
-    return (current.st_ino, current.st_dev) != (opened.st_ino, opened.st_dev)
+async def _rest(file: LogFile, form: _Format) -> AsyncGenerator[Run, None]:
+    """What is in a file from its position on, as far as records are whole."""
+    fd, size = await file.ready(), _BLOCK
+    while block := os.pread(fd, size, file.position):
+        whole = form.whole(block)
+        if not whole:
+            if len(block) < size:
+                return
+            size *= 2  # one record of that length
+            continue
+        file.position += whole
+        for run in form.decode(block[:whole]):
+            yield run
+        await asyncio.sleep(0)
+
+
+async def _skip_to_tail(files: LogFiles, form: _Format, tail: int) -> None:
+    """Leave out what is before the last `tail` records: earlier files whole, of the first one that is needed a part."""
+    left = tail
+    for index in range(len(files.files) - 1, -1, -1):
+        file = files.files[index]
+        fd = await file.ready()
+        if left:
+            file.position, count = form.tail(fd, left)
+            left -= count
+        else:
+            file.position = os.fstat(fd).st_size
+            for _ in range(index):
+                files.drop_first()
+            return

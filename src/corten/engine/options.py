@@ -34,8 +34,6 @@ _UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "io_maximum_iops": (0,),
     "io_maximum_bandwidth": (0,),
 }
-LOG_DRIVERS = ("json-file", "none", "")
-_LOG_OPTIONS = ("max-size", "max-file")
 _PORT = re.compile(r"(\d+)(?:-(\d+))?(?:/(tcp|udp|sctp))?", re.IGNORECASE)
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", re.IGNORECASE)
 
@@ -53,12 +51,6 @@ def check_host_config(host: HostConfig) -> None:
     check_policy(host.restart_policy)
     if host.auto_remove and host.restart_policy.name not in ("", "no"):
         raise Invalid("can't create 'AutoRemove' container with restart policy")
-    if host.log_config.type not in LOG_DRIVERS:
-        raise UnsupportedOption(key=f"HostConfig.LogConfig.Type {host.log_config.type!r}")
-    for option in host.log_config.config or {}:
-        if option not in _LOG_OPTIONS:
-            raise Invalid(f"unknown log opt '{option}' for {host.log_config.type} log driver")
-    log_limits(host)
     _check_modes(host)
     check_resources(host)
     _check_sizes(host)
@@ -150,16 +142,6 @@ def parse_size(text: str) -> int:
     if not match:
         raise Invalid(f"invalid size: '{text}'")
     return int(float(match.group(1)) * 1024 ** " kmgt".index(match.group(2).lower() or " "))
-
-
-def log_limits(host: HostConfig) -> tuple[int, int]:
-    """(bytes of one log file, number of files). By default 5 of 20 MiB: a disk that logs cannot fill."""
-    options = host.log_config.config or {}
-    size = parse_size(options["max-size"]) if "max-size" in options else 20 << 20
-    count = options.get("max-file", "5")
-    if not count.isdigit() or int(count) < 1:
-        raise Invalid(f"invalid value for max-file: {count!r}")
-    return size, int(count)
 
 
 def check_config(config: Config) -> None:

@@ -9,9 +9,10 @@ from contextlib import suppress
 
 import msgspec
 
-from corten.engine import bundle, options, states
+from corten.engine import bundle, states
 from corten.engine.containers import Containers
 from corten.engine.groups import Groups
+from corten.engine.log_setup import LogSetup
 from corten.engine.records import ContainerRecord, EndpointRecord
 from corten.errors import Invalid
 from corten.linux import capabilities
@@ -24,8 +25,9 @@ from corten.store.snapshots import Snapshots
 
 
 class Preparing:
-    def __init__(self, containers: Containers, snapshots: Snapshots, layout: Layout, groups: Groups, init_program: str) -> None:
-        self._containers, self._snapshots, self._layout = containers, snapshots, layout
+    def __init__(self, containers: Containers, snapshots: Snapshots, layout: Layout, groups: Groups, logs: LogSetup,
+                 init_program: str) -> None:  # fmt: skip
+        self._containers, self._snapshots, self._layout, self._logs = containers, snapshots, layout, logs
         self._groups, self._init_program = groups, init_program
         self._capabilities = tuple(capabilities.names_of(capabilities.bounding_set()))
 
@@ -79,12 +81,11 @@ class Preparing:
             raise Invalid(f"cannot join the namespace of container {other.id}: it is not running; start it first")
         return other
 
-    def create_message(self, record: ContainerRecord, run_dir: str) -> messages.Create:
-        size, count = options.log_limits(record.host_config)
-        path = "" if record.host_config.log_config.type == "none" else self._layout.log(record.id)
+    async def create_message(self, record: ContainerRecord, run_dir: str) -> messages.Create:
+        """Raises LogDriverFailed."""
         return messages.Create(
             0, record.id, self._layout.container(record.id), run_dir, self._snapshots.mounts(record.id, record.diff_ids),
-            messages.LogSettings(path, size, count), record.config.open_stdin, record.config.stdin_once,
+            await self._logs.settings(record), record.config.open_stdin, record.config.stdin_once,
         )  # fmt: skip
 
 

@@ -67,7 +67,7 @@ class Starting:
             self._preparing.write_bundle(record, await self._mounting.mount(record))
             shutil.rmtree(run_dir, ignore_errors=True)
             os.mkdir(run_dir, 0o700)
-            created = await self._launch.create(self._preparing.create_message(record, run_dir))
+            created = await self._launch.create(await self._preparing.create_message(record, run_dir))
             self._mounting.settle(record)
             for warning in created.warnings:
                 _log.warning("container %s: %s", record.name, warning)

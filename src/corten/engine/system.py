@@ -19,7 +19,6 @@ from corten.engine.containers import Containers
 from corten.engine.events import Events
 from corten.engine.images import ImageService
 from corten.engine.networks import drivers
-from corten.engine.options import LOG_DRIVERS
 from corten.engine.volumes import Volumes
 from corten.linux.host import (
     CgroupAbilities,
@@ -31,6 +30,7 @@ from corten.linux.host import (
     memory_total,
     os_release,
 )
+from corten.spec.log_options import DRIVERS
 from corten.spec.platform import this_platform
 from corten.spec.timestamps import now_ns, rfc3339_nano
 from corten.store.database import Database
@@ -57,6 +57,7 @@ class Configured:
     hosts: tuple[str, ...]
     encrypted: bool
     clients_verified: bool
+    log_driver: str
 
 
 def _warnings(abilities: CgroupAbilities, configured: Configured) -> list[str]:
@@ -131,8 +132,8 @@ class System:
             "Driver": "overlay2",
             "DriverStatus": [["Backing Filesystem", filesystem(self._layout.root)], ["Supports d_type", "true"], ["Using metacopy", "false"],
                              ["Native Overlay Diff", "true"], ["userxattr", "false"]],
-            "Plugins": {"Volume": self._volumes.drivers(), "Network": drivers(), "Authorization": None, "Log": [name for name in LOG_DRIVERS if name]},
-            "LoggingDriver": "json-file", "CgroupDriver": "cgroupfs",
+            "Plugins": {"Volume": self._volumes.drivers(), "Network": drivers(), "Authorization": None, "Log": list(DRIVERS)},
+            "LoggingDriver": self._configured.log_driver, "CgroupDriver": "cgroupfs",
             "Runtimes": {"corten": {"path": "corten-runtime", "status": {"org.opencontainers.runtime-spec.features": _features()}}},
             "DefaultRuntime": "corten", "FirewallBackend": {"Driver": "nftables"}, "CDISpecDirs": [],
         }  # fmt: skip

@@ -63,11 +63,22 @@ class RunJob(_Message, frozen=True):
 
 # --- daemon -> monitor
 class LogSettings(_Message, frozen=True):
-    """Where the container's output goes: Docker's json-file format. An empty path keeps nothing."""
+    """Where the container's output goes: checked, resolved and rendered by the engine (spec/log_options.py, log_tag.py).
 
-    path: str
-    max_size: int
-    max_file: int
+    `path` is the file of json-file and local, and of the cache that every other driver has; empty keeps none. `max_size` 0 is no
+    limit. `subject` has the fields of log_tag.Subject, `peers` the resolved addresses of the driver's destination.
+    """
+
+    driver: str
+    path: str = ""
+    max_size: int = 0
+    max_file: int = 1
+    compress: bool = False
+    options: dict[str, str] = {}
+    attributes: dict[str, str] = {}
+    tag: str = ""
+    subject: dict[str, str] = {}
+    peers: list[tuple[str, int]] = []
 
 
 class Create(_Message, frozen=True):

@@ -22,7 +22,7 @@ from corten.errors import CortenError, KernelRefused
 from corten.linux import descriptors, pty, syscalls
 from corten.linux.cgroup import Cgroup, host_layout
 from corten.runtime import messages, sandbox
-from corten.runtime.logfile import LogFile
+from corten.runtime.logdrivers.container_log import ContainerLog, open_log
 from corten.runtime.reactor import READ, Reactor
 from corten.runtime.seccomp_cache import filter_for
 from corten.runtime.stdio import Session, make_fifo, make_stdin
@@ -63,6 +63,8 @@ class LiveContainer:
     init: LiveProcess
     creator: socket.socket  # the daemon's connection: what it did not get to start dies with it
     execs: dict[str, LiveProcess] = field(default_factory=dict)
+    spool_folder: str = ""
+    lingering: dict[str, Session] = field(default_factory=dict)  # of ended execs whose outputs somebody still has open
 
 
 class Monitor:
@@ -172,10 +174,9 @@ class Monitor:
         ours: list[int] = []
         theirs: list[int] = []
         terminal = bool(config.process and config.process.terminal)
-        log: LogFile | None = None
+        log: ContainerLog | None = None
         try:
-            if message.log.path:
-                log = LogFile(message.log.path, message.log.max_size, message.log.max_file)
+            log = open_log(message.log, self._reactor, lambda: self._log_has_room(message.container))
             outputs, input_fd, stdio = self._open_stdio(message.run_dir, "", ours, theirs, open_stdin=message.open_stdin, terminal=terminal)
             root = config.root.path if config.root else "rootfs"
             child = sandbox.spawn_container(
@@ -193,11 +194,18 @@ class Monitor:
             _close_all(theirs)
         session = Session(
             self._reactor, outputs, input_fd, terminal=terminal, close_input_with_client=message.stdin_once,
-            log=log, on_detach=lambda: self._broadcast(messages.Detached(message.container, "")),
+            log=log, spool_folder=message.bundle, on_detach=lambda: self._broadcast(messages.Detached(message.container, "")),
         )  # fmt: skip
         process = LiveProcess(child, session, reply, message.serial)
-        self._containers[message.container] = LiveContainer(message.container, config, group, message.run_dir, process, connection)
+        self._containers[message.container] = LiveContainer(
+            message.container, config, group, message.run_dir, process, connection, spool_folder=message.bundle
+        )
         self._watch(message.container, "", process)
+
+    def _log_has_room(self, container: str) -> None:
+        live = self._containers.get(container)
+        if live:
+            live.init.session.client_drained()
 
     @staticmethod
     def _open_stdio(run_dir: str, prefix: str, ours: list[int], theirs: list[int], *, open_stdin: bool,
@@ -278,19 +286,31 @@ class Monitor:
         finished = time.time_ns()
         live = self._containers[container]
         oom_killed = bool(live.group and live.group.oom_kills())
-        process.session.drain()
         code = os.waitstatus_to_exitcode(status)
         record = ExitRecord(code if code >= 0 else 128 - code, oom_killed, finished)
-        if not exec_id:
-            _write_record(live.run_dir, record)
-        # The daemon is told before the clients see the end of their streams: they ask for the exit code next.
-        self._broadcast(messages.Exited(container, exec_id, record.exit_code, record.oom_killed, record.finished))
         if exec_id:
-            live.execs.pop(exec_id, None)
-            self._unlink_fifos(live.run_dir, f"{exec_id}-")
+            self._exec_ended(live, exec_id, process.session, record)
         else:
-            self._take_down(live)
-        process.session.release_clients()
+            self._container_ended(live, record)
+
+    def _container_ended(self, live: LiveContainer, record: ExitRecord) -> None:
+        if live.group and not _has_own_pids(live.config):
+            with suppress(OSError):  # _take_down tries again, and complains
+                live.group.kill()  # what it left behind may still write
+        live.init.session.drain()
+        _write_record(live.run_dir, record)
+        # The daemon is told before the clients see the end of their streams: they ask for the exit code next.
+        self._broadcast(messages.Exited(live.id, "", record.exit_code, record.oom_killed, record.finished))
+        self._take_down(live)
+        live.init.session.release_clients()
+
+    def _exec_ended(self, live: LiveContainer, exec_id: str, session: Session, record: ExitRecord) -> None:
+        """Its streams go on until what it left behind has closed them (as in Docker), or the container ends."""
+        self._broadcast(messages.Exited(live.id, exec_id, record.exit_code, record.oom_killed, record.finished))
+        live.execs.pop(exec_id, None)
+        self._unlink_fifos(live.run_dir, f"{exec_id}-")
+        live.lingering[exec_id] = session
+        session.end_with_last_writer(lambda: live.lingering.__delitem__(exec_id))
 
     def _take_down(self, live: LiveContainer) -> None:
         try:
@@ -300,6 +320,8 @@ class Monitor:
             if live.group:
                 live.group.kill()
                 live.group.remove()
+            for session in tuple(live.lingering.values()):
+                session.close()
         except OSError:  # a group that cannot be removed is one folder too many, and no reason to lose the other containers
             traceback.print_exc()
         self._unlink_fifos(live.run_dir, "")
@@ -365,7 +387,7 @@ class Monitor:
             _close_all(theirs)
         session = Session(
             self._reactor, outputs, input_fd, terminal=process.terminal, close_input_with_client=True, log=None,
-            on_detach=lambda: self._broadcast(messages.Detached(message.container, message.exec_id)),
+            spool_folder=live.spool_folder, on_detach=lambda: self._broadcast(messages.Detached(message.container, message.exec_id)),
         )  # fmt: skip
         if fds:
             session.attach(socket.socket(fileno=fds.pop(0)), message.streams, message.detach_keys, message.pending)
@@ -401,6 +423,12 @@ class Monitor:
             raise KernelRefused(operation="freeze", operand=message.container, errno=95, reason="the container has no cgroup")
         group.freeze(message.frozen)
         reply(messages.Done(message.serial))
+
+
+def _has_own_pids(config: RuntimeConfig) -> bool:
+    """Then nothing outlives its init."""
+    namespaces = (config.linux and config.linux.namespaces) or []
+    return any(space.type == "pid" and not space.path for space in namespaces)
 
 
 def _close_all(fds: list[int]) -> None:

@@ -1,27 +1,34 @@
 """The streams of one process: FIFOs or a terminal on one side, a log and any number of clients on the other.
 
 A container holds its stdout and stderr FIFOs open for reading and writing, so that a monitor that is killed costs it
-neither a SIGPIPE nor a line. A client that does not read stops being fed at BUFFER_LIMIT, and then the reading stops
-(as in Docker: nothing is lost, nothing grows). Source of the frames: Docker API, "attach", stdcopy.
+neither a SIGPIPE nor a line.
+
+Nobody who reads slowly holds up the others. A client that is behind has what it missed spooled (spool.py); when its spool is full and
+others are attached, it is dismissed. Alone it is waited for, as Docker does, as long as it goes on reading: after PATIENCE without a
+byte it is dismissed too. A log whose destination does not keep up is waited for only when it says so (logdrivers).
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import socket
-import struct
+import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from corten.runtime.logfile import LogFile
+from corten.runtime.clients import Client
+from corten.runtime.logdrivers.container_log import ContainerLog
 from corten.runtime.messages import Streams
-from corten.runtime.reactor import HANGUP, READ, WRITE, Reactor
+from corten.runtime.reactor import READ, WRITE, Reactor
+from corten.runtime.spool import LIMIT, Spool
 
-BUFFER_LIMIT = 1 << 20
+PATIENCE = 10.0  # seconds
+_INPUT_LIMIT = 1 << 20
 _CHUNK = 1 << 16
 _DRAIN_READS = 32  # of _CHUNK: twice the largest pipe that a process may ask for
-_FRAME = {"stdout": 1, "stderr": 2}
+_PIPE_SIZE = 1 << 20
 
 
 def make_fifo(path: str) -> tuple[int, int]:
@@ -41,136 +48,18 @@ def make_stdin(path: str) -> tuple[int, int]:
     return theirs, writer
 
 
-class DetachKeys:
-    """Finds the detach sequence in what a client types; holds back a beginning of it until it is decided."""
-
-    def __init__(self, keys: bytes) -> None:
-        self._keys = keys
-        self._held = b""
-
-    def feed(self, data: bytes) -> tuple[bytes, bool]:
-        """Returns (what to pass on, whether the sequence was completed)."""
-        if not self._keys:
-            return data, False
-        data = self._held + data
-        at = data.find(self._keys)
-        if at >= 0:
-            self._held = b""
-            return data[:at], True
-        keep = next((n for n in range(min(len(self._keys) - 1, len(data)), 0, -1) if data.endswith(self._keys[:n])), 0)
-        self._held = data[len(data) - keep :]
-        return data[: len(data) - keep], False
-
-
-class Client:
-    """One attached connection. Owned by its Session."""
-
-    def __init__(self, session: Session, sock: socket.socket, streams: Streams, detach_keys: bytes) -> None:
-        self.session, self.sock, self.streams = session, sock, streams
-        self.buffer = bytearray()
-        self.input_open = True
-        self.closing = False
-        self._keys = DetachKeys(detach_keys if streams.stdin and session.terminal else b"")
-        sock.setblocking(False)
-
-    def watch(self) -> None:
-        if self.sock.fileno() < 0:
-            return
-        mask = HANGUP | (WRITE if self.buffer else 0)
-        if self.input_open and not self.session.input_full:
-            mask |= READ
-        self.session.reactor.watch(self.sock.fileno(), mask, self._ready)
-
-    def send(self, stream: str, data: bytes) -> None:
-        if not (self.streams.stdout if stream == "stdout" else self.streams.stderr):
-            return
-        if self.streams.framed:
-            data = struct.pack(">BxxxI", _FRAME[stream], len(data)) + data
-        if self.buffer:
-            self.buffer += data
-            return
-        sent = 0
-        try:
-            sent = self.sock.send(data, socket.MSG_NOSIGNAL)
-        except BlockingIOError:
-            pass
-        except OSError:
-            self.session.drop(self)
-            return
-        if sent < len(data):
-            self.buffer += data[sent:]
-            self.watch()
-
-    def _ready(self, mask: int) -> None:
-        if mask & WRITE and self.buffer:
-            self._flush()
-        if mask & READ and self.input_open and self.sock.fileno() >= 0:
-            self._receive()
-        elif mask & HANGUP:
-            self.session.drop(self)
-
-    def _flush(self) -> None:
-        try:
-            sent = self.sock.send(self.buffer, socket.MSG_NOSIGNAL)
-        except BlockingIOError:
-            return
-        except OSError:
-            self.session.drop(self)
-            return
-        del self.buffer[:sent]
-        if not self.buffer:
-            if self.closing:
-                self.session.drop(self)
-                return
-            self.watch()
-        self.session.client_drained()
-
-    def _receive(self) -> None:
-        try:
-            data = self.sock.recv(_CHUNK)
-        except BlockingIOError:
-            return
-        except OSError:
-            self.session.drop(self)
-            return
-        self.take(data)
-
-    def take(self, data: bytes) -> None:
-        """Input from the client; empty is its end of file (a half-closed connection still gets output)."""
-        if not data:
-            self.input_open = False
-            if self.streams.stdin:
-                self.session.client_input_ended()
-            self.watch()
-            return
-        if not self.streams.stdin:
-            return
-        data, detach = self._keys.feed(data)
-        if data:
-            self.session.feed_input(data)
-        if detach:
-            self.session.drop(self, by_keys=True)
-
-    def finish(self) -> None:
-        """No more output will come: close once what is buffered has been sent."""
-        if not self.buffer:
-            self.session.drop(self)
-            return
-        self.closing = True
-        self.input_open = False
-        self.watch()
-
-
 class Session:
     """One process's streams. `outputs` maps a stream name to our readable end; a terminal is `stdout` and input in one."""
 
     def __init__(self, reactor: Reactor, outputs: dict[str, int], input_fd: int, *, terminal: bool,
-                 close_input_with_client: bool, log: LogFile | None,
+                 close_input_with_client: bool, log: ContainerLog | None, spool_folder: str,
                  on_detach: Callable[[], None]) -> None:  # fmt: skip
         self.reactor, self.terminal = reactor, terminal
         self._outputs, self._input = dict(outputs), input_fd
         self._close_input_with_client = close_input_with_client
-        self._log, self._on_detach = log, on_detach
+        self._log, self._spool_folder, self._on_detach = log, spool_folder, on_detach
+        self._on_end: Callable[[], None] | None = None
+        self._ample: set[int] = set()  # outputs whose pipe has been made larger
         self._clients: list[Client] = []
         self._pending_input = bytearray()
         self._input_ending = False
@@ -185,8 +74,9 @@ class Session:
 
     @property
     def input_full(self) -> bool:
-        return len(self._pending_input) >= BUFFER_LIMIT
+        return len(self._pending_input) >= _INPUT_LIMIT
 
+    # --- output
     def start_reading(self) -> None:
         if not self._reading:
             self._reading = True
@@ -210,27 +100,59 @@ class Session:
                 raise
             data = b""
         if not data:
-            self.reactor.forget(fd)
+            self._output_ended(stream, fd)
             return False
+        if len(data) == _CHUNK and fd not in self._ample:
+            self._ample.add(fd)
+            with suppress(OSError):  # more than the machine gives one user, or a terminal: then it stays as it is
+                fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
         if self._log:
             self._log.write(stream, data)
         for client in tuple(self._clients):
             client.send(stream, data)
-        if any(len(client.buffer) >= BUFFER_LIMIT for client in self._clients):
-            self._pause()
+        self._hold_back()
         return True
 
-    def _pause(self) -> None:
+    def _output_ended(self, stream: str, fd: int) -> None:
+        """Its last writer has closed it."""
+        self.reactor.forget(fd)
+        if self._on_end and self._outputs.pop(stream, None) is not None:
+            os.close(fd)
+            self._end_if_over()
+
+    def _hold_back(self) -> None:
+        """Dismiss who must not be waited for, and stop reading for who must."""
+        served = [client for client in self._clients if client.gets_output]
+        for client in served:
+            if client.spool.full and (len(served) > 1 or time.monotonic() - client.last_progress > PATIENCE):
+                client.dismiss()
+        if not self._reading or self._may_read():
+            return
         self._reading = False
         for fd in self._outputs.values():
             self.reactor.forget(fd)
+        self.reactor.later(PATIENCE, self._lose_patience)
+
+    def _may_read(self) -> bool:
+        return not (self._log and self._log.full) and not any(client.spool.full and client.gets_output for client in self._clients)
+
+    def _lose_patience(self) -> None:
+        if not self._reading and self._outputs:
+            self._hold_back()
+            self.client_drained()
+            if not self._reading:
+                self.reactor.later(PATIENCE, self._lose_patience)
 
     def client_drained(self) -> None:
-        if not self._reading and all(len(client.buffer) < BUFFER_LIMIT // 2 for client in self._clients):
+        """Something that was waited for may have room again."""
+        if self._reading or (self._log and self._log.full):
+            return
+        if all(client.closing or client.spool.size < LIMIT // 2 for client in self._clients):
             self.start_reading()
 
+    # --- clients
     def attach(self, sock: socket.socket, streams: Streams, detach_keys: bytes, pending: bytes = b"") -> None:
-        client = Client(self, sock, streams, detach_keys)
+        client = Client(self, sock, streams, detach_keys, Spool(self._spool_folder))
         self._clients.append(client)
         client.watch()
         if pending:
@@ -243,12 +165,14 @@ class Session:
             with suppress(OSError):
                 client.sock.shutdown(socket.SHUT_RDWR)  # our copies elsewhere must not keep the peer waiting
             client.sock.close()
+            client.spool.close()
             if client.input_open and client.streams.stdin and not by_keys:
                 self.client_input_ended()
             if by_keys:
                 self._on_detach()
             self.client_drained()
 
+    # --- input
     def feed_input(self, data: bytes) -> None:
         if self._input < 0 and not self._terminal_expected:
             return
@@ -319,11 +243,13 @@ class Session:
             client.sock.close()
         self._clients.clear()
 
+    # --- the end
     def drain(self) -> None:
-        """The process has ended: pass on and log everything that is left, and close its streams.
+        """The container has ended: pass on and log everything that is left, and close its streams.
 
-        As much as a pipe can hold, not more: a process that it left behind may write for ever.
+        As much as a pipe can hold, not more: what was not killed with it (it left the container's cgroup) may write for ever.
         """
+        self._on_end = None
         for stream, fd in self._outputs.items():
             self.reactor.forget(fd)
             for _ in range(_DRAIN_READS):
@@ -332,6 +258,28 @@ class Session:
             self.reactor.forget(fd)
             os.close(fd)
         self._outputs.clear()
+        self._close_other_ends()
+
+    def end_with_last_writer(self, on_end: Callable[[], None]) -> None:
+        """The process has ended, what it left behind may still write: go on until the last of them has closed its output.
+
+        `drain` and `close` end it before that.
+        """
+        self._on_end = on_end
+        self.close_input()
+        for stream, fd in tuple(self._outputs.items()):
+            if self._reading and self._read(stream, fd):
+                self._watch_output(stream, fd)
+        self._end_if_over()
+
+    def _end_if_over(self) -> None:
+        if not self._outputs and self._on_end:
+            on_end, self._on_end = self._on_end, None
+            self._close_other_ends()
+            self.release_clients()
+            on_end()
+
+    def _close_other_ends(self) -> None:
         if self.terminal:
             self._input = -1
         self.close_input()
@@ -341,7 +289,7 @@ class Session:
             self._log = None
 
     def release_clients(self) -> None:
-        """Let every client go once it has got what is buffered for it."""
+        """Let every client go once it has got what is spooled for it."""
         for client in tuple(self._clients):
             client.finish()
 

@@ -21,7 +21,9 @@ class _Api(msgspec.Struct, frozen=True, rename="pascal"):
 
 
 class LogConfig(_Api, frozen=True):
-    type: str = "json-file"
+    """An empty type is the engine's default."""
+
+    type: str = ""
     config: dict[str, str] | None = msgspec.field(default_factory=dict)
 
 

@@ -11,6 +11,8 @@ containers/<id>/rootfs                   where its root is mounted, in its own m
 containers/<id>/config.json              the bundle's OCI config
 containers/<id>/hosts, hostname, resolv.conf
 containers/<id>/<id>-json.log            Docker's json-file log
+containers/<id>/local-logs/container.log the log of the driver local
+containers/<id>/container-cached.log     what any other driver sends elsewhere, kept for `logs` in local's format
 volumes/<name>/_data                     what a volume of the local driver holds; Docker's path
 tmp/                                     whatever is unfinished; emptied at start-up
 state.db                                 every mutable thing is a row here
@@ -91,6 +93,12 @@ class Layout:
     def volume_data(self, name: str) -> str:
         """What Docker calls the mountpoint."""
         return f"{self.volume(name)}/_data"
+
+    def local_log(self, container_id: str) -> str:
+        return f"{self.container(container_id)}/local-logs/container.log"
+
+    def cached_log(self, container_id: str) -> str:
+        return f"{self.container(container_id)}/container-cached.log"
 
     @property
     def runs(self) -> str:
