@@ -6,14 +6,12 @@ refused are not listed. Must not hold any endpoint's logic.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
 
-from corten.api.call import Call
+from corten.api.call import Call, json_response
 from corten.api.container_streams import StreamHandlers
 from corten.api.containers import ContainerHandlers
 from corten.api.contents import ContentHandlers
@@ -23,6 +21,8 @@ from corten.api.image_files import ImageFileHandlers
 from corten.api.images import ImageHandlers
 from corten.api.insight import InsightHandlers
 from corten.api.lifecycle import LifecycleHandlers
+from corten.api.openapi import document
+from corten.api.route import Handler, Route, Stream
 from corten.api.streams import RAW_STREAM
 from corten.api.system import SystemHandlers
 from corten.api.usage import UsageHandlers
@@ -31,8 +31,6 @@ from corten.registry.auth import Credentials
 from corten.spec import answers
 from corten.spec.engine import Config, CreateRequest, ExecConfig, ExecStart, UpdateRequest, VolumeRequest
 from corten.spec.filters import Filters
-
-Handler = Callable[[Call], Awaitable[web.StreamResponse]]
 
 
 @dataclass(frozen=True)
@@ -51,36 +49,6 @@ class Handlers:
     insight: InsightHandlers
 
 
-@dataclass(frozen=True)
-class Stream:
-    """An answer that is no single JSON value."""
-
-    content_type: str
-
-
-@dataclass(frozen=True)
-class Route:
-    """`query`: name to bool, int, str, list[str] (may be repeated) or Filters. `body` and `answer`: a type, a Stream, or None."""
-
-    methods: tuple[str, ...]
-    path: str
-    handler: Handler
-    query: dict[str, Any] = field(default_factory=dict)
-    body: Any = None
-    answer: Any = None
-    status: int = 200
-
-    @property
-    def key(self) -> str:
-        """How versions.py names it."""
-        return f"{self.methods[0]} {self.path}"
-
-    @property
-    def pattern(self) -> str:
-        """A name of a container or an image may hold slashes."""
-        return re.sub(r"\{(\w+)\}", r"(?P<\1>.+)", self.path)
-
-
 def _route(methods: str, path: str, handler: Handler, **row: Any) -> Route:
     return Route(tuple(methods.split()), path, handler, **row)
 
@@ -95,7 +63,7 @@ def make_routes(handlers: Handlers) -> list[Route]:
     attach = {"detachKeys": str, "logs": bool, "stream": bool, "stdin": bool, "stdout": bool, "stderr": bool}
     create_image = {"fromImage": str, "tag": str, "platform": str, "fromSrc": str, "repo": str, "message": str, "changes": list[str]}
     commit = {"container": str, "repo": str, "tag": str, "comment": str, "author": str, "pause": bool, "changes": list[str]}
-    return [
+    rows = [
         _route("GET HEAD", "/_ping", system.ping, answer=_TEXT),
         _route("GET", "/version", system.version, answer=answers.Version),
         _route("GET", "/info", system.info, answer=answers.Info),
@@ -157,3 +125,12 @@ def make_routes(handlers: Handlers) -> list[Route]:
         _route("GET", "/images/{name}/layers", handlers.insight.layers, query={"paths": bool}, answer=list[answers.LayerInsight]),
         _route("POST", "/corten/hello", image.hello, answer=answers.Named, status=201),
     ]  # fmt: skip
+    described: list[dict[str, Any]] = []
+
+    async def openapi(_call: Call) -> web.Response:
+        if not described:
+            described.append(document(rows))
+        return json_response(described[0])
+
+    rows.append(_route("GET", "/openapi.json", openapi, answer=dict[str, Any]))
+    return rows

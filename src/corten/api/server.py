@@ -21,7 +21,7 @@ import msgspec
 from aiohttp import web
 
 from corten.api.call import Call
-from corten.api.routes import Route
+from corten.api.route import Route
 from corten.api.tls import TlsFront
 from corten.api.versions import Version, differences
 from corten.engine.system import API_VERSION, MIN_API_VERSION, SERVER_VERSION
