@@ -329,6 +329,18 @@ class CommandNotStarted(CortenError):
         self.program_exit_code = program_exit_code
 
 
+class OtherRuntimeRefused(CortenError):
+    """What crun or runc said to create, start or exec; `Other...` because it is not ours."""
+
+    template = "failed to create task for container: failed to create shim task: OCI runtime create failed: {reason}"
+
+
+class OtherCommandNotStarted(CommandNotStarted):
+    """The same, where it was the user's program that could not be executed."""
+
+    template = OtherRuntimeRefused.template
+
+
 class StoreCorrupt(CortenError):
     """What is on disk is not what its digest says."""
 

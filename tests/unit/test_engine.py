@@ -137,7 +137,6 @@ def test_seccomp_profile_in_dockers_format():
     ("host", "key"),
     [
         (HostConfig(device_requests=[{"Driver": "cdi"}]), "DeviceRequests"),
-        (HostConfig(runtime="runc"), "Runtime"),
         (HostConfig(storage_opt={"size": "1g"}), "StorageOpt"),
     ],
 )

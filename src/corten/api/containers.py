@@ -109,9 +109,7 @@ class ContainerHandlers:
         image = self._images.find(request.image)
         if call.text("platform"):
             check_platform(image, parse_platform(call.text("platform")), request.image)
-        record, warnings = await self._containers.create(
-            request, call.text("name"), image, self._networks, self._mounting, self._logs, self._groups.abilities
-        )
+        record, warnings = await self._containers.create(request, call.text("name"), image, self._networks, self._mounting, self._logs)
         return json_response({"Id": record.id, "Warnings": warnings}, 201)
 
     async def resize(self, call: Call) -> web.Response:

@@ -28,6 +28,7 @@ from corten.api.settings import Settings, parse_arguments
 from corten.api.system import SystemHandlers
 from corten.api.usage import UsageHandlers
 from corten.api.volumes import VolumeHandlers
+from corten.engine.admission import Admission
 from corten.engine.attaching import Attaching
 from corten.engine.containers import Containers
 from corten.engine.copy_up import COPY_UP_JOB, CopyUp
@@ -47,6 +48,7 @@ from corten.engine.recovery import Recovery
 from corten.engine.removal import Removal
 from corten.engine.restarting import Restarting
 from corten.engine.restoring import Restoring
+from corten.engine.runtimes import Runtimes
 from corten.engine.starting import Starting
 from corten.engine.stopping import Stopping
 from corten.engine.system import System
@@ -111,7 +113,9 @@ class Engine:
         self._layers = Layers(layout, self._database, blobs, self._launch.run_job)
         images = Images(layout, self._database, blobs, self._layers)
         snapshots = Snapshots(layout, self._database)
-        self._containers = Containers(self._database, snapshots, self._events)
+        groups = Groups(settings.cgroup_parent)
+        runtimes = Runtimes(settings.runtimes, settings.default_runtime, f"{settings.exec_root}/runtimes")
+        self._containers = Containers(self._database, snapshots, self._events, Admission(groups.abilities, runtimes))
         self._networks = Networks(
             Kernel(), self._database, self._events, settings.bridge_name, settings.bip, self._containers.all
         )
@@ -120,10 +124,9 @@ class Engine:
         volumes = Volumes(self._database, folders, LocalDriver(layout, folders), self._events, self._containers.all)
         mounting = Mounting(layout, snapshots, volumes, CopyUp(layout, snapshots, self._launch), service.find, self._containers.find, self._containers.all)
         reaper = _write_program(f"{layout.root}/docker-init", reaper_program(this_platform().architecture))
-        groups = Groups(settings.cgroup_parent)
         attaching = Attaching(self._containers, self._launch)
         logs = LogSetup(layout, LogConfig(settings.log_driver, dict(settings.log_opts)))
-        preparing = Preparing(self._containers, snapshots, layout, groups, logs, reaper)
+        preparing = Preparing(self._containers, snapshots, layout, groups, logs, reaper, runtimes)
         self._execs = Execs(self._containers, self._launch)
         self._probing = Probing(self._containers, self._execs, lambda record: self._recovery.unhealthy(record))
         stopping = Stopping(self._containers, self._launch, self._probing)
@@ -139,7 +142,7 @@ class Engine:
         maker = LayerMaker(layout, blobs, self._layers, self._launch.run_job)
         making = Making(self._containers, images, blobs, maker, snapshots, stopping, self._events)
         files = ImageFileHandlers(service, making, layout)
-        system = System(layout, settings.shown(), self._database, self._containers, service, volumes, self._events)
+        system = System(layout, settings.shown(), self._database, self._containers, service, volumes, self._events, runtimes)
         usage = DiskUsage(self._containers, service, volumes, snapshots)
         handlers = Handlers(
             ContainerHandlers(self._containers, logs, attaching, self._execs, service, self._networks, volumes, mounting, snapshots, layout, groups,

@@ -15,6 +15,7 @@ from typing import Any
 import click
 import msgspec
 
+from corten.engine.runtimes import RuntimeSetting, parse_flag
 from corten.engine.system import Configured
 from corten.errors import Invalid
 from corten.spec import log_options
@@ -35,6 +36,8 @@ class Settings:
     bridge: str = ""
     bip: str = ""
     cgroup_parent: str = "/corten"
+    runtimes: Mapping[str, RuntimeSetting] = field(default_factory=dict)
+    default_runtime: str = ""
     debug: bool = False
     log_level: str = "info"
     log_driver: str = "json-file"
@@ -74,9 +77,20 @@ class Settings:
 
 # daemon.json key -> field, where it is not the same with underscores
 _KEYS = {"data-root": "data_root", "exec-root": "exec_root", "storage-driver": "storage_driver", "exec-opts": "exec_opts",
-         "cgroup-parent": "cgroup_parent", "log-level": "log_level", "log-driver": "log_driver", "log-opts": "log_opts"}  # fmt: skip
+         "cgroup-parent": "cgroup_parent", "log-level": "log_level", "log-driver": "log_driver", "log-opts": "log_opts",
+         "default-runtime": "default_runtime"}  # fmt: skip
 _STORAGE_DRIVERS = ("", "overlay2", "overlay")
 _LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
+
+
+def _runtimes(value: Any, path: str, key: str) -> Mapping[str, RuntimeSetting]:
+    try:
+        return msgspec.convert(value, dict[str, RuntimeSetting])
+    except msgspec.ValidationError as error:
+        raise Invalid(f"unable to configure the engine with file {path}: {key}: {error}") from None
+
+
+_READ = {"runtimes": _runtimes}  # field -> how its value in the file is read, where it is not text, number or list
 
 
 def read_config_file(path: str, *, required: bool) -> dict[str, Any]:
@@ -96,7 +110,7 @@ def read_config_file(path: str, *, required: bool) -> dict[str, Any]:
         name = _KEYS.get(key, key)
         if name not in known:
             raise Invalid(f"unable to configure the engine with file {path}: the following directives don't match any configuration option: {key}")
-        found[name] = tuple(value) if isinstance(value, list) else value
+        found[name] = _READ[name](value, path, key) if name in _READ else tuple(value) if isinstance(value, list) else value
     return found
 
 
@@ -105,6 +119,8 @@ def combine(file: dict[str, Any], flags: dict[str, Any]) -> Settings:
     both = sorted(set(file) & set(flags))
     if both:
         raise Invalid(f"the following directives are specified both as a flag and in the configuration file: {', '.join(both)}")
+    if "runtimes" in flags:
+        flags = flags | {"runtimes": dict(parse_flag(text) for text in flags["runtimes"])}
     settings = replace(Settings(), **file, **flags)
     if not settings.hosts:
         settings = replace(settings, hosts=(f"unix://{settings.exec_root}/corten.sock",))
@@ -147,6 +163,8 @@ _FLAGS = [
     click.option("-b", "--bridge", help="Name of the default bridge (made if it is not there)"),
     click.option("--bip", help="Address of the default bridge with its prefix, such as 172.20.0.1/16"),
     click.option("--cgroup-parent", help="Parent cgroup of all containers"),
+    click.option("--add-runtime", "runtimes", multiple=True, help="Another OCI runtime: name=path (repeatable)"),
+    click.option("--default-runtime", help="Runtime of containers that ask for none (corten)"),
     click.option("-D", "--debug", is_flag=True, default=None, help="Debug logging"),
     click.option("-l", "--log-level", help="debug, info, warn, error, fatal"),
     click.option("--log-driver", help="Log driver of containers that name none (json-file)"),

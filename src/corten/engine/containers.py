@@ -13,14 +13,14 @@ from typing import TypeVar
 
 import msgspec
 
-from corten.engine import health, mounting, mounts, names, options, resources, states
+from corten.engine import health, mounting, mounts, names, options, states
+from corten.engine.admission import Admission
 from corten.engine.events import Events
 from corten.engine.log_setup import LogSetup
 from corten.engine.mounting import Mounting
 from corten.engine.networks import Networks, check_mac
 from corten.engine.records import ContainerRecord, EndpointRecord, decode_record, encode_record
 from corten.errors import AmbiguousPrefix, Invalid, NameInUse, NoCommand, NoSuchContainer, RenameToSame
-from corten.linux.cgroup_abilities import Abilities
 from corten.spec.engine import Config, CreateRequest, EndpointSettings, HostConfig
 from corten.spec.image import RunConfig
 from corten.spec.timestamps import now_ns, rfc3339_nano
@@ -33,8 +33,8 @@ _T = TypeVar("_T")
 
 
 class Containers:
-    def __init__(self, database: Database, snapshots: Snapshots, events: Events) -> None:
-        self._database, self._snapshots, self._events = database, snapshots, events
+    def __init__(self, database: Database, snapshots: Snapshots, events: Events, admission: Admission) -> None:
+        self._database, self._snapshots, self._events, self._admission = database, snapshots, events, admission
         self._records = {record.id: record for record in map(decode_record, database.containers())}
         self._names = {record.name: record.id for record in self._records.values()}
         self._locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -115,8 +115,8 @@ class Containers:
                 future.set_result(record)
 
     # --- create
-    async def create(self, request: CreateRequest, name: str, image: Image, networks: Networks, mounter: Mounting, logs: LogSetup,
-                     able: Abilities) -> tuple[ContainerRecord, list[str]]:  # fmt: skip
+    async def create(self, request: CreateRequest, name: str, image: Image, networks: Networks, mounter: Mounting,
+                     logs: LogSetup) -> tuple[ContainerRecord, list[str]]:  # fmt: skip
         """Store a new container, its volumes made. Returns it and warnings. Raises Invalid, UnsupportedOption, NameInUse, NoCommand."""
         host = request.host_config or HostConfig()
         container_id = names.new_id()
@@ -131,7 +131,7 @@ class Containers:
         check_mac(mac)
         network = networks.of_mode(host.network_mode)
         endpoints = [EndpointRecord(network.name, EndpointSettings(mac_address=mac))] if network else []
-        host, warnings = resources.fit(host, able)
+        host, warnings = self._admission.admit(host)
         config = _merge(request, image.config.run, container_id, host)
         record = ContainerRecord(
             id=container_id, name=chosen, created=rfc3339_nano(now_ns()), image=image.id,
@@ -219,8 +219,6 @@ def _complete(host: HostConfig) -> HostConfig:
         changes["shm_size"] = 64 << 20
     if not host.ipc_mode:
         changes["ipc_mode"] = "private"
-    if not host.runtime:
-        changes["runtime"] = "corten"
     if not host.restart_policy.name:
         changes["restart_policy"] = msgspec.structs.replace(host.restart_policy, name="no")
     if host.memory and not host.memory_swap:

@@ -23,7 +23,6 @@ _UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "links": (None, []),
     "cgroup": ("",),
     "storage_opt": (None, {}),
-    "runtime": ("", "corten"),
     "isolation": ("", "default"),
     "device_requests": (None, []),
     "cpu_realtime_period": (0,),

@@ -14,6 +14,7 @@ from corten.engine.containers import Containers
 from corten.engine.groups import Groups
 from corten.engine.log_setup import LogSetup
 from corten.engine.records import ContainerRecord, EndpointRecord
+from corten.engine.runtimes import Runtimes
 from corten.errors import Invalid
 from corten.linux import capabilities
 from corten.network import files
@@ -26,9 +27,9 @@ from corten.store.snapshots import Snapshots
 
 class Preparing:
     def __init__(self, containers: Containers, snapshots: Snapshots, layout: Layout, groups: Groups, logs: LogSetup,
-                 init_program: str) -> None:  # fmt: skip
+                 init_program: str, runtimes: Runtimes) -> None:  # fmt: skip
         self._containers, self._snapshots, self._layout, self._logs = containers, snapshots, layout, logs
-        self._groups, self._init_program = groups, init_program
+        self._groups, self._init_program, self._runtimes = groups, init_program, runtimes
         self._capabilities = tuple(capabilities.names_of(capabilities.bounding_set()))
 
     def write_bundle(self, record: ContainerRecord, mounts: list[Mount]) -> None:
@@ -86,6 +87,7 @@ class Preparing:
         return messages.Create(
             0, record.id, self._layout.container(record.id), run_dir, self._snapshots.mounts(record.id, record.diff_ids),
             await self._logs.settings(record), record.config.open_stdin, record.config.stdin_once,
+            self._runtimes.command(record.host_config.runtime),
         )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from corten.engine.containers import Containers
 from corten.engine.events import Events
 from corten.engine.images import ImageService
 from corten.engine.networks import drivers
+from corten.engine.runtimes import Runtimes
 from corten.engine.volumes import Volumes
 from corten.linux.host import (
     CgroupAbilities,
@@ -81,9 +82,9 @@ def _proxy(name: str) -> str:
 
 class System:
     def __init__(self, layout: Layout, configured: Configured, database: Database, containers: Containers, images: ImageService,
-                 volumes: Volumes, events: Events) -> None:  # fmt: skip
+                 volumes: Volumes, events: Events, runtimes: Runtimes) -> None:  # fmt: skip
         self._layout, self._configured, self._containers, self._images = layout, configured, containers, images
-        self._volumes, self._events = volumes, events
+        self._volumes, self._events, self._runtimes = volumes, events, runtimes
         self.id = database.setting("engine-id") or str(uuid.uuid4())
         database.put_setting("engine-id", self.id)
 
@@ -134,8 +135,7 @@ class System:
                              ["Native Overlay Diff", "true"], ["userxattr", "false"]],
             "Plugins": {"Volume": self._volumes.drivers(), "Network": drivers(), "Authorization": None, "Log": list(DRIVERS)},
             "LoggingDriver": self._configured.log_driver, "CgroupDriver": "cgroupfs",
-            "Runtimes": {"corten": {"path": "corten-runtime", "status": {"org.opencontainers.runtime-spec.features": _features()}}},
-            "DefaultRuntime": "corten", "FirewallBackend": {"Driver": "nftables"}, "CDISpecDirs": [],
+            "Runtimes": self._runtimes.view(_features()), "DefaultRuntime": self._runtimes.default, "FirewallBackend": {"Driver": "nftables"}, "CDISpecDirs": [],
         }  # fmt: skip
 
     def _abilities(self) -> dict[str, Any]:

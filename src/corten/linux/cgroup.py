@@ -32,10 +32,14 @@ class Setting:
 
 @dataclass(frozen=True)
 class Layout:
-    """What is mounted. `v1` maps controller -> mount point; `v2` is the unified mount point or empty."""
+    """What is mounted. `v1` maps controller -> mount point; `v2` is the unified mount point or empty.
+
+    `named` are version 1 hierarchies without a controller (name=systemd): other runtimes make groups there too.
+    """
 
     v1: dict[str, str] = field(default_factory=dict)
     v2: str = ""
+    named: tuple[str, ...] = ()
 
     @property
     def unified(self) -> bool:
@@ -50,6 +54,7 @@ def parse_layout(mountinfo: str) -> Layout:
     """Pure: the layout that a /proc/self/mountinfo text shows."""
     v1: dict[str, str] = {}
     v2 = ""
+    named: list[str] = []
     for line in mountinfo.splitlines():
         left, _, right = line.partition(" - ")
         fstype, _, options = right.split(" ", 2)
@@ -60,7 +65,9 @@ def parse_layout(mountinfo: str) -> Layout:
             for option in options.split(","):
                 if option in _CONTROLLERS:
                     v1.setdefault(option, mount_point)
-    return Layout(v1, v2)
+                elif option.startswith("name="):
+                    named.append(mount_point)
+    return Layout(v1, v2, tuple(named))
 
 
 def host_layout() -> Layout:
@@ -339,6 +346,6 @@ def open_cgroup(path: str, layout: Layout | None = None) -> Cgroup:
 
 def remove_if_empty(path: str, layout: Layout) -> None:
     """Remove a parent group that holds nothing any more; somebody else's containers in it keep it."""
-    for mount in {*layout.v1.values(), *([layout.v2] if layout.unified else [])}:
+    for mount in {*layout.v1.values(), *layout.named, *([layout.v2] if layout.v2 else [])}:
         with contextlib.suppress(OSError):
             os.rmdir(mount + path)

@@ -18,7 +18,7 @@ from contextlib import suppress
 
 import msgspec
 
-from corten.errors import CommandNotStarted, CortenError, KernelRefused
+from corten.errors import CommandNotStarted, CortenError, KernelRefused, OtherCommandNotStarted, OtherRuntimeRefused
 from corten.linux import descriptors
 from corten.runtime import messages
 from corten.runtime.interpreter import readonly_view
@@ -28,6 +28,8 @@ Notice = messages.Exited | messages.Detached
 
 
 def error_for(failure: messages.Failure) -> CortenError:
+    if failure.operation == messages.OTHER_RUNTIME:
+        return OtherCommandNotStarted(failure.text, failure.exit_code) if failure.exit_code else OtherRuntimeRefused(reason=failure.text)
     if failure.exit_code:
         return CommandNotStarted(failure.text, failure.exit_code)
     return KernelRefused(

@@ -30,6 +30,9 @@ class _Message(msgspec.Struct, frozen=True, tag=True, array_like=True):
     pass
 
 
+OTHER_RUNTIME = "other runtime"  # the operation of a Failure that has crun's or runc's words
+
+
 class Failure(_Message, frozen=True):
     """What failed, as data. `exit_code` is 126 or 127 when it was the user's program that could not be executed."""
 
@@ -92,6 +95,7 @@ class Create(_Message, frozen=True):
     log: LogSettings
     open_stdin: bool
     stdin_once: bool
+    runtime: list[str] = []  # another OCI runtime's command line up to its verb; empty for the built-in one
 
 
 class Created(_Message, frozen=True):
@@ -210,9 +214,10 @@ class HooksDue(_Message, frozen=True):
 
 
 class Ready(_Message, frozen=True):
-    """Child to parent: the container is set up (descriptor: the PTY's controlling side, if there is one)."""
+    """Child to parent: the container is set up (descriptor: the PTY's controlling side, if there is one). See foreign.py for `pid`."""
 
     warnings: list[str]
+    pid: int = 0  # of what another runtime has made; 0: the child itself
 
 
 ToLauncher = SpawnMonitor | RunJob

@@ -20,13 +20,13 @@ import msgspec
 
 from corten.errors import CortenError, KernelRefused
 from corten.linux import descriptors, pty, syscalls
-from corten.linux.cgroup import Cgroup, host_layout
+from corten.linux.cgroup import Cgroup, host_layout, open_cgroup
 from corten.runtime import messages, sandbox
 from corten.runtime.logdrivers.container_log import ContainerLog, open_log
 from corten.runtime.reactor import READ, Reactor
 from corten.runtime.seccomp_cache import filter_for
 from corten.runtime.stdio import Session, make_fifo, make_stdin
-from corten.spec.runtime import RuntimeConfig, parse_process, parse_runtime_config
+from corten.spec.runtime import Process, RuntimeConfig, parse_process, parse_runtime_config
 
 EXIT_RECORD = "exit.json"
 Reply = Callable[[messages.FromMonitor], None]
@@ -49,9 +49,21 @@ class LiveProcess:
     session: Session
     reply: Reply
     serial: int
+    pid: int  # of the program: the child's, or that which another runtime has made beside it
+    killable: int  # pidfd of the program; -1 while another runtime has not made it yet
     pty_master: int = -1
     proceeding: bool = False  # told to execute its program
     started: bool = False  # has done so
+
+    def kill(self) -> None:
+        """A program of another runtime that is not made yet is ended by its driver, when its channel closes."""
+        if self.killable >= 0:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.killable, signal.SIGKILL)
+
+    def close_handles(self) -> None:
+        for fd in {self.child.pidfd, self.killable} - {-1}:
+            os.close(fd)
 
 
 @dataclass
@@ -62,9 +74,18 @@ class LiveContainer:
     run_dir: str
     init: LiveProcess
     creator: socket.socket  # the daemon's connection: what it did not get to start dies with it
+    runtime: tuple[str, ...] = ()  # the command line of another OCI runtime; empty for the built-in one
     execs: dict[str, LiveProcess] = field(default_factory=dict)
     spool_folder: str = ""
     lingering: dict[str, Session] = field(default_factory=dict)  # of ended execs whose outputs somebody still has open
+
+    def was_oom_killed(self) -> bool:
+        """Another runtime's group has gone by the time that this is asked: its driver has left a mark."""
+        if self.runtime:
+            from corten.runtime import foreign
+
+            return os.path.exists(f"{self.run_dir}/{foreign.OOM_MARK}")
+        return bool(self.group and self.group.oom_kills())
 
 
 class Monitor:
@@ -102,7 +123,7 @@ class Monitor:
         self._connections.append(connection)
         self._reactor.watch(connection.fileno(), READ, lambda _m: self._receive(connection))
         running = [
-            messages.RunningContainer(live.id, live.init.child.pid, live.init.started, list(live.execs))
+            messages.RunningContainer(live.id, live.init.pid, live.init.started, list(live.execs))
             for live in self._containers.values()
         ]
         self._send(connection, messages.Hello(os.getpid(), running))
@@ -170,7 +191,8 @@ class Monitor:
     def _create(self, message: messages.Create, _fds: list[int], reply: Reply, connection: socket.socket) -> None:
         with open(os.path.join(message.bundle, "config.json"), "rb") as file:
             config = parse_runtime_config(file.read())
-        group = sandbox.prepare_cgroup(config, self._layout)
+        runtime = tuple(message.runtime)
+        group = open_cgroup(_group_path(config), self._layout) if runtime else sandbox.prepare_cgroup(config, self._layout)
         ours: list[int] = []
         theirs: list[int] = []
         terminal = bool(config.process and config.process.terminal)
@@ -179,10 +201,16 @@ class Monitor:
             log = open_log(message.log, self._reactor, lambda: self._log_has_room(message.container))
             outputs, input_fd, stdio = self._open_stdio(message.run_dir, "", ours, theirs, open_stdin=message.open_stdin, terminal=terminal)
             root = config.root.path if config.root else "rootfs"
-            child = sandbox.spawn_container(
-                config, os.path.join(message.bundle, root), tuple(message.rootfs), self._layout, group, stdio,
-                cache_dir=os.path.join(os.path.dirname(self._socket_path), "seccomp"),
-            )  # fmt: skip
+            if runtime:
+                from corten.runtime import foreign
+
+                line = foreign.CommandLine(runtime, message.container, message.run_dir)
+                child = foreign.spawn_container(line, config, os.path.join(message.bundle, root), message.rootfs, self._layout, group, stdio)
+            else:
+                child = sandbox.spawn_container(
+                    config, os.path.join(message.bundle, root), tuple(message.rootfs), self._layout, group, stdio,
+                    cache_dir=os.path.join(os.path.dirname(self._socket_path), "seccomp"),
+                )  # fmt: skip
         except BaseException:
             _close_all(ours)
             if log:
@@ -196,9 +224,9 @@ class Monitor:
             self._reactor, outputs, input_fd, terminal=terminal, close_input_with_client=message.stdin_once,
             log=log, spool_folder=message.bundle, on_detach=lambda: self._broadcast(messages.Detached(message.container, "")),
         )  # fmt: skip
-        process = LiveProcess(child, session, reply, message.serial)
+        process = _live(child, session, reply, message.serial, runtime)
         self._containers[message.container] = LiveContainer(
-            message.container, config, group, message.run_dir, process, connection, spool_folder=message.bundle
+            message.container, config, group, message.run_dir, process, connection, runtime, spool_folder=message.bundle
         )
         self._watch(message.container, "", process)
 
@@ -237,6 +265,8 @@ class Monitor:
     def _child_speaks(self, container: str, exec_id: str, process: LiveProcess) -> None:
         message, fds = sandbox.receive(process.child.channel)
         if isinstance(message, messages.Ready):
+            if message.pid:
+                process.pid, process.killable = message.pid, os.pidfd_open(message.pid)
             if fds:
                 process.pty_master = fds[0]
                 os.set_blocking(fds[0], False)
@@ -245,7 +275,7 @@ class Monitor:
                 process.proceeding = True
                 sandbox.proceed(process.child.channel)
             else:
-                process.reply(messages.Created(process.serial, process.child.pid, message.warnings))
+                process.reply(messages.Created(process.serial, process.pid, message.warnings))
             return
         self._reactor.forget(process.child.channel.fileno())
         process.child.channel.close()
@@ -258,11 +288,11 @@ class Monitor:
         process.started = True
         process.session.start_reading()
         self._reactor.watch(process.child.pidfd, READ, lambda _m: self._ended(container, exec_id, process))
-        process.reply(messages.Done(process.serial, str(process.child.pid).encode()))
+        process.reply(messages.Done(process.serial, str(process.pid).encode()))
 
     def _never_started(self, container: str, exec_id: str, process: LiveProcess, message: messages.FromChild | None) -> None:
         os.waitpid(process.child.pid, 0)
-        os.close(process.child.pidfd)
+        process.close_handles()
         process.session.abandon_clients()
         process.session.close()
         live = self._containers[container]
@@ -282,10 +312,10 @@ class Monitor:
     def _ended(self, container: str, exec_id: str, process: LiveProcess) -> None:
         self._reactor.forget(process.child.pidfd)
         _, status = os.waitpid(process.child.pid, 0)
-        os.close(process.child.pidfd)
+        process.close_handles()
         finished = time.time_ns()
         live = self._containers[container]
-        oom_killed = bool(live.group and live.group.oom_kills())
+        oom_killed = live.was_oom_killed()
         code = os.waitstatus_to_exitcode(status)
         record = ExitRecord(code if code >= 0 else 128 - code, oom_killed, finished)
         if exec_id:
@@ -329,8 +359,7 @@ class Monitor:
 
     def _end_exec(self, live: LiveContainer, exec_id: str, process: LiveProcess) -> None:
         """Kill and reap an exec whose container has ended; say so as if it had ended by itself."""
-        with suppress(ProcessLookupError):
-            signal.pidfd_send_signal(process.child.pidfd, signal.SIGKILL)
+        process.kill()
         if process.started:
             self._ended(live.id, exec_id, process)
         else:
@@ -347,19 +376,17 @@ class Monitor:
         if live and not live.init.started:
             self._abandon(live)
         elif live:
-            with suppress(ProcessLookupError):
-                signal.pidfd_send_signal(live.init.child.pidfd, signal.SIGKILL)
+            live.init.kill()
         reply(messages.Done(message.serial))
 
     def _abandon(self, live: LiveContainer) -> None:
         """Undo a container whose program never ran."""
         child = live.init.child
-        with suppress(ProcessLookupError):
-            signal.pidfd_send_signal(child.pidfd, signal.SIGKILL)
+        live.init.kill()
         self._reactor.forget(child.channel.fileno())
         child.channel.close()
         os.waitpid(child.pid, 0)
-        os.close(child.pidfd)
+        live.init.close_handles()
         live.init.session.close()
         self._take_down(live)
 
@@ -374,11 +401,7 @@ class Monitor:
             outputs, input_fd, stdio = self._open_stdio(
                 live.run_dir, prefix, ours, theirs, open_stdin=message.streams.stdin, terminal=process.terminal
             )
-            section = live.config.linux.seccomp if live.config.linux else None
-            child = sandbox.spawn_exec(
-                live.init.child.pid, process, message.user, tuple(message.groups), live.group,
-                filter_for(bytes(section)) if section else None, stdio,
-            )  # fmt: skip
+            child = self._spawn_exec(live, message, process, stdio)
         except BaseException:
             _close_all(ours)
             self._unlink_fifos(live.run_dir, prefix)
@@ -391,9 +414,21 @@ class Monitor:
         )  # fmt: skip
         if fds:
             session.attach(socket.socket(fileno=fds.pop(0)), message.streams, message.detach_keys, message.pending)
-        running = LiveProcess(child, session, reply, message.serial)
+        running = _live(child, session, reply, message.serial, live.runtime)
         live.execs[message.exec_id] = running
         self._watch(message.container, message.exec_id, running)
+
+    def _spawn_exec(self, live: LiveContainer, message: messages.Exec, process: Process, stdio: tuple[int, int, int] | None) -> sandbox.Child:
+        if live.runtime:
+            from corten.runtime import foreign
+
+            line = foreign.CommandLine(live.runtime, live.id, live.run_dir)
+            return foreign.spawn_exec(line, message.exec_id, process, message.user, message.groups, live.init.pid, self._layout, stdio)
+        section = live.config.linux.seccomp if live.config.linux else None
+        return sandbox.spawn_exec(
+            live.init.pid, process, message.user, tuple(message.groups), live.group,
+            filter_for(bytes(section)) if section else None, stdio,
+        )  # fmt: skip
 
     def _attach(self, message: messages.Attach, fds: list[int], reply: Reply) -> None:
         live = self._find(message.container)
@@ -409,20 +444,60 @@ class Monitor:
 
     def _signal(self, message: messages.Signal, _fds: list[int], reply: Reply) -> None:
         live = self._find(message.container)
-        if not message.exec_id:
-            signal.pidfd_send_signal(live.init.child.pidfd, message.number)
-        elif process := live.execs.get(message.exec_id):
-            os.killpg(process.child.pid, message.number)  # not reaped yet, so the number is still its own
+        if message.exec_id:
+            self._signal_exec(live, message)
+        elif live.runtime:
+            self._tell_runtime(live, reply, message.serial, "kill", live.id, str(message.number))
+            return
         else:
-            raise KernelRefused(operation="signal", operand=message.exec_id, errno=3, reason="the exec is not running")
+            signal.pidfd_send_signal(live.init.killable, message.number)
         reply(messages.Done(message.serial))
 
+    @staticmethod
+    def _signal_exec(live: LiveContainer, message: messages.Signal) -> None:
+        process = live.execs.get(message.exec_id)
+        if process is None or process.killable < 0:
+            raise KernelRefused(operation="signal", operand=message.exec_id, errno=3, reason="the exec is not running")
+        if live.runtime:
+            signal.pidfd_send_signal(process.killable, message.number)
+        else:
+            os.killpg(process.pid, message.number)  # not reaped yet, so the number is still its own
+
     def _freeze(self, message: messages.Freeze, _fds: list[int], reply: Reply) -> None:
-        group = self._find(message.container).group
-        if group is None:
+        live = self._find(message.container)
+        if live.runtime:
+            self._tell_runtime(live, reply, message.serial, "pause" if message.frozen else "resume", live.id)
+            return
+        if live.group is None:
             raise KernelRefused(operation="freeze", operand=message.container, errno=95, reason="the container has no cgroup")
-        group.freeze(message.frozen)
+        live.group.freeze(message.frozen)
         reply(messages.Done(message.serial))
+
+    def _tell_runtime(self, live: LiveContainer, reply: Reply, serial: int, verb: str, *arguments: str) -> None:
+        from corten.runtime import foreign
+
+        driver = foreign.spawn_command(foreign.CommandLine(live.runtime, live.id, live.run_dir), self._layout, verb, *arguments)
+
+        def ended(_mask: int) -> None:
+            message, _ = sandbox.receive(driver.channel)
+            self._reactor.forget(driver.channel.fileno())
+            driver.channel.close()
+            os.waitpid(driver.pid, 0)
+            os.close(driver.pidfd)
+            if isinstance(message, messages.Failure):
+                reply(messages.Failure(verb, live.id, message.errno, message.text, 0, serial))
+            else:
+                reply(messages.Done(serial))
+
+        self._reactor.watch(driver.channel.fileno(), READ, ended)
+
+
+def _live(child: sandbox.Child, session: Session, reply: Reply, serial: int, runtime: tuple[str, ...]) -> LiveProcess:
+    return LiveProcess(child, session, reply, serial, child.pid, -1 if runtime else child.pidfd)
+
+
+def _group_path(config: RuntimeConfig) -> str:
+    return config.linux.cgroups_path if config.linux else ""
 
 
 def _has_own_pids(config: RuntimeConfig) -> bool:

@@ -32,6 +32,7 @@ _PROC_FILES = frozenset(
                                  "net/dev", "sys/kernel/ns_last_pid", "sys/crypto/fips_enabled")
 )  # fmt: skip
 _FOREIGN = re.compile(r"/proc/(\d+)/root(/.*)")
+is_foreign = _FOREIGN.fullmatch  # a source in another process's mount namespace
 
 
 @dataclass
@@ -148,7 +149,7 @@ class MountInto(Operation):
 
     def perform(self, sandbox: Sandbox) -> None:
         mount = self.mount
-        foreign = _FOREIGN.fullmatch(mount.source)
+        foreign = is_foreign(mount.source)
         if foreign:
             self._take_from(sandbox, f"/proc/{foreign[1]}/ns/mnt", foreign[2])
             return
