@@ -29,6 +29,7 @@ from corten.linux import syscalls as sys
 from corten.linux.cgroup import Cgroup, Layout
 from corten.runtime import messages, operations, users
 from corten.runtime.init import DEFAULT_PATH
+from corten.runtime.plan import is_shared_bind
 from corten.runtime.sandbox import GROUPS_ANNOTATION, REAPER_ANNOTATION, USER_ANNOTATION, Child
 from corten.spec.runtime import Mount, Process, RuntimeConfig, User, encode
 
@@ -212,13 +213,16 @@ class _Container:
     stdio: tuple[int, int, int] | None
 
     def drive(self, channel: socket.socket) -> int:
-        _see_one_version(self.layout)
         sandbox = operations.Sandbox()
+        for mount in self.config.mounts or []:
+            if is_shared_bind(mount):
+                operations.TakeShared(mount).perform(sandbox)
+        _see_one_version(self.layout)
         operations.MountRoot(self.rootfs, tuple(self.root_mounts)).perform(sandbox)
         bundle = f"{self.line.folder}/bundle"
         os.mkdir(bundle, 0o700)
         with open(f"{bundle}/config.json", "wb") as file:
-            file.write(encode(self._translated(sandbox.root_fd)))
+            file.write(encode(self._translated(sandbox)))
         with suppress(Refused):  # of an earlier life that ended without its driver
             self.line.call("delete", "--force", self.line.container)
         try:
@@ -242,9 +246,9 @@ class _Container:
         _close(self.stdio)
         return _reap(pid)
 
-    def _translated(self, root: int) -> RuntimeConfig:
+    def _translated(self, sandbox: operations.Sandbox) -> RuntimeConfig:
         """What Corten says by annotations, said in the spec's words; sources in other mount namespaces brought into this one."""
-        config = self.config
+        config, root = self.config, sandbox.root_fd
         said = config.annotations or {}
         groups = [name for name in said.get(GROUPS_ANNOTATION, "").split(",") if name]
         process = config.process or Process([], "/")
@@ -256,17 +260,21 @@ class _Container:
         return msgspec.structs.replace(
             config, process=process, root=msgspec.structs.replace(config.root, path=self.rootfs) if config.root else None,
             annotations={key: value for key, value in said.items() if key not in _OURS} or None,
-            mounts=[self._reachable(number, mount) for number, mount in enumerate(config.mounts or [])],
+            mounts=[self._reachable(sandbox, number, mount) for number, mount in enumerate(config.mounts or [])],
         )  # fmt: skip
 
-    def _reachable(self, number: int, mount: Mount) -> Mount:
-        if not operations.is_foreign(mount.source):
+    def _reachable(self, sandbox: operations.Sandbox, number: int, mount: Mount) -> Mount:
+        options = mount.options or []
+        if "rro" in options and not os.path.isdir(mount.source):  # the same for a file, and crun 1.8 takes it for a folder's
+            mount = msgspec.structs.replace(mount, options=["ro" if option == "rro" else option for option in options])
+        shared = sandbox.trees.pop(mount.destination, -1)
+        if shared < 0 and not operations.is_foreign(mount.source):
             return mount
         name = f"shared-{number}"
         folder = os.open(self.line.folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             taken = msgspec.structs.replace(mount, destination=f"/{name}")
-            operations.MountInto(taken).perform(operations.Sandbox(root_fd=folder))
+            operations.MountInto(taken).perform(operations.Sandbox(root_fd=folder, trees={f"/{name}": shared} if shared >= 0 else {}))
         finally:
             os.close(folder)
         return msgspec.structs.replace(mount, source=f"{self.line.folder}/{name}")

@@ -104,7 +104,7 @@ def _late_namespaces(wanted: dict[str, str], linux: Linux) -> list[op.Operation]
 def _file_systems(config: RuntimeConfig, linux: Linux, rootfs: str, root_mounts: tuple[Mount, ...], layout: Layout,
                   wanted: dict[str, str]) -> list[op.Operation]:  # fmt: skip
     propagation = mounts.PROPAGATION.get(linux.rootfs_propagation or "rslave", sys.MS_SLAVE) | sys.MS_REC
-    steps: list[op.Operation] = [op.TakeShared(mount) for mount in config.mounts or [] if _is_shared_bind(mount)]
+    steps: list[op.Operation] = [op.TakeShared(mount) for mount in config.mounts or [] if is_shared_bind(mount)]
     steps += [op.SetPropagation(propagation), op.MountRoot(rootfs, root_mounts)]
     for mount in config.mounts or []:
         if mount.type == "cgroup":
@@ -131,7 +131,7 @@ def _file_systems(config: RuntimeConfig, linux: Linux, rootfs: str, root_mounts:
     return [*steps, op.PivotRoot()]
 
 
-def _is_shared_bind(mount: Mount) -> bool:
+def is_shared_bind(mount: Mount) -> bool:
     options = mount.options or []
     return bool(mounts.parse_options(options).flags & sys.MS_BIND) and bool({"shared", "rshared"} & set(options))
 
