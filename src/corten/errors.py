@@ -7,6 +7,7 @@ Must not hold logic: an error is a value that says what failed, on what, why, an
       Invalid                   400   a request that can never succeed as written
       NotFound                  404   NoSuchContainer, NoSuchImage, NoSuchExec, NoSuchNetwork, NoSuchVolume, NoSuchPath
       Conflict                  409   NameInUse, NotRunning, ContainerPaused, ImageInUse, VolumeInUse ...
+      Forbidden                 403   predefined networks, overlapping pools ...
       NotModified               304   the state asked for is the state there is
       NotSupported              501   Docker has it, Corten has not (yet); see docs/compat.md
       Unavailable               503
@@ -42,6 +43,10 @@ class NotFound(CortenError):
 
 class Conflict(CortenError):
     status = 409
+
+
+class Forbidden(CortenError):
+    status = 403
 
 
 class NotModified(CortenError):
@@ -103,6 +108,14 @@ class NoSuchVolume(NotFound):
 
 class NoVolumePlugin(NotFound):
     template = 'error looking up volume plugin {driver}: plugin "{driver}" not found'
+
+
+class NetworkNameInUse(Conflict):
+    template = "network with name {name} already exists"
+
+
+class NoSuchPlugin(NotFound):
+    template = 'plugin "{name}" not found'
 
 
 class NoSuchPath(NotFound):

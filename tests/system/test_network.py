@@ -153,13 +153,17 @@ def test_nft_agrees_with_the_plan(engine):
     port = free_port()
     container = engine.run("sleep", "60", PortBindings={"80/tcp": [{"HostPort": str(port)}], "53/udp": [{"HostIp": "127.0.0.1", "HostPort": str(port)}]})
     address = inspect(engine, container)["NetworkSettings"]["IPAddress"]
-    shown = subprocess.run([nft, "list", "table", "ip", engine.bridge], capture_output=True, text=True, check=True).stdout
-    assert shown.count(f"fib daddr type local tcp dport {port} dnat to {address}:80") == 2
-    assert shown.count(f"ip daddr 127.0.0.1 udp dport {port} dnat to {address}:53") == 2
+    shown = rules(nft, engine)
+    assert f"tcp . {port} : {address} . 80" in shown
+    assert f"127.0.0.1 . udp . {port} : {address} . 53" in shown
+    assert shown.count("fib daddr type local meta nfproto ipv4 dnat ip to meta l4proto . th dport map @any4") == 2
     assert 'iifname != "lo" ip daddr 127.0.0.0/8 drop' in shown
     engine.remove(container)
-    shown = subprocess.run([nft, "list", "table", "ip", engine.bridge], capture_output=True, text=True, check=True).stdout
-    assert str(port) not in shown
+    assert str(port) not in rules(nft, engine)
+
+
+def rules(nft: str, engine) -> str:
+    return subprocess.run([nft, "list", "table", "inet", engine.bridge], capture_output=True, text=True, check=True).stdout
 
 
 def test_containers_reach_each_other_and_the_outside_as_the_host(engine, outside):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 import msgspec
 import pytest
@@ -14,14 +13,13 @@ from hypothesis import strategies as st
 from corten.api import settings, streams, views
 from corten.api.json_messages import progress_message
 from corten.cli.run import create_request, parse_publish
-from corten.engine import bundle, names, networks, options, states
+from corten.engine import bundle, names, options, states
 from corten.engine.records import ContainerRecord, PublishedPort, State, decode_record, encode_record
 from corten.errors import CortenError, Invalid, InvalidName, UnsupportedOption
-from corten.network import files, ipam, plan
 from corten.registry.auth import parse_challenge, parse_registry_auth
 from corten.registry.client import is_loopback
 from corten.registry.progress import Progress
-from corten.spec.engine import Config, HostConfig, NetworkingConfig, PortBinding
+from corten.spec.engine import Config, HostConfig, PortBinding
 from corten.spec.security import DEFAULT_CAPABILITIES, default_seccomp
 from corten.store.layout import Layout
 
@@ -165,56 +163,12 @@ def test_what_cannot_be_is_refused_with_its_key(host, text):
         options.check_host_config(host)
 
 
-def test_only_neutral_endpoints_are_taken():
-    assert options.check_networking(NetworkingConfig(), "bridge") == ""
-    with pytest.raises(UnsupportedOption, match="Aliases"):
-        options.check_networking(msgspec.convert({"EndpointsConfig": {"bridge": {"Aliases": ["a"]}}}, NetworkingConfig), "bridge")
-
-
-def test_published_ports():
-    host = HostConfig(port_bindings={"80/tcp": [PortBinding("", "8080"), PortBinding("127.0.0.1", "")], "53/udp": [PortBinding("", "100-102")]}, publish_all_ports=True)
-    assert networks.wanted_ports(host, {"80/tcp": {}, "90/tcp": {}}) == [
-        (80, "tcp", "0.0.0.0", range(8080, 8081)), (80, "tcp", "127.0.0.1", range(1)), (53, "udp", "0.0.0.0", range(100, 103)),
-        (90, "tcp", "0.0.0.0", range(1)),
-    ]  # fmt: skip
-
-
 @given(st.text(max_size=12))
 def test_port_parser_raises_nothing_else(text):
     try:
         options.parse_port(text)
     except CortenError as error:
         assert error.status in (400, 501)
-
-
-def test_subnets_and_addresses():
-    assert ipam.choose_subnet([IPv4Network("172.17.0.0/16"), IPv4Network("172.18.5.0/24")]) == IPv4Network("172.19.0.0/16")
-    with pytest.raises(ipam.PoolsExhausted):
-        ipam.choose_subnet([IPv4Network("0.0.0.0/0")])
-    small = IPv4Network("10.0.0.0/29")
-    taken: list[IPv4Address] = []
-    for expected in range(2, 7):
-        taken.append(ipam.choose_address(small, taken))
-        assert taken[-1] == IPv4Address(f"10.0.0.{expected}")
-    with pytest.raises(ipam.SubnetFull):
-        ipam.choose_address(small, taken)
-    assert ipam.mac_for(IPv4Address("172.17.0.2")) == "02:42:ac:11:00:02"
-
-
-def test_network_plan():
-    bridge = plan.Bridge("b0", IPv4Interface("172.17.0.1/16"))
-    publication = plan.Publication("tcp", IPv4Address("0.0.0.0"), 8080, IPv4Address("172.17.0.2"), 80)
-    text = str(plan.make_table("t", bridge, [publication]))
-    assert text.count("fib daddr type local tcp dport 8080 dnat to 172.17.0.2:80") == 2
-    assert 'ip saddr 172.17.0.0/16 oifname != "b0" masquerade' in text
-
-
-def test_resolv_conf():
-    host = "# c\nnameserver 127.0.0.53\nnameserver 9.9.9.9\nsearch a b\noptions ndots:2\n"
-    assert files.resolv_conf(host, (), (), (), keep_loopback=False) == "nameserver 9.9.9.9\nsearch a b\noptions ndots:2\n"
-    assert files.resolv_conf("nameserver 127.0.0.1\n", (), (), (), keep_loopback=False).startswith("nameserver 8.8.8.8\n")
-    assert files.resolv_conf(host, ("1.1.1.1",), ("x",), (), keep_loopback=False) == "nameserver 1.1.1.1\nsearch x\noptions ndots:2\n"
-    assert files.hosts("h", "d", "10.0.0.2", (("n", "1.2.3.4"),)).endswith("1.2.3.4\tn\n10.0.0.2\th.d h\n")
 
 
 def test_names():

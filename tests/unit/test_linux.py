@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import struct
-from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corten.linux import bpf_devices, cgroup, cgroup_settings, mounts, netlink, nftables
+from corten.linux import bpf_devices, cgroup, cgroup_settings, mounts, netlink
 from corten.linux import syscalls as sys
 from corten.linux.cgroup import Setting
 from corten.linux.machine import ASSEMBLERS
@@ -141,15 +140,6 @@ def test_device_program_decides_as_the_rules_say(rules, kind, access, major, min
     bits = sum({"m": 1, "r": 2, "w": 4}[letter] for letter in access)
     answer = _run_bpf(bpf_devices.compile_rules(rules), {"b": 1, "c": 2}[kind], bits, major, minor)
     assert bool(answer) == _expected(rules, kind, access, major, minor)
-
-
-def test_rules_print_as_nft_writes_them():
-    rule = nftables.Rule(
-        (nftables.LocalDestination(), nftables.Port("tcp", 80)), nftables.DestinationNat(IPv4Address("10.0.0.2"), 8080)
-    )
-    assert str(rule) == "fib daddr type local tcp dport 80 dnat to 10.0.0.2:8080"
-    guard = nftables.Rule((nftables.Interface("iifname", "lo", equal=False), nftables.Address("daddr", IPv4Network("127.0.0.0/8"))), nftables.Verdict("drop"))
-    assert str(guard) == 'iifname != "lo" ip daddr 127.0.0.0/8 drop'
 
 
 @pytest.mark.parametrize("architecture", sorted(ASSEMBLERS))

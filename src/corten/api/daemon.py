@@ -22,6 +22,7 @@ from corten.api.image_files import ImageFileHandlers
 from corten.api.images import ImageHandlers
 from corten.api.insight import InsightHandlers
 from corten.api.lifecycle import LifecycleHandlers
+from corten.api.networks import NetworkHandlers
 from corten.api.routes import Handlers, make_routes
 from corten.api.server import Server
 from corten.api.settings import Settings, parse_arguments
@@ -33,14 +34,17 @@ from corten.engine.attaching import Attaching
 from corten.engine.containers import Containers
 from corten.engine.copy_up import COPY_UP_JOB, CopyUp
 from corten.engine.copying import COPY_JOB, Copying
+from corten.engine.endpoints import Endpoints
 from corten.engine.events import Events
 from corten.engine.execs import Execs
 from corten.engine.exits import Exits
+from corten.engine.firewall import Firewall
 from corten.engine.groups import Groups
 from corten.engine.images import ImageService
 from corten.engine.log_setup import LogSetup
 from corten.engine.making import Making
 from corten.engine.mounting import Mounting
+from corten.engine.network_files import NetworkFiles
 from corten.engine.networks import Networks
 from corten.engine.preparing import Preparing
 from corten.engine.probing import Probing
@@ -116,9 +120,11 @@ class Engine:
         groups = Groups(settings.cgroup_parent)
         runtimes = Runtimes(settings.runtimes, settings.default_runtime, f"{settings.exec_root}/runtimes")
         self._containers = Containers(self._database, snapshots, self._events, Admission(groups.abilities, runtimes))
-        self._networks = Networks(
-            Kernel(), self._database, self._events, settings.bridge_name, settings.bip, self._containers.all
-        )
+        kernel = Kernel()
+        firewall = Firewall(kernel, settings.bridge_name)
+        networks = Networks(kernel, self._database, self._events, firewall, settings.network_defaults, self._containers.all)
+        network_files = NetworkFiles(self._containers, layout)
+        self._endpoints = Endpoints(kernel, networks, firewall, self._containers, network_files)
         service = ImageService(layout, blobs, self._layers, images, self._containers, self._events)
         folders = VolumeFolders(layout)
         volumes = Volumes(self._database, folders, LocalDriver(layout, folders), self._events, self._containers.all)
@@ -126,17 +132,17 @@ class Engine:
         reaper = _write_program(f"{layout.root}/docker-init", reaper_program(this_platform().architecture))
         attaching = Attaching(self._containers, self._launch)
         logs = LogSetup(layout, LogConfig(settings.log_driver, dict(settings.log_opts)))
-        preparing = Preparing(self._containers, snapshots, layout, groups, logs, reaper, runtimes)
+        preparing = Preparing(self._containers, snapshots, layout, groups, logs, network_files, reaper, runtimes)
         self._execs = Execs(self._containers, self._launch)
         self._probing = Probing(self._containers, self._execs, lambda record: self._recovery.unhealthy(record))
         stopping = Stopping(self._containers, self._launch, self._probing)
         removal = Removal(self._containers, snapshots, layout, self._events, attaching, stopping, mounting)
-        starting = Starting(self._containers, self._networks, layout, self._launch, mounting, preparing, attaching, removal,
+        starting = Starting(self._containers, self._endpoints, layout, self._launch, mounting, preparing, attaching, removal,
                             self._probing)  # fmt: skip
         self._restarting = Restarting(self._containers, starting, stopping, removal)
         self._recovery = Recovery(self._containers, self._restarting)
-        self._exits = Exits(self._containers, self._networks, mounting, layout, groups, removal, self._restarting, self._probing)
-        self._restoring = Restoring(self._containers, snapshots, self._networks, self._launch, groups, mounting, removal, self._exits,
+        self._exits = Exits(self._containers, self._endpoints, mounting, layout, groups, removal, self._restarting, self._probing)
+        self._restoring = Restoring(self._containers, snapshots, self._endpoints, self._launch, groups, mounting, removal, self._exits,
                                     self._restarting, self._probing)  # fmt: skip
         copying = Copying(self._containers, snapshots, self._launch)
         maker = LayerMaker(layout, blobs, self._layers, self._launch.run_job)
@@ -145,7 +151,7 @@ class Engine:
         system = System(layout, settings.shown(), self._database, self._containers, service, volumes, self._events, runtimes)
         usage = DiskUsage(self._containers, service, volumes, snapshots)
         handlers = Handlers(
-            ContainerHandlers(self._containers, logs, attaching, self._execs, service, self._networks, volumes, mounting, snapshots, layout, groups,
+            ContainerHandlers(self._containers, logs, attaching, self._execs, service, networks, volumes, mounting, snapshots, layout, groups,
                               usage),
             StreamHandlers(self._containers, attaching, logs),
             ContentHandlers(self._containers, copying, making, snapshots),
@@ -153,7 +159,8 @@ class Engine:
             ExecHandlers(self._containers, self._execs),
             ImageHandlers(service, snapshots, files),
             files,
-            SystemHandlers(system, self._networks, self._containers),
+            NetworkHandlers(networks, self._endpoints, self._containers),
+            SystemHandlers(system),
             EventHandlers(self._events),
             UsageHandlers(usage, service, volumes),
             VolumeHandlers(volumes),
@@ -193,7 +200,7 @@ class Engine:
         await self._exits.settle()
         self._restoring.tear_down_if_idle()
         self._launch.close()
-        self._networks.close()
+        self._endpoints.close()
         self._database.close()
 
 

@@ -21,6 +21,7 @@ from corten.api.image_files import ImageFileHandlers
 from corten.api.images import ImageHandlers
 from corten.api.insight import InsightHandlers
 from corten.api.lifecycle import LifecycleHandlers
+from corten.api.networks import NetworkHandlers
 from corten.api.openapi import document
 from corten.api.route import Handler, Route, Stream
 from corten.api.streams import RAW_STREAM
@@ -31,6 +32,7 @@ from corten.registry.auth import Credentials
 from corten.spec import answers
 from corten.spec.engine import Config, CreateRequest, ExecConfig, ExecStart, UpdateRequest, VolumeRequest
 from corten.spec.filters import Filters
+from corten.spec.network import NetworkConnect, NetworkCreate, NetworkDisconnect
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Handlers:
     execs: ExecHandlers
     images: ImageHandlers
     files: ImageFileHandlers
+    networks: NetworkHandlers
     system: SystemHandlers
     events: EventHandlers
     usage: UsageHandlers
@@ -60,6 +63,7 @@ _TEXT = Stream("text/plain")
 def make_routes(handlers: Handlers) -> list[Route]:
     container, stream, life, execs = handlers.containers, handlers.streams, handlers.lifecycle, handlers.execs
     content, image, system, volume = handlers.contents, handlers.images, handlers.system, handlers.volumes
+    network = handlers.networks
     attach = {"detachKeys": str, "logs": bool, "stream": bool, "stdin": bool, "stdout": bool, "stderr": bool}
     create_image = {"fromImage": str, "tag": str, "platform": str, "fromSrc": str, "repo": str, "message": str, "changes": list[str]}
     commit = {"container": str, "repo": str, "tag": str, "comment": str, "author": str, "pause": bool, "changes": list[str]}
@@ -70,8 +74,15 @@ def make_routes(handlers: Handlers) -> list[Route]:
         _route("POST", "/auth", system.auth, body=Credentials, answer=answers.LoggedIn),
         _route("GET", "/system/df", handlers.usage.disk_usage, query={"type": list[str]}, answer=answers.DiskUsage),
         _route("GET", "/events", handlers.events.events, query={"since": str, "until": str, "filters": Filters}, answer=JSON_MESSAGES),
-        _route("GET", "/networks", system.networks, query={"filters": Filters}, answer=list[answers.Network]),
-        _route("GET", "/networks/{name}", system.network, query={"verbose": bool, "scope": str}, answer=answers.Network),
+        # --- networks
+        _route("GET", "/networks", network.list, query={"filters": Filters}, answer=list[answers.Network]),
+        _route("GET", "/networks/", network.list, query={"filters": Filters}, answer=list[answers.Network]),
+        _route("POST", "/networks/create", network.create, body=NetworkCreate, answer=answers.CreatedNetwork, status=201),
+        _route("POST", "/networks/prune", network.prune, query={"filters": Filters}, answer=answers.PrunedNetworks),
+        _route("GET", "/networks/{name}", network.inspect, query={"verbose": bool, "scope": str}, answer=answers.Network),
+        _route("DELETE", "/networks/{name}", network.remove, status=204),
+        _route("POST", "/networks/{name}/connect", network.connect, body=NetworkConnect),
+        _route("POST", "/networks/{name}/disconnect", network.disconnect, body=NetworkDisconnect),
         # --- volumes
         _route("GET", "/volumes", volume.list, query={"filters": Filters}, answer=answers.Volumes),
         _route("POST", "/volumes/create", volume.create, body=VolumeRequest, answer=answers.Volume, status=201),

@@ -10,14 +10,17 @@ import os
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from ipaddress import IPv4Address
 from typing import Any
 
 import click
 import msgspec
 
+from corten.engine.networks import NetworkDefaults
 from corten.engine.runtimes import RuntimeSetting, parse_flag
 from corten.engine.system import Configured
 from corten.errors import Invalid
+from corten.network import ipam
 from corten.spec import log_options
 
 DEFAULT_ROOT, DEFAULT_EXEC_ROOT = "/var/lib/corten", "/run/corten"
@@ -35,6 +38,8 @@ class Settings:
     exec_opts: tuple[str, ...] = ()
     bridge: str = ""
     bip: str = ""
+    ip: str = ""
+    default_address_pools: tuple[Any, ...] = ()
     cgroup_parent: str = "/corten"
     runtimes: Mapping[str, RuntimeSetting] = field(default_factory=dict)
     default_runtime: str = ""
@@ -60,6 +65,10 @@ class Settings:
     def shown(self) -> Configured:
         return Configured(self.debug, self.hosts, bool(self.tls or self.tlsverify), bool(self.tlsverify), self.log_driver)
 
+    @property
+    def network_defaults(self) -> NetworkDefaults:
+        return NetworkDefaults(self.bridge_name, self.bip, ipam.parse_pools(self.default_address_pools), self.ip)
+
     def tls_context(self) -> ssl.SSLContext | None:
         """None without TLS. With `tlsverify`, clients must show a certificate of the given authority."""
         if not (self.tls or self.tlsverify):
@@ -77,7 +86,7 @@ class Settings:
 
 # daemon.json key -> field, where it is not the same with underscores
 _KEYS = {"data-root": "data_root", "exec-root": "exec_root", "storage-driver": "storage_driver", "exec-opts": "exec_opts",
-         "cgroup-parent": "cgroup_parent", "log-level": "log_level", "log-driver": "log_driver", "log-opts": "log_opts",
+         "cgroup-parent": "cgroup_parent", "default-address-pools": "default_address_pools", "log-level": "log_level", "log-driver": "log_driver", "log-opts": "log_opts",
          "default-runtime": "default_runtime"}  # fmt: skip
 _STORAGE_DRIVERS = ("", "overlay2", "overlay")
 _LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
@@ -148,8 +157,18 @@ def check(settings: Settings) -> None:
             f"{tcp[0]} without TLS gives root on this machine to whoever reaches it: use --tlsverify with certificates, "
             "or say --tls=false if that is meant"
         )
+    ipam.parse_pools(settings.default_address_pools)
+    if settings.ip:
+        try:
+            IPv4Address(settings.ip)
+        except ValueError:
+            raise Invalid(f"--ip {settings.ip!r}: want an IPv4 address of this host") from None
     if len(settings.bridge_name) > 15:
         raise Invalid(f"--bridge {settings.bridge_name!r}: an interface name has at most 15 characters")
+
+
+def _pools(_context: click.Context, _option: click.Parameter, values: tuple[str, ...]) -> tuple[dict[str, str], ...]:
+    return tuple(dict(word.partition("=")[::2] for word in value.split(",")) for value in values)
 
 
 _FLAGS = [
@@ -162,6 +181,9 @@ _FLAGS = [
     click.option("--exec-opt", "exec_opts", multiple=True, help="Runtime option (native.cgroupdriver=cgroupfs)"),
     click.option("-b", "--bridge", help="Name of the default bridge (made if it is not there)"),
     click.option("--bip", help="Address of the default bridge with its prefix, such as 172.20.0.1/16"),
+    click.option("--ip", help="Address at which ports of the default bridge are published that name none"),
+    click.option("--default-address-pool", "default_address_pools", multiple=True, callback=_pools,
+                 help="Pool for networks' subnets: base=10.10.0.0/16,size=24 (repeatable)"),
     click.option("--cgroup-parent", help="Parent cgroup of all containers"),
     click.option("--add-runtime", "runtimes", multiple=True, help="Another OCI runtime: name=path (repeatable)"),
     click.option("--default-runtime", help="Runtime of containers that ask for none (corten)"),

@@ -9,7 +9,6 @@ import msgspec
 
 from corten.engine import states
 from corten.engine.execs import ExecRecord
-from corten.engine.networks import Network
 from corten.engine.records import ContainerRecord, EndpointRecord, Health, MountRecord, VolumeRecord
 from corten.engine.usage import ContainerUsage
 from corten.spec.engine import Config, HostConfig
@@ -77,17 +76,17 @@ def _address_view(endpoint: EndpointRecord) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _endpoint_view(endpoint: EndpointRecord) -> dict[str, Any]:
+def _endpoint_view(endpoint: EndpointRecord, names: list[str] | None = None) -> dict[str, Any]:
     asked = endpoint.settings
     return {
         "IPAMConfig": None if asked.ipam is None else msgspec.to_builtins(asked.ipam), "Links": asked.links, "Aliases": asked.aliases,
         "MacAddress": endpoint.mac or asked.mac_address, "DriverOpts": asked.driver_opts, "GwPriority": asked.gw_priority,
-        "NetworkID": endpoint.network_id, **_address_view(endpoint), "DNSNames": None,
+        "NetworkID": endpoint.network_id, **_address_view(endpoint), "DNSNames": names,
     }  # fmt: skip
 
 
-def _networks_view(record: ContainerRecord) -> dict[str, Any]:
-    return {endpoint.network: _endpoint_view(endpoint) for endpoint in record.endpoints}
+def _networks_view(record: ContainerRecord, *, named: bool = False) -> dict[str, Any]:
+    return {endpoint.network: _endpoint_view(endpoint, record.names_on(endpoint) if named else None) for endpoint in record.endpoints}
 
 
 def ports_view(record: ContainerRecord) -> dict[str, Any]:
@@ -109,7 +108,7 @@ def _network_settings(record: ContainerRecord) -> dict[str, Any]:
         "Bridge": "", "SandboxID": record.id if running else "", "SandboxKey": f"/proc/{record.state.pid}/ns/net" if running else "",
         "Ports": ports_view(record), "HairpinMode": False, "LinkLocalIPv6Address": "", "LinkLocalIPv6PrefixLen": 0,
         "SecondaryIPAddresses": None, "SecondaryIPv6Addresses": None,
-        **_address_view(default), "MacAddress": default.mac, "Networks": _networks_view(record),
+        **_address_view(default), "MacAddress": default.mac, "Networks": _networks_view(record, named=True),
     }  # fmt: skip
 
 
@@ -286,25 +285,7 @@ def history_view(image: Image, sizes: list[int], ancestors: Sequence[Image]) -> 
     return rows
 
 
-# --- networks and execs
-def network_view(network: Network, endpoints: dict[str, dict[str, str]]) -> dict[str, Any]:
-    bridge = network.bridge
-    pools = [{"Subnet": str(bridge.subnet), "Gateway": str(bridge.gateway.ip)}] if bridge else None
-    options: dict[str, str] = {}
-    if bridge:
-        prefix = "com.docker.network.bridge"
-        options = {
-            f"{prefix}.default_bridge": "true", f"{prefix}.enable_icc": "true", f"{prefix}.enable_ip_masquerade": "true",
-            f"{prefix}.host_binding_ipv4": "0.0.0.0", f"{prefix}.name": bridge.name, "com.docker.network.driver.mtu": str(bridge.mtu),
-        }  # fmt: skip
-    return {
-        "Name": network.name, "Id": network.id, "Created": network.created, "Scope": "local", "Driver": network.driver,
-        "EnableIPv4": True, "EnableIPv6": False, "IPAM": {"Driver": "default", "Options": None, "Config": pools},
-        "Internal": False, "Attachable": False, "Ingress": False, "ConfigFrom": {"Network": ""}, "ConfigOnly": False,
-        "Containers": endpoints, "Options": options, "Labels": {},
-    }  # fmt: skip
-
-
+# --- execs
 def exec_view(record: ExecRecord) -> dict[str, Any]:
     config = record.config
     command = config.cmd or [""]

@@ -13,15 +13,15 @@ from typing import TypeVar
 
 import msgspec
 
-from corten.engine import health, mounting, mounts, names, options, states
+from corten.engine import endpoint_settings, health, mounting, mounts, names, options, states
 from corten.engine.admission import Admission
 from corten.engine.events import Events
 from corten.engine.log_setup import LogSetup
 from corten.engine.mounting import Mounting
-from corten.engine.networks import Networks, check_mac
-from corten.engine.records import ContainerRecord, EndpointRecord, decode_record, encode_record
+from corten.engine.networks import Networks
+from corten.engine.records import ContainerRecord, decode_record, encode_record
 from corten.errors import AmbiguousPrefix, Invalid, NameInUse, NoCommand, NoSuchContainer, RenameToSame
-from corten.spec.engine import Config, CreateRequest, EndpointSettings, HostConfig
+from corten.spec.engine import Config, CreateRequest, HostConfig
 from corten.spec.image import RunConfig
 from corten.spec.timestamps import now_ns, rfc3339_nano
 from corten.store.database import Database, NameTaken
@@ -127,11 +127,10 @@ class Containers:
         mounts.check(host)
         options.check_config(request)
         host = msgspec.structs.replace(host, log_config=logs.complete(host.log_config))
-        mac = options.check_networking(request.networking_config, host.network_mode) or request.mac_address
-        check_mac(mac)
-        network = networks.of_mode(host.network_mode)
-        endpoints = [EndpointRecord(network.name, EndpointSettings(mac_address=mac))] if network else []
+        endpoint_settings.check_network_mode(request, host)
+        endpoints = endpoint_settings.places(request, host, networks.known)
         host, warnings = self._admission.admit(host)
+        warnings = [*warnings, *endpoint_settings.warnings(request, host)]
         config = _merge(request, image.config.run, container_id, host)
         record = ContainerRecord(
             id=container_id, name=chosen, created=rfc3339_nano(now_ns()), image=image.id,

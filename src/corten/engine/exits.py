@@ -9,10 +9,10 @@ from msgspec.structs import replace
 
 from corten.engine import restarts, states
 from corten.engine.containers import Containers, replace_state
+from corten.engine.endpoints import Endpoints
 from corten.engine.groups import Groups
 from corten.engine.health import unwatched
 from corten.engine.mounting import Mounting
-from corten.engine.networks import Networks
 from corten.engine.probing import Probing
 from corten.engine.removal import Removal
 from corten.engine.restarting import Restarting
@@ -26,9 +26,9 @@ _SECOND = 1_000_000_000
 
 
 class Exits:
-    def __init__(self, containers: Containers, networks: Networks, mounting: Mounting, layout: Layout, groups: Groups,
+    def __init__(self, containers: Containers, endpoints: Endpoints, mounting: Mounting, layout: Layout, groups: Groups,
                  removal: Removal, restarting: Restarting, probing: Probing) -> None:  # fmt: skip
-        self._containers, self._networks, self._mounting, self._layout = containers, networks, mounting, layout
+        self._containers, self._endpoints, self._mounting, self._layout = containers, endpoints, mounting, layout
         self._groups, self._removal, self._restarting, self._probing = groups, removal, restarting, probing
         self._background: set[asyncio.Task[None]] = set()
 
@@ -51,7 +51,7 @@ class Exits:
                 finished_at=rfc3339_nano(notice.finished), health=record.state.health and unwatched(record.state.health),
             )  # fmt: skip
             leased, record = record, self._containers.save(replace(ended.without_leases(), restarts=again or record.restarts))
-            self._networks.release(leased)
+            self._endpoints.release(leased)
             shutil.rmtree(self._layout.run(record.id), ignore_errors=True)
             if notice.oom_killed:
                 self._containers.emit("oom", record)

@@ -1,296 +1,342 @@
-"""The networks there are (bridge, host, none), and which container has which address and ports on the bridge.
+"""The networks there are: finding, creating, removing, pruning, and making their links again after a start.
 
-Owns address leases (derived from the records), reserved host ports, and the table of rules. The kernel's part is
-network.apply; what is wanted is network.plan.
+Owns the records (a row each, all of them in memory too). Which container is where is endpoints.py's.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import secrets
-import socket
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Interface, ip_network
 
-import msgspec
+from msgspec.structs import replace
 
 from corten.engine.events import Events
-from corten.engine.options import parse_port
-from corten.engine.records import ContainerRecord, EndpointRecord, PublishedPort
-from corten.errors import AmbiguousPrefix, Invalid, NoSuchNetwork, PortInUse
-from corten.network import ipam
+from corten.engine.firewall import Firewall
+from corten.engine.network_records import (
+    BUILTIN,
+    DRIVERS,
+    NetworkRecord,
+    bridge_of,
+    decode_network,
+    encode_network,
+    subnet_record,
+)
+from corten.engine.records import ContainerRecord
+from corten.errors import (
+    AmbiguousPrefix,
+    CortenError,
+    Forbidden,
+    Invalid,
+    KernelRefused,
+    NetworkNameInUse,
+    NoSuchNetwork,
+    NoSuchPlugin,
+    NotSupported,
+)
+from corten.network import bridge_options, ipam, ipam_config, sublink_options
 from corten.network.apply import Kernel
-from corten.network.plan import Bridge, Endpoint, Publication, make_table
-from corten.spec.engine import HostConfig
+from corten.network.plan import make_elements
+from corten.spec.network import Ipam, NetworkCreate
 from corten.spec.timestamps import now_ns, rfc3339_nano
 from corten.store.database import Database
 
-_MODES = {"default": "bridge", "": "bridge", "bridge": "bridge", "host": "host", "none": "none"}
-_DRIVERS = {"bridge": "bridge", "host": "host", "none": "null"}
-_SOCKET_TYPES = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
-_LINK_PATIENCE = 1.0  # seconds that the kernel gets to take the link of an ended container away
+_MODES = {"default": "bridge", "": "bridge"}
+_BUILTIN_DRIVERS = {"bridge": "bridge", "host": "host", "none": "null"}
+_PREFIX = "com.docker.network"
 _log = logging.getLogger("corten.engine")
 
 
 def drivers() -> list[str]:
     """As /info names them."""
-    return sorted(set(_DRIVERS.values()))
-_MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
+    return sorted(DRIVERS)
 
 
 @dataclass(frozen=True)
-class Network:
-    id: str
-    name: str
-    driver: str
-    created: str
-    bridge: Bridge | None
+class NetworkDefaults:
+    """What the engine's settings say: the default bridge, its address ("" to choose), the pools, where ports are published by default."""
+
+    bridge: str
+    bip: str = ""
+    pools: tuple[ipam.Pool, ...] = ()
+    publish_address: str = ""
 
 
 class Networks:
-    """`records` yields the containers that there are: leases are derived from them, not stored twice."""
+    """`records` yields the containers that there are."""
 
-    def __init__(self, kernel: Kernel, database: Database, events: Events, bridge_name: str, bip: str,
+    def __init__(self, kernel: Kernel, database: Database, events: Events, firewall: Firewall, defaults: NetworkDefaults,
                  records: Callable[[], Iterable[ContainerRecord]]) -> None:  # fmt: skip
-        self._kernel, self._database, self._events, self._records = kernel, database, events, records
-        self._reserved: dict[str, list[socket.socket]] = {}
-        self._starting: dict[str, str] = {}  # container id -> address, between lease and record
-        self._leaving: dict[str, str] = {}  # veth -> address, until the kernel has taken the link away
-        self._removals: set[asyncio.Future[None]] = set()
-        self._bridge = self._make_bridge(bridge_name, bip)
-        self._networks = [self._load(name) for name in ("bridge", "host", "none")]
+        self._kernel, self._database, self._events, self._firewall = kernel, database, events, firewall
+        self.defaults, self._records = defaults, records
+        self._pools = (*(defaults.pools or ipam.DEFAULT_POOLS), self._ula_pool())
+        stored = [decode_network(row) for row in database.networks()]
+        self._networks = {network.id: network for network in stored}
+        self._networks = {network.id: network for network in (*map(self._builtin, BUILTIN), *stored)}
+        self._names = {network.name: network.id for network in self._networks.values()}
 
-    def _make_bridge(self, name: str, bip: str) -> Bridge:
-        if bip:
-            try:
-                gateway = IPv4Interface(bip)
-            except ValueError:
-                raise Invalid(f"--bip {bip!r}: want an IPv4 address with its prefix, such as 172.20.0.1/16") from None
-        else:
-            existing = self._kernel.existing_bridge(name)
-            if existing:
-                gateway = existing.gateway
-            else:
-                subnet = self._subnet()
-                gateway = IPv4Interface((subnet.network_address + 1, subnet.prefixlen))
-        bridge = Bridge(name, gateway)
-        self._kernel.ensure_bridge(bridge)
-        return bridge
+    def _ula_pool(self) -> ipam.Pool:
+        seed = self._database.setting("ula-seed") or secrets.token_hex(16)
+        self._database.put_setting("ula-seed", seed)
+        return ipam.ula_pool(seed)
 
-    def _subnet(self) -> IPv4Network:
-        """The one used before, as long as nothing else uses it: published addresses outlive a restart."""
-        in_use = self._kernel.networks_in_use()
-        before = self._database.setting("bridge-subnet")
-        if before and not any(IPv4Network(before).overlaps(other) for other in in_use):
-            return IPv4Network(before)
-        chosen = ipam.choose_subnet(in_use)
-        self._database.put_setting("bridge-subnet", str(chosen))
-        return chosen
-
-    def _load(self, name: str) -> Network:
+    # --- the three that are always there
+    def _builtin(self, name: str) -> NetworkRecord:
         stored = self._database.setting(f"network-{name}")
         if stored is None:
             stored = f"{secrets.token_hex(32)} {rfc3339_nano(now_ns())}"
             self._database.put_setting(f"network-{name}", stored)
         network_id, created = stored.split(" ")
-        return Network(network_id, name, _DRIVERS[name], created, self._bridge if name == "bridge" else None)
+        if name != "bridge":
+            return NetworkRecord(network_id, name, created, _BUILTIN_DRIVERS[name])
+        gateway = self._default_gateway()
+        options = {
+            f"{_PREFIX}.bridge.default_bridge": "true", f"{_PREFIX}.bridge.enable_icc": "true", f"{_PREFIX}.bridge.enable_ip_masquerade": "true",
+            f"{_PREFIX}.bridge.host_binding_ipv4": self.defaults.publish_address or "0.0.0.0", f"{_PREFIX}.bridge.name": self.defaults.bridge,
+            f"{_PREFIX}.driver.mtu": "1500",
+        }  # fmt: skip
+        row = ipam.Range(gateway.network, gateway.network, gateway.ip, frozenset({gateway.ip}))
+        return NetworkRecord(network_id, name, created, "bridge", self.defaults.bridge, subnets=[subnet_record(row)], options=options)
 
-    def all(self) -> list[Network]:
-        return list(self._networks)
+    def _default_gateway(self) -> IPv4Interface:
+        """As told; or what the bridge that is there has; or the subnet used before, as long as nothing else uses it."""
+        if self.defaults.bip:
+            try:
+                return IPv4Interface(self.defaults.bip)
+            except ValueError:
+                raise Invalid(f"--bip {self.defaults.bip!r}: want an IPv4 address with its prefix, such as 172.20.0.1/16") from None
+        existing = self._kernel.address_of(self.defaults.bridge)
+        if existing:
+            return existing
+        in_use = self._in_use()
+        before = self._database.setting("bridge-subnet")
+        subnet = ip_network(before) if before else ipam.choose_subnet(self._pools, in_use)
+        if before and any(subnet.version == other.version and subnet.overlaps(other) for other in in_use):
+            subnet = ipam.choose_subnet(self._pools, in_use)
+        self._database.put_setting("bridge-subnet", str(subnet))
+        return IPv4Interface(f"{subnet.network_address + 1}/{subnet.prefixlen}")
 
-    def find(self, name: str) -> Network:
-        """By id, name or unique prefix. Raises NoSuchNetwork."""
-        for network in self._networks:
-            if name in (network.id, network.name):
-                return network
-        found = [network for network in self._networks if name and network.id.startswith(name)]
+    def _in_use(self) -> list[ipam.Subnet]:
+        """What other networks have and what the host routes."""
+        return [*self._subnets(), *self._routed()]
+
+    def _routed(self) -> list[ipam.Subnet]:
+        return [route.destination for route in self._kernel.routes()]
+
+    def _subnets(self) -> list[ipam.Subnet]:
+        return [ip_network(row.subnet) for network in self._networks.values() for row in network.subnets]
+
+    # --- finding
+    def all(self) -> list[NetworkRecord]:
+        return list(self._networks.values())
+
+    def find(self, name: str) -> NetworkRecord:
+        """By full id, name, or unique prefix of an id. Raises NoSuchNetwork, AmbiguousPrefix."""
+        network_id = name if name in self._networks else self._names.get(name)
+        if network_id:
+            return self._networks[network_id]
+        found = [network for network in self._networks.values() if name and network.id.startswith(name)]
         if len(found) > 1:
             raise AmbiguousPrefix(name=name)
         if not found:
             raise NoSuchNetwork(name=name)
         return found[0]
 
-    def of_mode(self, mode: str) -> Network | None:
-        """The network of a HostConfig.NetworkMode; None for container:ID. Raises NoSuchNetwork."""
-        if mode.startswith("container:"):
-            return None
-        return self.find(_MODES.get(mode, mode))
-
-    def restore(self) -> None:
-        """Start-up: reserve the ports of what is running and write the table."""
-        for record in self._records():
-            if record.ports:
-                sockets: list[socket.socket] = []
-                self._reserved[record.id] = sockets
-                for port in record.ports:
-                    with suppress(OSError):  # somebody took it while no engine was there; the rules still lead here
-                        sockets.append(_bind(port.protocol, port.host_ip, port.host_port))
-        self._apply_rules()
-
-    # --- one container
-    def lease(self, record: ContainerRecord) -> ContainerRecord:
-        """The record of a container that is about to start, with address and ports chosen. Raises PortInUse; nothing is held then."""
-        network = self.of_mode(record.host_config.network_mode)
-        if network is None:
-            return record
-        endpoint_id = secrets.token_hex(32)
-        place = msgspec.structs.replace(record.endpoints[0], network_id=network.id, id=endpoint_id)
-        if network.bridge is None:
-            return msgspec.structs.replace(record, endpoints=[place])
-        taken = [
-            IPv4Interface(endpoint.address).ip
-            for other in self._records()
-            for endpoint in other.endpoints
-            if endpoint.address and other.id != record.id
-        ]
-        # A dying namespace still answers: whoever got its address at once would share its MAC, too. The kernel takes the link
-        # away within milliseconds; asking for it here would wait for that (25 ms, measured).
-        self._leaving = {veth: address for veth, address in self._leaving.items() if self._kernel.has_link(veth)}
-        taken += [IPv4Interface(address).ip for address in (*self._starting.values(), *self._leaving.values())]
-        address = ipam.choose_address(network.bridge.subnet, taken)
-        ports = self._reserve(record, endpoint_id)
-        place = msgspec.structs.replace(
-            place,
-            address=f"{address}/{network.bridge.subnet.prefixlen}",
-            gateway=str(network.bridge.gateway.ip),
-            mac=place.settings.mac_address.lower() or ipam.mac_for(address),
-            veth=f"veth{endpoint_id[:8]}",  # of this start: the kernel takes the last one's link away in its own time
-        )
-        self._starting[record.id] = place.address
-        return msgspec.structs.replace(record, endpoints=[place], ports=ports)
-
-    def _reserve(self, record: ContainerRecord, endpoint_id: str) -> list[PublishedPort]:
-        sockets: list[socket.socket] = []
-        ports: list[PublishedPort] = []
+    def known(self, name: str) -> NetworkRecord | None:
         try:
-            for container_port, protocol, host_ip, wanted in wanted_ports(record.host_config, record.config.exposed_ports or {}):
-                bound = self._reserve_one(record, endpoint_id, protocol, host_ip, wanted)
-                sockets.append(bound)
-                ports.append(PublishedPort(protocol, container_port, host_ip, bound.getsockname()[1]))
-        except BaseException:
-            for bound in sockets:
-                bound.close()
-            raise
-        if sockets:
-            self._reserved[record.id] = sockets
-        return ports
+            return self.find(name)
+        except CortenError:
+            return None
 
     @staticmethod
-    def _reserve_one(record: ContainerRecord, endpoint_id: str, protocol: str, host_ip: str, wanted: range) -> socket.socket:
-        for number in wanted:
+    def name_of_mode(mode: str) -> str:
+        """The network's name in HostConfig.NetworkMode; empty for container:ID."""
+        return "" if mode.startswith("container:") else _MODES.get(mode, mode)
+
+    # --- creating and removing
+    def create(self, request: NetworkCreate) -> tuple[NetworkRecord, str]:
+        """Make a network; the record and a warning or "". Raises Docker's errors, and KernelRefused; then nothing stays."""
+        self._check_request(request)
+        source = self._config_source(request)
+        asked = list(source.config or [])
+        wanted = ipam_config.parse_pools(asked)
+        network = NetworkRecord(
+            id=secrets.token_hex(32), name=request.name, created=rfc3339_nano(now_ns()),
+            driver="null" if request.config_only else request.driver or "bridge",
+            ipv4=request.enable_ipv4 is not False, ipv6=bool(request.enable_ipv6), ipam_driver=source.driver or "default",
+            ipam_options=source.options, asked=asked, internal=request.internal, attachable=request.attachable,
+            config_only=request.config_only, config_from=request.config_from.network if request.config_from else "",
+            options=self._options(request), labels=request.labels or {},
+        )  # fmt: skip
+        warning = ""
+        if not request.config_only:
+            network, warning = self._settle(network, wanted)
+        self._database.put_network(network.id, network.name, encode_network(network))
+        self._networks[network.id] = network
+        self._names[network.name] = network.id
+        try:
+            self._raise_link(network)
+        except (OSError, CortenError) as error:
+            self._undo_create(network)
+            if isinstance(error, OSError):
+                raise KernelRefused(operation="create network", operand=network.name, errno=error.errno or 0, reason=str(error.strerror)) from None
+            raise
+        self._say("create", network)
+        return network, warning
+
+    def _undo_create(self, network: NetworkRecord) -> None:
+        del self._networks[network.id]
+        del self._names[network.name]
+        self._firewall.drop(network.id)
+        if network.driver == "bridge":
+            self._kernel.remove_link(network.link)
+        self._database.delete_network(network.id)
+
+    def _check_request(self, request: NetworkCreate) -> None:
+        driver = request.driver or "bridge"
+        if not request.name:
+            raise Invalid("invalid name: name is empty")
+        if request.name in (*BUILTIN, "default") or request.name.startswith("container:"):
+            raise Forbidden(f"operation is not permitted on predefined {request.name} network ")
+        if request.ingress:
+            raise Forbidden("Ingress network can only be global scope network")
+        if driver == "overlay":
+            raise Forbidden('This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to swarm and try again.')
+        if request.scope not in ("", "local"):
+            raise Forbidden("cannot create a swarm scoped network when swarm is not active")
+        if driver in ("host", "null"):
+            raise Forbidden(f'only one instance of "{driver}" network is allowed')
+        if driver not in DRIVERS:
+            raise NoSuchPlugin(name=driver)
+        if request.ipam and request.ipam.driver not in ("", "default"):
+            raise NoSuchPlugin(name=request.ipam.driver)
+        if request.name in self._names:
+            raise NetworkNameInUse(name=request.name)
+        if request.enable_ipv4 is False and not request.enable_ipv6:
+            raise Invalid("IPv4 or IPv6 must be enabled")
+
+    def _config_source(self, request: NetworkCreate) -> Ipam:
+        if not request.config_from or not request.config_from.network:
+            return request.ipam or Ipam()
+        source = self.known(request.config_from.network)
+        if source is None or not source.config_only:
+            raise NoSuchConfiguration(name=request.config_from.network)
+        return Ipam(source.ipam_driver, source.ipam_options, source.asked)
+
+    def _options(self, request: NetworkCreate) -> dict[str, str]:
+        if request.config_from and request.config_from.network:
+            return self.find(request.config_from.network).options
+        return request.options or {}
+
+    def _settle(self, network: NetworkRecord, wanted: list[ipam_config.Wanted]) -> tuple[NetworkRecord, str]:
+        """Subnets and link of a new network, checked against what there is."""
+        families = [version for version, on in ((4, network.ipv4), (6, network.ipv6)) if on]
+        if network.driver == "bridge":
+            options = bridge_options.parse_options(network.options, internal=network.internal)
+            link = options.name or f"br-{network.id[:12]}"
+            if any(other.link == link for other in self._networks.values()):
+                raise Forbidden(f"cannot create network {network.id} ({link}): conflicts with another network: networks have same bridge name")
+        else:
+            link = sublink_options.parse_options(network.driver, network.options).parent
+        rows = ipam_config.allocate(wanted, families, self._pools, self._subnets(), self._routed)
+        warning = self._clash(network.name, [row.subnet for row in wanted]) if wanted and network.driver == "bridge" else ""
+        return replace(network, link=link, subnets=[subnet_record(row) for row in rows]), warning
+
+    def _clash(self, name: str, asked: list[ipam.Subnet]) -> str:
+        """A warning if the host routes part of what was asked for to somewhere else: asked is asked, but it should be known."""
+        for other in self._routed():
+            for subnet in asked:
+                if subnet.version == other.version and subnet.overlaps(other):
+                    warning = f"the subnet {subnet} overlaps {other}, to which this host has a route"
+                    _log.warning("network %s: %s", name, warning)
+                    return warning
+        return ""
+
+    def _raise_link(self, network: NetworkRecord) -> None:
+        """Make what the network needs on the host. Idempotent. Raises OSError, NotSupported."""
+        if network.config_only or network.driver in ("host", "null"):
+            return
+        if network.driver == "bridge":
+            bridge = bridge_of(network)
+            self._kernel.ensure_bridge(bridge)
+            self._firewall.put(network.id, make_elements([bridge], ()))
+            return
+        options = sublink_options.parse_options(network.driver, network.options)
+        if options.vlan and not self._kernel.has_link(options.parent):
+            self._kernel.ensure_vlan(options.parent, options.vlan_parent, options.vlan)
+        try:
+            self._kernel.try_sublink(network.driver, options.mode, f"cn{network.id[:11]}", options.parent)
+        except OSError as error:
+            if error.errno in (95, 93):  # EOPNOTSUPP, EPROTONOSUPPORT
+                raise NotSupported(f"this kernel has no {network.driver} links (CONFIG_{network.driver.upper()})") from None
+            raise
+
+    async def remove(self, name: str) -> None:
+        """Raises Forbidden, NoSuchNetwork."""
+        network = self.find(name)
+        if network.builtin:
+            raise Forbidden(f"{network.name} is a pre-defined network and cannot be removed")
+        for other in self._networks.values():
+            if network.config_only and other.config_from == network.name:
+                raise Forbidden(f'error while removing network: configuration network "{network.name}" is in use')
+        active = [(record, place) for record in self._records() for place in record.active_endpoints if place.network_id == network.id]
+        if active:
+            shown = ", ".join(f'name:"{record.name}" id:"{place.id[:12]}"' for record, place in active)
+            raise Forbidden(f"error while removing network: network {network.name} has active endpoints ({shown})")
+        await self._forget(network)
+
+    async def _forget(self, network: NetworkRecord) -> None:
+        """The row goes last: a network that a crash kept from being removed whole is there again. The kernel makes whoever removes a
+        link wait, so that is done beside the loop.
+        """
+        del self._networks[network.id]
+        del self._names[network.name]
+        self._firewall.drop(network.id)
+        if network.driver == "bridge":
+            await asyncio.to_thread(self._kernel.remove_link_elsewhere, network.link)
+        self._database.delete_network(network.id)
+        self._say("destroy", network)
+
+    async def prune(self, wanted: Callable[[NetworkRecord], bool]) -> list[str]:
+        """Remove what no container is connected to, running or not, and `wanted` says yes to; their names."""
+        used = {place.network for record in self._records() for place in record.endpoints}
+        used |= {place.network_id for record in self._records() for place in record.endpoints}
+        removed: list[str] = []
+        for network in self.all():
+            if not network.builtin and network.name not in used and network.id not in used and wanted(network):
+                await self._forget(network)
+                removed.append(network.name)
+        self._events.emit("network", "prune", "", reclaimed="0")
+        return removed
+
+    def _say(self, action: str, network: NetworkRecord, **attributes: str) -> None:
+        self._events.emit("network", action, network.id, name=network.name, type=network.driver, **attributes)
+
+    def say(self, action: str, network: NetworkRecord, record: ContainerRecord) -> None:
+        """A container's connect or disconnect."""
+        self._say(action, network, container=record.id)
+
+    # --- start and end of the engine
+    def restore(self) -> None:
+        """Make every network's link again. One that cannot be made is said in the log and is there without its link."""
+        for network in self._networks.values():
             try:
-                return _bind(protocol, host_ip, number)
-            except OSError as error:
-                if error.errno == 99:
-                    raise Invalid(f"cannot publish on {host_ip}: this host does not have the address") from None
-        raise PortInUse(name=record.name, endpoint=endpoint_id, address=host_ip, port=wanted[0], protocol=protocol)
-
-    def attach(self, record: ContainerRecord, namespace: str) -> None:
-        """Make the veth pair, address and route, and lead the published ports here. Raises OSError; then nothing stays."""
-        for place in record.active_endpoints:
-            if place.veth:
-                endpoint = Endpoint(place.veth, IPv4Interface(place.address), IPv4Address(place.gateway), place.mac, hairpin=bool(record.ports))
-                self._kernel.attach(self._bridge, endpoint, namespace)
-            elif place.network == "none":
-                self._kernel.set_loopback_up(namespace)
-            if record.ports:
-                self._apply_rules(record)
-            self._say("connect", record, place)
-
-    def _say(self, action: str, record: ContainerRecord, place: EndpointRecord) -> None:
-        network = self.find(place.network_id)
-        self._events.emit("network", action, network.id, container=record.id, name=network.name, type=network.driver)
-
-    def settled(self, container_id: str) -> None:
-        """The lease is in the container's record now (or the start failed)."""
-        self._starting.pop(container_id, None)
-
-    def give_back(self, record: ContainerRecord) -> None:
-        """Let address and ports go: the start has failed, or the stored record no longer has the endpoint. Idempotent."""
-        self._starting.pop(record.id, None)
-        for bound in self._reserved.pop(record.id, []):
-            bound.close()
-        for place in record.endpoints:
-            if place.veth:
-                self._leaving[place.veth] = place.address
-                asyncio.get_running_loop().call_later(_LINK_PATIENCE, self._take_away, place.veth)
-        if record.ports:
-            self._apply_rules()
-
-    def _take_away(self, veth: str) -> None:
-        """The kernel has not: somebody keeps the namespace (an open descriptor, a connection that does not end). The link goes now."""
-        if self._kernel.has_link(veth):
-            removal = asyncio.ensure_future(asyncio.to_thread(self._kernel.remove_link, veth))
-            self._removals.add(removal)
-            removal.add_done_callback(self._removed)
-
-    def _removed(self, removal: asyncio.Future[None]) -> None:
-        self._removals.discard(removal)
-        if not removal.cancelled() and removal.exception():
-            _log.warning("a link of an ended container stays: %s", removal.exception())
-
-    def release(self, record: ContainerRecord) -> None:
-        """The container has ended: give back, and say that it is no longer connected. `record` is as it was while it ran."""
-        self.give_back(record)
-        for place in record.active_endpoints:
-            self._say("disconnect", record, place)
-
-    def _apply_rules(self, extra: ContainerRecord | None = None) -> None:
-        records = {record.id: record for record in self._records()}
-        if extra:
-            records[extra.id] = extra
-        publications = [
-            Publication(port.protocol, IPv4Address(port.host_ip), port.host_port, IPv4Address(record.gateway.ip), port.container_port)
-            for record in records.values()
-            if record.gateway
-            for port in record.ports
-        ]
-        self._kernel.apply_rules(make_table(self._bridge.name, self._bridge, publications))
+                self._raise_link(network)
+            except (OSError, CortenError) as error:
+                if network.builtin:
+                    raise
+                _log.error("network %s: its link %s cannot be made: %s", network.name, network.link, error)
 
     def tear_down(self) -> None:
-        """Take the bridge and the table away: for an engine that ends with nothing running."""
-        self._kernel.remove(self._bridge.name, self._bridge.name)
-
-    def close(self) -> None:
-        for sockets in self._reserved.values():
-            for bound in sockets:
-                bound.close()
-        self._kernel.close()
+        """Take every bridge away: for an engine that ends with nothing running."""
+        for network in self._networks.values():
+            if network.driver == "bridge" and not network.config_only:
+                self._kernel.remove_link(network.link)
 
 
-def wanted_ports(host: HostConfig, exposed: Mapping[str, object]) -> list[tuple[int, str, str, range]]:
-    """Pure: (container port, protocol, host address, acceptable host ports); range(1) asks for any free one."""
-    found: list[tuple[int, str, str, range]] = []
-    for text, bindings in (host.port_bindings or {}).items():
-        number, protocol = parse_port(text)
-        for binding in bindings or []:
-            low, _, high = binding.host_port.partition("-")
-            first = int(low or 0)
-            found.append((number, protocol, binding.host_ip or "0.0.0.0", range(first, int(high or first) + 1)))
-    if host.publish_all_ports:
-        published = {(number, protocol) for number, protocol, _, _ in found}
-        for text in exposed:
-            number, protocol = parse_port(text)
-            if (number, protocol) not in published:
-                found.append((number, protocol, "0.0.0.0", range(1)))
-    return found
-
-
-def _bind(protocol: str, host_ip: str, port: int) -> socket.socket:
-    """Hold a host port: nobody else can take it, and a second container is told so. Nothing ever arrives here."""
-    bound = socket.socket(socket.AF_INET, _SOCKET_TYPES[protocol] | socket.SOCK_CLOEXEC)
-    try:
-        bound.bind((host_ip, port))
-    except OSError:
-        bound.close()
-        raise
-    return bound
-
-
-def check_mac(mac: str) -> None:
-    if mac and not _MAC.fullmatch(mac):
-        raise Invalid(f"invalid MAC address: {mac}")
+class NoSuchConfiguration(CortenError):
+    status = 404
+    template = "configuration network {name} not found"

@@ -6,7 +6,7 @@ A key that Docker honours and Corten does not yet is refused (UNSUPPORTED), neve
 from __future__ import annotations
 
 import re
-from ipaddress import IPv4Address
+from ipaddress import ip_address
 from typing import Any
 
 import msgspec
@@ -15,7 +15,7 @@ from corten.engine.health import check_settings
 from corten.engine.resources import check_resources
 from corten.engine.restarts import check_policy
 from corten.errors import Invalid, UnsupportedOption
-from corten.spec.engine import Config, EndpointAddresses, EndpointSettings, HostConfig, NetworkingConfig
+from corten.spec.engine import Config, HostConfig
 from corten.spec.signals import parse_signal
 
 # HostConfig key -> values that mean "not asked for"
@@ -117,9 +117,9 @@ def _check_binding(host_ip: str, host_port: str) -> None:
         raise Invalid(f'invalid port specification: "{host_port}"')
     if host_ip:
         try:
-            IPv4Address(host_ip)
+            ip_address(host_ip)
         except ValueError:
-            raise UnsupportedOption(key=f"publishing on the address {host_ip!r}") from None
+            raise Invalid(f"invalid IP address: {host_ip}") from None
 
 
 def parse_port(text: str) -> tuple[int, str]:
@@ -130,8 +130,6 @@ def parse_port(text: str) -> tuple[int, str]:
     number, protocol = int(match.group(1)), (match.group(3) or "tcp").lower()
     if number > 65535:
         raise Invalid(f"invalid port specification: {text!r}")
-    if protocol == "sctp":
-        raise UnsupportedOption(key="publishing SCTP ports")
     return number, protocol
 
 
@@ -158,18 +156,3 @@ def check_config(config: Config) -> None:
     for entry in config.env or []:
         if entry.startswith("=") or not entry:
             raise Invalid(f"invalid environment variable: {entry}")
-
-
-def check_networking(networking: NetworkingConfig | None, network_mode: str) -> str:
-    """The MAC address asked for, or empty. Everything else about endpoints is refused for now."""
-    mac = ""
-    for name, settings in ((networking and networking.endpoints_config) or {}).items():
-        if name not in ("default", "bridge", network_mode):
-            raise UnsupportedOption(key=f"NetworkingConfig.EndpointsConfig[{name!r}]")
-        endpoint = settings or EndpointSettings()
-        for key, value in (("IPAMConfig", endpoint.ipam), ("Links", endpoint.links), ("Aliases", endpoint.aliases),
-                           ("DriverOpts", endpoint.driver_opts), ("GwPriority", endpoint.gw_priority)):  # fmt: skip
-            if value and value != EndpointAddresses():
-                raise UnsupportedOption(key=f"NetworkingConfig.EndpointsConfig[{name!r}].{key}")
-        mac = endpoint.mac_address or mac
-    return mac

@@ -13,11 +13,11 @@ from corten.engine import bundle, states
 from corten.engine.containers import Containers
 from corten.engine.groups import Groups
 from corten.engine.log_setup import LogSetup
-from corten.engine.records import ContainerRecord, EndpointRecord
+from corten.engine.network_files import NetworkFiles
+from corten.engine.records import ContainerRecord
 from corten.engine.runtimes import Runtimes
 from corten.errors import Invalid
 from corten.linux import capabilities
-from corten.network import files
 from corten.runtime import messages
 from corten.spec.engine import HostConfig
 from corten.spec.runtime import Mount
@@ -27,16 +27,15 @@ from corten.store.snapshots import Snapshots
 
 class Preparing:
     def __init__(self, containers: Containers, snapshots: Snapshots, layout: Layout, groups: Groups, logs: LogSetup,
-                 init_program: str, runtimes: Runtimes) -> None:  # fmt: skip
+                 network_files: NetworkFiles, init_program: str, runtimes: Runtimes) -> None:  # fmt: skip
         self._containers, self._snapshots, self._layout, self._logs = containers, snapshots, layout, logs
-        self._groups, self._init_program, self._runtimes = groups, init_program, runtimes
+        self._groups, self._network_files, self._init_program, self._runtimes = groups, network_files, init_program, runtimes
         self._capabilities = tuple(capabilities.names_of(capabilities.bounding_set()))
 
     def write_bundle(self, record: ContainerRecord, mounts: list[Mount]) -> None:
         """Raises Invalid for what only the host can judge (devices, other containers' namespaces)."""
         folder = self._layout.container(record.id)
-        hostname = record.config.hostname or os.uname().nodename
-        paths = self._network_files(record, folder, hostname)
+        paths = self._network_files.write(record)
         mode = record.host_config.network_mode
         config = bundle.make_config(
             record,
@@ -49,29 +48,6 @@ class Preparing:
         )  # fmt: skip
         with open(f"{folder}/config.json", "wb") as file:
             file.write(msgspec.json.encode(config))
-
-    def _network_files(self, record: ContainerRecord, folder: str, hostname: str) -> dict[str, str]:
-        """Write hosts, hostname and resolv.conf; with another container's network, use its files."""
-        settings = record.host_config
-        if settings.network_mode.startswith("container:"):
-            other = self._layout.container(self._running(settings.network_mode).id)
-            return {f"/etc/{name}": f"{other}/{name}" for name in ("resolv.conf", "hostname", "hosts")}
-        address = record.gateway.ip if record.gateway else ""
-        extra = [_extra_host(text, record.gateway) for text in settings.extra_hosts or []]
-        with open("/etc/resolv.conf", encoding="utf-8") as file:
-            host_resolver = file.read()
-        texts = {
-            "resolv.conf": files.resolv_conf(
-                host_resolver, settings.dns or [], settings.dns_search or [], settings.dns_options or [],
-                keep_loopback=settings.network_mode == "host",
-            ),
-            "hostname": f"{hostname}\n",
-            "hosts": files.hosts(hostname, record.config.domainname, address, extra),
-        }  # fmt: skip
-        for name, text in texts.items():
-            with open(f"{folder}/{name}", "w", encoding="utf-8") as file:
-                file.write(text)
-        return {f"/etc/{name}": f"{folder}/{name}" for name in texts}
 
     def _namespace_of(self, mode: str, kind: str) -> str:
         return f"/proc/{self._running(mode).state.pid}/ns/{kind}"
@@ -89,15 +65,6 @@ class Preparing:
             await self._logs.settings(record), record.config.open_stdin, record.config.stdin_once,
             self._runtimes.command(record.host_config.runtime),
         )  # fmt: skip
-
-
-def _extra_host(text: str, gateway: EndpointRecord | None) -> tuple[str, str]:
-    name, _, address = text.replace("=", ":", 1).partition(":")
-    if not name or not address:
-        raise Invalid(f'invalid IP address in add-host: "{address}"')
-    if address == "host-gateway":
-        address = gateway.gateway if gateway else "127.0.0.1"
-    return name, address
 
 
 def _devices(settings: HostConfig) -> dict[str, os.stat_result]:

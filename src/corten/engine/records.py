@@ -142,8 +142,22 @@ class ContainerRecord(msgspec.Struct, frozen=True):
 
     @property
     def gateway(self) -> EndpointRecord | None:
-        """The endpoint that its published ports lead to and its default route leaves by."""
-        return next((endpoint for endpoint in self.endpoints if endpoint.address), None)
+        """The endpoint that its published ports lead to and its default route leaves by: highest priority, then the first name."""
+        candidates = [endpoint for endpoint in self.endpoints if endpoint.gateway]
+        return min(candidates, key=lambda endpoint: (-endpoint.settings.gw_priority, endpoint.network), default=None)
+
+    @property
+    def gateway6(self) -> EndpointRecord | None:
+        """As `gateway`, for IPv6."""
+        candidates = [endpoint for endpoint in self.endpoints if endpoint.gateway6]
+        return min(candidates, key=lambda endpoint: (-endpoint.settings.gw_priority, endpoint.network), default=None)
+
+    def names_on(self, endpoint: EndpointRecord) -> list[str] | None:
+        """What it is called on a user-defined network; None on the others, which have no names."""
+        if endpoint.network in ("bridge", "host", "none"):
+            return None
+        hostname = [self.config.hostname] if self.config.hostname else []
+        return list(dict.fromkeys([self.name, *(endpoint.settings.aliases or []), self.short_id, *hostname]))
 
     def without_leases(self) -> ContainerRecord:
         """As it is once it has ended: what was asked for stays."""

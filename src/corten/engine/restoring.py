@@ -6,10 +6,10 @@ import logging
 
 from corten.engine import states
 from corten.engine.containers import Containers
+from corten.engine.endpoints import Endpoints
 from corten.engine.exits import Exits
 from corten.engine.groups import Groups
 from corten.engine.mounting import Mounting
-from corten.engine.networks import Networks
 from corten.engine.probing import Probing
 from corten.engine.records import ContainerRecord
 from corten.engine.removal import Removal
@@ -24,10 +24,10 @@ _log = logging.getLogger("corten.engine")
 
 
 class Restoring:
-    def __init__(self, containers: Containers, snapshots: Snapshots, networks: Networks, launch: Launch, groups: Groups,
+    def __init__(self, containers: Containers, snapshots: Snapshots, endpoints: Endpoints, launch: Launch, groups: Groups,
                  mounting: Mounting, removal: Removal, exits: Exits, restarting: Restarting,
                  probing: Probing) -> None:  # fmt: skip
-        self._containers, self._snapshots, self._networks = containers, snapshots, networks
+        self._containers, self._snapshots, self._endpoints = containers, snapshots, endpoints
         self._launch, self._groups, self._removal = launch, groups, removal
         self._mounting, self._exits, self._restarting, self._probing = mounting, exits, restarting, probing
 
@@ -49,8 +49,8 @@ class Restoring:
             await self._launch.call(messages.Discard(0, left.container))
         for container_id in self._snapshots.sweep({record.id: record.diff_ids for record in self._containers.all()}):
             _log.info("removed what was left of container %s, whose creation a crash cut short", container_id)
-        self._networks.restore()
         await self._exits.settle()
+        self._endpoints.restore()
         await self._mounting.restore()
         for record in self._containers.all():
             self._probing.watch(record)
@@ -65,5 +65,5 @@ class Restoring:
     def tear_down_if_idle(self) -> None:
         """An engine that ends with nothing running leaves no bridge, rule or cgroup behind; the next one makes them again."""
         if not any(states.is_running(record) for record in self._containers.all()):
-            self._networks.tear_down()
+            self._endpoints.tear_down()
             self._groups.remove_parent()

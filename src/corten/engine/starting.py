@@ -12,8 +12,8 @@ import msgspec
 from corten.engine import health, states
 from corten.engine.attaching import Attaching
 from corten.engine.containers import Containers, replace_state
+from corten.engine.endpoints import Endpoints
 from corten.engine.mounting import Mounting
-from corten.engine.networks import Networks
 from corten.engine.preparing import Preparing
 from corten.engine.probing import Probing
 from corten.engine.records import ContainerRecord, Restarts
@@ -28,10 +28,10 @@ _log = logging.getLogger("corten.engine")
 
 
 class Starting:
-    def __init__(self, containers: Containers, networks: Networks, layout: Layout, launch: Launch,
+    def __init__(self, containers: Containers, endpoints: Endpoints, layout: Layout, launch: Launch,
                  mounting: Mounting, preparing: Preparing, attaching: Attaching, removal: Removal,
                  probing: Probing) -> None:  # fmt: skip
-        self._containers, self._networks, self._layout, self._launch = containers, networks, layout, launch
+        self._containers, self._endpoints, self._layout, self._launch = containers, endpoints, layout, launch
         self._mounting, self._preparing, self._attaching, self._removal = mounting, preparing, attaching, removal
         self._probing = probing
 
@@ -61,7 +61,7 @@ class Starting:
             raise await self._start_failed(record, refused) from None
 
     async def _start(self, record: ContainerRecord) -> None:
-        record = self._networks.lease(record)
+        record = self._containers.save(self._endpoints.lease(record))  # in one go: nobody else is given the same
         run_dir = self._layout.run(record.id)
         try:
             self._preparing.write_bundle(record, await self._mounting.mount(record))
@@ -73,7 +73,7 @@ class Starting:
                 _log.warning("container %s: %s", record.name, warning)
             try:
                 namespace = f"/proc/{created.pid}/ns/net"
-                self._networks.attach(record, namespace)
+                self._endpoints.attach(record, namespace)
                 await self._attaching.hand_over(record)
                 started_at = rfc3339_nano(now_ns())
                 await self._launch.call(messages.Start(0, record.id))
@@ -83,15 +83,15 @@ class Starting:
                 raise
         except BaseException:
             self._launch.forget(record.id)
-            self._networks.give_back(record)
             await self._mounting.unmount(record)
+            self._endpoints.give_back(record)
+            self._containers.save(self._containers.find(record.id).without_leases())
             shutil.rmtree(run_dir, ignore_errors=True)
             raise
         current = self._containers.find(record.id)
         state = replace_state(current, status="running", pid=created.pid, exit_code=0, error="", oom_killed=False,
                               started_at=started_at, health=health.begin(current.state.health) if health.check_of(current.config) else None)  # fmt: skip
         record = self._containers.save(msgspec.structs.replace(state, endpoints=record.endpoints, ports=record.ports))
-        self._networks.settled(record.id)
         self._containers.emit("start", record)
         self._probing.watch(record)
 

@@ -70,11 +70,20 @@ def parse_attributes(data: bytes) -> dict[int, bytes]:
 class Netlink:
     """One socket in the network namespace of whoever made it. Synchronous; a batch is one send."""
 
-    def __init__(self, protocol: int) -> None:
+    def __init__(self, protocol: int, groups: int = 0) -> None:
+        """`groups`: a mask of multicast groups to listen to (then read `notifications`)."""
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
-        self._socket.bind((0, 0))
+        self._socket.bind((0, groups))
         self._sequence = 0
+
+    @property
+    def port(self) -> int:
+        """What the kernel knows this socket by: the sender in notifications."""
+        return int(self._socket.getsockname()[0])
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
 
     def close(self) -> None:
         self._socket.close()
@@ -91,6 +100,8 @@ class Netlink:
 
     def execute(self, requests: list[Request]) -> None:
         """Send all, wait for every acknowledgement, raise OSError for the first that failed."""
+        if not requests:
+            return
         waiting: dict[int, Request] = {}
         packet = b""
         for request in requests:
@@ -125,6 +136,20 @@ class Netlink:
                     number = -struct.unpack_from("=i", body)[0]
                     raise OSError(number, os.strerror(number), request.what)
                 yield kind, body
+
+    def notifications(self) -> list[tuple[int, int, bytes]]:
+        """(type, sender's port, body) of everything that waits. Raises OSError (ENOBUFS) if some was lost."""
+        found: list[tuple[int, int, bytes]] = []
+        while True:
+            try:
+                data = self._socket.recv(1 << 18, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return found
+            offset = 0
+            while offset + _HEADER.size <= len(data):
+                length, kind, _, _, sender = _HEADER.unpack_from(data, offset)
+                found.append((kind, sender, data[offset + _HEADER.size : offset + length]))
+                offset += length + 3 & ~3
 
     def _receive(self) -> Iterator[tuple[int, int, bytes]]:
         data = self._socket.recv(1 << 18)

@@ -1,17 +1,23 @@
-"""Carrying a network plan out, by netlink and sysctl files only. Decides nothing."""
+"""Carrying network plans out, by netlink and sysctl files only. Decides nothing."""
 
 from __future__ import annotations
 
+import logging
 import os
-from ipaddress import IPv4Network
+import socket
+from collections.abc import Callable, Iterable, Sequence
+from ipaddress import IPv4Interface
 
 from corten.linux import nftables, rtnetlink
 from corten.linux.namespaces import network_namespace
-from corten.linux.netlink import NETLINK_NETFILTER, NETLINK_ROUTE, Netlink
-from corten.network.plan import Bridge, Endpoint
+from corten.linux.netlink import NETLINK_NETFILTER, NETLINK_ROUTE, Netlink, Request
+from corten.linux.nft_sets import Element
+from corten.linux.nftables import Table
+from corten.network.plan import AnyAddress, Bridge, Endpoint
 
-_INSIDE_INDEX = 2  # the first link after lo in a new namespace
+_FIRST_INDEX = 2  # the first link after lo in a new namespace
 _LO_INDEX = 1
+_log = logging.getLogger("corten.network")
 
 
 class Kernel:
@@ -20,67 +26,23 @@ class Kernel:
     def __init__(self) -> None:
         self._route = Netlink(NETLINK_ROUTE)
         self._netfilter = Netlink(NETLINK_NETFILTER)
+        self._watch = Netlink(NETLINK_NETFILTER, nftables.NOTIFICATIONS)
 
     def close(self) -> None:
         self._route.close()
         self._netfilter.close()
+        self._watch.close()
 
-    def existing_bridge(self, name: str) -> Bridge | None:
-        """The bridge that an earlier engine made, with its address; None if there is none."""
+    # --- the host
+    def address_of(self, name: str) -> IPv4Interface | None:
+        """The first IPv4 address of a link that an earlier engine made; None if there is no such link or address."""
         if not self.has_link(name):
             return None
         addresses = rtnetlink.addresses_of(self._route, rtnetlink.link_index(name))
-        return Bridge(name, addresses[0]) if addresses else None
+        return addresses[0] if addresses else None
 
-    def networks_in_use(self) -> list[IPv4Network]:
-        return rtnetlink.networks_in_use(self._route)
-
-    def ensure_bridge(self, bridge: Bridge) -> None:
-        """Idempotent."""
-        self._route.execute([rtnetlink.add_bridge(bridge.name, bridge.mtu)])
-        index = rtnetlink.link_index(bridge.name)
-        self._route.execute([rtnetlink.add_address(index, bridge.gateway), rtnetlink.set_up(index)])
-        _write_sysctl("net/ipv4/ip_forward", "1")
-        _write_sysctl(f"net/ipv4/conf/{bridge.name}/route_localnet", "1")
-
-    def attach(self, bridge: Bridge, endpoint: Endpoint, namespace: str) -> None:
-        """Give a namespace (path) its eth0 on the bridge, address and default route. On failure nothing stays."""
-        fd = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            mac = bytes.fromhex(endpoint.mac.replace(":", ""))
-            index = rtnetlink.link_index(bridge.name)
-            self._route.execute(
-                [rtnetlink.add_veth(endpoint.veth, index, "eth0", _INSIDE_INDEX, fd, mac, bridge.mtu)]
-            )
-            if endpoint.hairpin:
-                self._route.execute([rtnetlink.set_hairpin(rtnetlink.link_index(endpoint.veth))])
-            with network_namespace(fd):
-                inside = Netlink(NETLINK_ROUTE)
-            with inside:
-                inside.execute(
-                    [
-                        rtnetlink.set_up(_LO_INDEX),
-                        rtnetlink.add_address(_INSIDE_INDEX, endpoint.address),
-                        rtnetlink.set_up(_INSIDE_INDEX),
-                        rtnetlink.add_default_route(endpoint.gateway, _INSIDE_INDEX),
-                    ]
-                )
-        except BaseException:
-            self.detach(endpoint.veth)
-            raise
-        finally:
-            os.close(fd)
-
-    def set_loopback_up(self, namespace: str) -> None:
-        """All that a container without a network has."""
-        fd = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            with network_namespace(fd):
-                inside = Netlink(NETLINK_ROUTE)
-            with inside:
-                inside.execute([rtnetlink.set_up(_LO_INDEX)])
-        finally:
-            os.close(fd)
+    def routes(self) -> list[rtnetlink.Route]:
+        return rtnetlink.routes(self._route)
 
     def has_link(self, name: str) -> bool:
         try:
@@ -89,23 +51,169 @@ class Kernel:
             return False
         return True
 
-    def detach(self, veth: str) -> None:
-        """Idempotent; the kernel does the same when the namespace goes."""
-        self._route.execute([rtnetlink.delete_link(veth)])
+    def ports_of(self, bridge: str) -> set[str]:
+        """The links that hang on a bridge."""
+        if not self.has_link(bridge):
+            return set()
+        index = rtnetlink.link_index(bridge)
+        return {name for name, master in rtnetlink.ports_of(self._route).items() if master == index}
+
+    def ensure_bridge(self, bridge: Bridge) -> None:
+        """Idempotent. Raises OSError."""
+        self._route.execute([rtnetlink.add_bridge(bridge.name, bridge.mtu)])
+        index = rtnetlink.link_index(bridge.name)
+        if bridge.has_ipv6:
+            _write_sysctl(f"net/ipv6/conf/{bridge.name}/disable_ipv6", "0")
+        self._route.execute([*(rtnetlink.add_address(index, address) for address in bridge.addresses), rtnetlink.set_up(index)])
+        if not bridge.internal:
+            _write_sysctl("net/ipv4/ip_forward", "1")
+            if bridge.has_ipv6:
+                _write_sysctl("net/ipv6/conf/all/forwarding", "1")
+        _write_sysctl(f"net/ipv4/conf/{bridge.name}/route_localnet", "1")
+
+    def ensure_vlan(self, name: str, parent: str, number: int) -> None:
+        """Idempotent. Raises OSError."""
+        self._route.execute([rtnetlink.add_vlan(name, rtnetlink.link_index(parent), number)])
+
+    def try_sublink(self, kind: str, mode: str, name: str, parent: str) -> None:
+        """Make a link of a driver and take it away again: what the kernel does not have, or refuses on this parent, is known now."""
+        here = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self._route.execute([rtnetlink.add_sublink(kind, mode, name, rtnetlink.link_index(parent), here, b"\x02" + os.urandom(5), 0)])
+        finally:
+            os.close(here)
+        self.remove_link(name)
+
+    def remove_link(self, name: str) -> None:
+        """Idempotent; for a veth, the kernel does the same when its namespace goes."""
+        self._route.execute([rtnetlink.delete_link(name)])
 
     @staticmethod
-    def remove_link(veth: str) -> None:
-        """`detach` for another thread, with a socket of its own: the kernel makes the caller wait (25 ms, measured)."""
+    def remove_link_elsewhere(name: str) -> None:
+        """`remove_link` for another thread, with a socket of its own: the kernel makes the caller wait (25 ms, measured)."""
         with Netlink(NETLINK_ROUTE) as route:
-            route.execute([rtnetlink.delete_link(veth)])
+            route.execute([rtnetlink.delete_link(name)])
 
-    def apply_rules(self, table: nftables.Table) -> None:
-        nftables.replace_table(self._netfilter, table)
+    # --- rules
+    def replace_rules(self, table: Table, elements: Iterable[Element]) -> None:
+        nftables.replace_table(self._netfilter, table, elements)
 
-    def remove(self, bridge: str, table: str) -> None:
-        """Take away everything that this engine has made. Idempotent."""
-        nftables.delete_table(self._netfilter, table)
-        self._route.execute([rtnetlink.delete_link(bridge)])
+    def change_rules(self, table: Table, removed: Iterable[Element], added: Iterable[Element]) -> None:
+        """Raises OSError if the table is not as it is thought to be; then nothing has changed."""
+        nftables.change_elements(self._netfilter, table, removed, added)
+
+    def remove_table(self, name: str) -> None:
+        nftables.delete_table(self._netfilter, name)
+
+    @property
+    def watched(self) -> int:
+        """Readable when anybody has changed nftables; then ask `damaged`."""
+        return self._watch.fileno()
+
+    def damaged(self, table: str) -> bool:
+        """Whether somebody else has taken something of the table away since the last call."""
+        try:
+            messages = self._watch.notifications()
+        except OSError:  # some were lost: it may be
+            return True
+        return nftables.taken_from(messages, table, self._netfilter.port)
+
+    # --- one container
+    def attach(self, endpoints: Sequence[Endpoint], namespace: int, *, fresh: bool) -> None:
+        """Give a namespace (descriptor) its links, addresses and routes. On failure nothing of it stays.
+
+        `fresh`: the namespace has nothing but lo yet, so that the links' indices inside are known beforehand.
+        """
+        made: list[Endpoint] = []
+        try:
+            for offset, endpoint in enumerate(endpoints):
+                self._add_link(endpoint, namespace, _FIRST_INDEX + offset if fresh else 0)
+                made.append(endpoint)
+            with network_namespace(namespace):
+                with Netlink(NETLINK_ROUTE) as inside:
+                    inside.execute([rtnetlink.set_up(_LO_INDEX)] if fresh else [])
+                    for offset, endpoint in enumerate(endpoints):
+                        index = _FIRST_INDEX + offset if fresh and endpoint.kind == "veth" else rtnetlink.link_index(endpoint.interface)
+                        _configure(inside, endpoint, index)
+        except BaseException:
+            for endpoint in made:
+                self.detach(endpoint, namespace)
+            raise
+
+    def _add_link(self, endpoint: Endpoint, namespace: int, inside_index: int) -> None:
+        parent = rtnetlink.link_index(endpoint.parent)
+        mac = bytes.fromhex(endpoint.mac.replace(":", ""))
+        if endpoint.kind != "veth":
+            self._route.execute([rtnetlink.add_sublink(endpoint.kind, endpoint.mode, endpoint.interface, parent, namespace, mac, endpoint.mtu)])
+            return
+        self._route.execute([rtnetlink.add_veth(endpoint.name, parent, endpoint.interface, inside_index, namespace, mac, endpoint.mtu)])
+        if endpoint.hairpin or endpoint.isolated:
+            self.set_port(endpoint)
+
+    def set_port(self, endpoint: Endpoint) -> None:
+        index = rtnetlink.link_index(endpoint.name)
+        self._route.execute([rtnetlink.set_bridge_port(index, hairpin=endpoint.hairpin, isolated=endpoint.isolated)])
+
+    def set_loopback_up(self, namespace: int) -> None:
+        """All that a container without a network has."""
+        with network_namespace(namespace):
+            with Netlink(NETLINK_ROUTE) as inside:
+                inside.execute([rtnetlink.set_up(_LO_INDEX)])
+
+    def detach(self, endpoint: Endpoint, namespace: int) -> None:
+        """Take a link out of a running container. Idempotent."""
+        if endpoint.kind == "veth":
+            self.remove_link(endpoint.name)
+            return
+        with network_namespace(namespace):
+            with Netlink(NETLINK_ROUTE) as inside:
+                inside.execute([rtnetlink.delete_link(endpoint.interface)])
+
+    def set_default_routes(self, namespace: int, interface: str, gateways: Iterable[AnyAddress]) -> None:
+        """The default routes of a running container; a family without a gateway has none."""
+        with network_namespace(namespace):
+            with Netlink(NETLINK_ROUTE) as inside:
+                found = {gateway.version: gateway for gateway in gateways}
+                index = rtnetlink.link_index(interface) if found else 0
+                requests: list[Request] = []
+                for version in (4, 6):
+                    if version in found:
+                        requests.append(rtnetlink.set_default_route(found[version], index))
+                    elif version == 4 or os.path.exists("/proc/sys/net/ipv6"):
+                        requests.append(rtnetlink.delete_default_route(version))
+                inside.execute(requests)
+
+    def open_resolver(self, namespace: int, address: str, make_table: Callable[[int, int], Table]) -> tuple[socket.socket, socket.socket]:
+        """UDP and TCP sockets of the name service inside a namespace, at ports that the kernel chooses, with port 53 led to them."""
+        with network_namespace(namespace):
+            datagram = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+            stream = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+            try:
+                datagram.bind((address, 0))
+                stream.bind((address, 0))
+                stream.listen(64)
+                with Netlink(NETLINK_NETFILTER) as inside:
+                    nftables.replace_table(inside, make_table(datagram.getsockname()[1], stream.getsockname()[1]))
+            except BaseException:
+                datagram.close()
+                stream.close()
+                raise
+        return datagram, stream
+
+
+def _configure(inside: Netlink, endpoint: Endpoint, index: int) -> None:
+    """Inside the container's namespace."""
+    if any(address.version == 6 for address in endpoint.addresses):
+        _write_sysctl(f"net/ipv6/conf/{endpoint.interface}/disable_ipv6", "0")
+    for name, value in endpoint.sysctls:
+        _write_sysctl(name, value)
+    inside.execute(
+        [
+            *(rtnetlink.add_address(index, address) for address in endpoint.addresses),
+            rtnetlink.set_up(index),
+            *(rtnetlink.set_default_route(gateway, index) for gateway in endpoint.default_routes),
+        ]
+    )
 
 
 def _write_sysctl(name: str, value: str) -> None:
@@ -115,3 +223,5 @@ def _write_sysctl(name: str, value: str) -> None:
             return
     with open(path, "w", encoding="utf-8") as file:
         file.write(value)
+    if name in ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"):
+        _log.info("set %s to %s: containers need it", name.replace("/", "."), value)

@@ -20,13 +20,13 @@ _HOSTS = (
 FALLBACK_NAMESERVERS = ("8.8.8.8", "8.8.4.4")
 
 
-def hosts(hostname: str, domainname: str, address: str, extra: Sequence[tuple[str, str]]) -> str:
-    """`extra` is (name, address) pairs; `address` is empty without a network."""
-    lines = [_HOSTS, *(f"{ip}\t{name}\n" for name, ip in extra)]
-    if address:
-        names = f"{hostname}.{domainname} {hostname}" if domainname else hostname
-        lines.append(f"{address}\t{names}\n")
-    return "".join(lines)
+def hosts(rows: Sequence[tuple[str, str]]) -> str:
+    """`rows` are (names, address) pairs beyond localhost's."""
+    return _HOSTS + host_lines(rows)
+
+
+def host_lines(rows: Sequence[tuple[str, str]]) -> str:
+    return "".join(f"{address}\t{names}\n" for names, address in rows)
 
 
 def resolv_conf(host: str, servers: Sequence[str], search: Sequence[str], options: Sequence[str], *, keep_loopback: bool) -> str:

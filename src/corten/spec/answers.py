@@ -326,6 +326,15 @@ class Network(_Answer, frozen=True):
     labels: Text | None
 
 
+class CreatedNetwork(_Answer, frozen=True):
+    id: str
+    warning: str
+
+
+class PrunedNetworks(_Answer, frozen=True):
+    networks_deleted: list[str] | None
+
+
 # --- the engine
 class LoggedIn(_Answer, frozen=True):
     status: str

@@ -22,6 +22,7 @@ CREATE TABLE IF NOT EXISTS names (
 CREATE TABLE IF NOT EXISTS volumes (name TEXT PRIMARY KEY, record BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS packings (diff_id TEXT PRIMARY KEY, digest TEXT NOT NULL, size INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS parents (image TEXT PRIMARY KEY REFERENCES images(id) ON DELETE CASCADE, parent TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS networks (id TEXT PRIMARY KEY, name TEXT UNIQUE NOT NULL, record BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS settings (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
 
@@ -98,6 +99,20 @@ class Database:
 
     def delete_volume(self, name: str) -> None:
         self._connection.execute("DELETE FROM volumes WHERE name = ?", (name,))
+
+    # --- networks
+    def networks(self) -> list[bytes]:
+        return [row[0] for row in self._connection.execute("SELECT record FROM networks ORDER BY rowid")]
+
+    def put_network(self, network_id: str, name: str, record: bytes) -> None:
+        """Insert. Raises NameTaken if another network has the name."""
+        try:
+            self._connection.execute("INSERT INTO networks VALUES (?, ?, ?)", (network_id, name, record))
+        except sqlite3.IntegrityError:
+            raise NameTaken(name) from None
+
+    def delete_network(self, network_id: str) -> None:
+        self._connection.execute("DELETE FROM networks WHERE id = ?", (network_id,))
 
     # --- layers
     def layer(self, diff_id: str) -> LayerRow | None:

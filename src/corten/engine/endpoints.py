@@ -1,0 +1,447 @@
+"""Containers on networks: leases of addresses and ports at a start, links made and taken away, connect and disconnect.
+
+A lease is in the container's record, nowhere else. A link that no record names is swept at the next start of the engine, a record
+whose link is gone loses it: that is what makes a crash in the middle of anything harmless.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ipaddress import ip_address, ip_interface
+
+from msgspec.structs import replace
+
+from corten.engine import endpoint_settings, states
+from corten.engine.containers import Containers
+from corten.engine.firewall import Firewall
+from corten.engine.host_ports import HostPorts, Wanted, wanted_ports
+from corten.engine.network_files import NetworkFiles
+from corten.engine.network_records import NetworkRecord
+from corten.engine.networks import Networks
+from corten.engine.options import parse_port
+from corten.engine.records import ContainerRecord, EndpointRecord, PublishedPort
+from corten.errors import CortenError, Forbidden, Invalid, KernelRefused
+from corten.linux.nft_sets import Element
+from corten.network import ipam, sublink_options
+from corten.network.apply import Kernel
+from corten.network.plan import AnyAddress, Endpoint, Opening, Publication, make_elements
+from corten.spec.engine import EndpointSettings, HostConfig
+
+_LINK_PATIENCE = 1.0  # seconds that the kernel gets to take the link of an ended container away
+_AT_START = "failed to set up container networking: "
+_log = logging.getLogger("corten.engine")
+
+
+class Endpoints:
+    def __init__(self, kernel: Kernel, networks: Networks, firewall: Firewall, containers: Containers,
+                 network_files: NetworkFiles) -> None:  # fmt: skip
+        self._kernel, self._networks, self._firewall, self._containers = kernel, networks, firewall, containers
+        self._ports, self._files = HostPorts(), network_files
+        self._leaving: dict[str, EndpointRecord] = {}  # veth -> its endpoint, until the kernel has taken the link away
+        self._removals: set[asyncio.Future[None]] = set()
+
+    # --- a start
+    def lease(self, record: ContainerRecord) -> ContainerRecord:
+        """The record of a container that is about to start, with addresses and ports chosen. To be saved before the next await.
+
+        Raises Docker's errors (no such network, address or port in use, subnet full); nothing is held then.
+        """
+        leased = replace(record, endpoints=[], ports=[])
+        try:
+            for place in record.endpoints:
+                leased = replace(leased, endpoints=[*leased.endpoints, self._lease_one(leased, place)])
+            return self._with_ports(leased)
+        except CortenError as error:
+            if not error.message.startswith(_AT_START):
+                error.message = _AT_START + error.message
+            raise
+
+    def _lease_one(self, record: ContainerRecord, place: EndpointRecord) -> EndpointRecord:
+        network = self._networks.find(place.network)
+        if network.config_only:
+            raise Forbidden(f"cannot connect to the configuration-only network {network.name}")
+        endpoint_id = secrets.token_hex(32)
+        place = replace(place.ended(), network=network.name, network_id=network.id, id=endpoint_id)
+        if network.driver in ("host", "null"):
+            return place
+        asked, taken = place.settings.ipam, self._taken(record, network)
+        found: dict[int, tuple[ipam.Address, ipam.Range]] = {}
+        for version, fixed in ((4, asked.ipv4 if asked else ""), (6, asked.ipv6 if asked else "")):
+            rows = network.ranges(version)
+            if rows:
+                found[version] = ipam.take_address(rows, ip_address(fixed), taken) if fixed else ipam.choose_address(rows, taken)
+        mac = place.settings.mac_address.lower().replace("-", ":") or ipam.mac_for(next(iter(found.values()))[0])
+        shown = {version: (f"{address}/{row.subnet.prefixlen}", self._gateway(network, row)) for version, (address, row) in found.items()}
+        address, gateway = shown.get(4, ("", ""))
+        address6, gateway6 = shown.get(6, ("", ""))
+        return replace(
+            place, address=address, gateway=gateway, address6=address6, gateway6=gateway6, mac=mac,
+            # of this start: the kernel takes the last one's link away in its own time
+            veth=f"veth{endpoint_id[:8]}" if network.driver == "bridge" else "",
+            interface=self._interface_name(record, place.settings, network),
+        )  # fmt: skip
+
+    def _taken(self, record: ContainerRecord, network: NetworkRecord) -> list[ipam.Address]:
+        # A dying namespace still answers: whoever got its address at once would share its MAC, too. The kernel takes the link
+        # away within milliseconds; asking for it here would wait for that (25 ms, measured).
+        if self._leaving:
+            self._leaving = {veth: place for veth, place in self._leaving.items() if self._kernel.has_link(veth)}
+        places = [place for other in self._containers.all() if other.id != record.id for place in other.endpoints]
+        return [
+            ip_interface(text).ip
+            for place in (*places, *record.endpoints, *self._leaving.values())
+            if place.network_id == network.id
+            for text in (place.address, place.address6)
+            if text
+        ]
+
+    @staticmethod
+    def _gateway(network: NetworkRecord, row: ipam.Range) -> str:
+        if network.internal or row.gateway is None:
+            return ""
+        if network.driver == "ipvlan" and network.options.get("ipvlan_mode", "l2") != "l2":
+            return ""
+        return str(row.gateway)
+
+    @staticmethod
+    def _interface_name(record: ContainerRecord, settings: EndpointSettings, network: NetworkRecord) -> str:
+        used = {place.interface for place in record.endpoints if place.address or place.address6}
+        asked = (settings.driver_opts or {}).get(endpoint_settings.IFNAME, "")
+        if asked:
+            if asked in used:
+                raise Invalid(f"the interface name {asked} is used by another endpoint of the container")
+            return asked
+        prefix = network.options.get("com.docker.network.container_iface_prefix", "eth")
+        return next(f"{prefix}{number}" for number in range(len(used) + 1) if f"{prefix}{number}" not in used)
+
+    def attach(self, record: ContainerRecord, namespace: str) -> None:
+        """Make the links of a leased record inside a namespace (path), and lead its ports there. Raises OSError; then no link stays."""
+        wired = [self._wire(record, place) for place in record.active_endpoints if place.mac]
+        fd = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            if wired:
+                self._kernel.attach(wired, fd, fresh=True)
+            elif any(place.network == "none" for place in record.endpoints):
+                self._kernel.set_loopback_up(fd)
+        finally:
+            os.close(fd)
+        self._firewall.put(record.id, self._elements(record))
+        for place in record.active_endpoints:
+            self._networks.say("connect", self._networks.find(place.network_id), record)
+
+    def _wire(self, record: ContainerRecord, place: EndpointRecord) -> Endpoint:
+        network = self._networks.find(place.network_id)
+        extra = [endpoint_settings.link_local_interface(text) for text in (place.settings.ipam and place.settings.ipam.link_local) or []]
+        routes: list[AnyAddress] = []
+        if place == record.gateway:
+            routes.append(ip_address(place.gateway))
+        if place == record.gateway6:
+            routes.append(ip_address(place.gateway6))
+        sysctls = endpoint_settings.parse_sysctls((place.settings.driver_opts or {}).get(endpoint_settings.SYSCTLS, ""), place.interface)
+        addresses = tuple(ip_interface(text) for text in (place.address, place.address6, *extra) if text)
+        if network.driver == "bridge":
+            options = network.bridge_options
+            return Endpoint(
+                place.veth, network.link, place.interface, addresses, place.mac, tuple(routes), options.mtu,
+                hairpin=bool(record.ports), isolated=not options.icc, sysctls=sysctls,
+            )  # fmt: skip
+        sub = sublink_options.parse_options(network.driver, network.options)
+        return Endpoint("", sub.parent, place.interface, addresses, place.mac, tuple(routes), sub.mtu, network.driver, sub.mode, sysctls=sysctls)
+
+    # --- ports
+    def _with_ports(self, record: ContainerRecord) -> ContainerRecord:
+        """Hold the ports that the record's host config asks for, if a gateway is there to lead them to."""
+        wanted = self._wanted(record)
+        gateway = record.gateway or record.gateway6
+        if not wanted or gateway is None:
+            return record
+        return replace(record, ports=self._ports.hold(record, gateway.id, wanted))
+
+    def _wanted(self, record: ContainerRecord, host: HostConfig | None = None) -> list[Wanted]:
+        host = host or record.host_config
+        if not host.port_bindings and not host.publish_all_ports:
+            return []
+        gateway = record.gateway or record.gateway6
+        if gateway is None:
+            return []
+        network = self._networks.find(gateway.network_id)
+        if network.driver != "bridge":
+            return []
+        options = network.bridge_options
+        if options.mode4 == "routed" and options.mode6 == "routed":
+            return []
+        families = []
+        if record.gateway and options.mode4 != "routed":
+            families.append(str(options.binding4))
+        if record.gateway6 and options.mode6 != "routed" and options.binding4.is_unspecified:
+            families.append("::")
+        rows = wanted_ports(host, record.config.exposed_ports or {}, families)
+        for row in rows:
+            if any(ip_address(text).version == 6 for text in row.host_ips) and not record.gateway6:
+                raise Invalid(f"cannot publish on {row.host_ips[0]}: the container has no IPv6 address")
+        return rows
+
+    def _elements(self, record: ContainerRecord) -> frozenset[Element]:
+        """What the record's ports mean for the table of rules."""
+        if not record.ports and not record.host_config.port_bindings:
+            return frozenset()
+        targets = {4: record.gateway and record.gateway.address, 6: record.gateway6 and record.gateway6.address6}
+        published: list[Publication | Opening] = []
+        for port in record.ports:
+            host_ip = ip_address(port.host_ip)
+            target = targets[host_ip.version]
+            if target:
+                published.append(Publication(port.protocol, host_ip, port.host_port, ip_interface(target).ip, port.container_port))
+        return make_elements((), [*published, *self._openings(record)])
+
+    def _openings(self, record: ContainerRecord) -> Iterator[Opening]:
+        """On a routed network a published port is let through at the container's own address."""
+        for place in record.active_endpoints:
+            network = self._networks.find(place.network_id)
+            if network.driver != "bridge":
+                continue
+            options = network.bridge_options
+            for mode, address in ((options.mode4, place.address), (options.mode6, place.address6)):
+                if mode == "routed" and address:
+                    for text in record.host_config.port_bindings or {}:
+                        number, protocol = parse_port(text)
+                        yield Opening(protocol, ip_interface(address).ip, number)
+
+    async def republish(self, container_id: str, host: HostConfig) -> ContainerRecord:
+        """Publish what `host` says instead of what is published now, while the container runs; its record with the new config.
+
+        The caller holds the container's lock. Raises PortInUse, Invalid; then nothing has changed. A container that does not run
+        gets the config only.
+        """
+        record = self._containers.find(container_id)
+        gateway = record.gateway or record.gateway6
+        changed = replace(record, host_config=host)
+        if not states.is_running(record) or gateway is None:
+            return self._containers.save(changed)
+        wanted = self._wanted(record, host)
+        kept, missing = _match(record.ports, wanted)
+        new = self._ports.hold(record, gateway.id, missing)
+        changed = replace(changed, ports=[*kept, *new])
+        try:
+            self._firewall.put(record.id, self._elements(changed))
+            self._set_hairpins(changed)
+            self._containers.save(changed)
+        except BaseException:
+            self._firewall.put(record.id, self._elements(record))
+            self._ports.let_go(record.id, new)
+            raise
+        self._ports.let_go(record.id, [port for port in record.ports if port not in kept])
+        return changed
+
+    def _set_hairpins(self, record: ContainerRecord) -> None:
+        for place in record.active_endpoints:
+            if place.veth:
+                self._kernel.set_port(self._wire(record, place))
+
+    # --- the end of a container
+    def give_back(self, record: ContainerRecord) -> None:
+        """Let addresses and ports go: the start has failed, or the stored record no longer has the leases. Idempotent."""
+        self._ports.let_go(record.id, record.ports)
+        self._firewall.drop(record.id)
+        for place in record.endpoints:
+            if place.veth:
+                self._leaving[place.veth] = place
+                asyncio.get_running_loop().call_later(_LINK_PATIENCE, self._take_away, place.veth)
+
+    def release(self, record: ContainerRecord) -> None:
+        """The container has ended: give back, and say that it is no longer connected. `record` is as it was while it ran."""
+        self.give_back(record)
+        for place in record.active_endpoints:
+            network = self._networks.known(place.network_id)
+            if network:
+                self._networks.say("disconnect", network, record)
+
+    def _take_away(self, veth: str) -> None:
+        """The kernel has not: somebody keeps the namespace (an open descriptor, a connection that does not end). The link goes now."""
+        if self._kernel.has_link(veth):
+            removal = asyncio.ensure_future(asyncio.to_thread(self._kernel.remove_link_elsewhere, veth))
+            self._removals.add(removal)
+            removal.add_done_callback(self._removed)
+
+    def _removed(self, removal: asyncio.Future[None]) -> None:
+        self._removals.discard(removal)
+        if not removal.cancelled() and removal.exception():
+            _log.warning("a link of an ended container stays: %s", removal.exception())
+
+    # --- connect and disconnect
+    async def connect(self, container: str, network_name: str, settings: EndpointSettings) -> None:
+        """Raises Docker's errors; then nothing of it stays."""
+        container_id = self._containers.find(container).id
+        network = self._networks.find(network_name)
+        async with self._containers.lock(container_id):
+            record = self._containers.find(container_id)
+            _check_connect(record, network)
+            endpoint_settings.check_connect(settings, network)
+            place = EndpointRecord(network.name, settings)
+            others = [other for other in record.endpoints if other.network not in (network.name, network.id)]
+            if not states.is_running(record):
+                self._containers.save(replace(record, endpoints=[*others, place]))
+                return
+            before = record.endpoint_on(network.id, network.name)
+            if before and before.active:
+                raise Forbidden(f"endpoint with name {record.name} already exists in network {network.name}")
+            self._plug(record, replace(record, endpoints=[*others, self._lease_one(record, place)]))
+            self._networks.say("connect", network, record)
+
+    def _plug(self, before: ContainerRecord, record: ContainerRecord) -> None:
+        """Bring the last endpoint of the record up in the running container, and store it."""
+        place = record.endpoints[-1]
+        had_ports = bool(record.ports)
+        if not had_ports:
+            record = self._with_ports(record)
+        with _namespace(record) as fd:
+            try:
+                self._kernel.attach([self._wire(record, place)], fd, fresh=False)
+                self._firewall.put(record.id, self._elements(record))
+            except BaseException as error:
+                self._kernel.detach(self._wire(record, place), fd)
+                self._set_routes(before, fd)
+                if not had_ports:
+                    self._ports.let_go(record.id, record.ports)
+                if isinstance(error, OSError):
+                    raise KernelRefused(operation="connect", operand=place.network, errno=error.errno or 0, reason=str(error.strerror)) from None
+                raise
+        self._containers.save(record)
+        self._files.connected(record, place)
+
+    def _set_routes(self, record: ContainerRecord, namespace: int) -> None:
+        for gateway in (record.gateway or record.gateway6,):
+            routes = self._wire(record, gateway).default_routes if gateway else ()
+            self._kernel.set_default_routes(namespace, gateway.interface if gateway else "", routes)
+
+    async def disconnect(self, container: str, network_name: str) -> None:
+        """Raises Docker's errors."""
+        container_id = self._containers.find(container).id
+        network = self._networks.find(network_name)
+        async with self._containers.lock(container_id):
+            record = self._containers.find(container_id)
+            running = states.is_running(record)
+            if running and record.host_config.network_mode == "host":
+                raise Invalid("cannot disconnect container from host network - container was created in host network mode")
+            place = record.endpoint_on(network.id, network.name)
+            if place is None or (running and not place.active):
+                the = "" if running else "the "
+                raise NotConnected(f"container {record.id} is not connected to {the}network {network.name}")
+            rest = replace(record, endpoints=[other for other in record.endpoints if other is not place])
+            if running:
+                await self._unplug(record, rest, place)
+                self._networks.say("disconnect", network, record)
+            else:
+                self._containers.save(rest)
+
+    async def _unplug(self, record: ContainerRecord, rest: ContainerRecord, place: EndpointRecord) -> None:
+        """The record first: a link that a crash leaves is swept by the next start."""
+        dropped: list[PublishedPort] = []
+        if rest.gateway is None and rest.gateway6 is None:
+            dropped, rest = rest.ports, replace(rest, ports=[])
+        elif not rest.ports:
+            rest = self._with_ports(rest)
+        self._containers.save(rest)
+        self._firewall.put(record.id, self._elements(rest))
+        self._ports.let_go(record.id, dropped)
+        with _namespace(record) as fd:
+            if place.veth:
+                self._leaving[place.veth] = place
+                await asyncio.to_thread(self._kernel.remove_link_elsewhere, place.veth)
+            elif place.mac:
+                self._kernel.detach(self._wire(record, place), fd)
+            self._set_routes(rest, fd)
+        self._files.disconnected(record, place)
+
+    # --- start-up
+    def restore(self) -> None:
+        """Make the networks' links and the table again; hold the ports of what is running; take away links that no record names."""
+        self._networks.restore()
+        named = set()
+        for record in self._containers.all():
+            if not states.is_running(record):
+                if record.active_endpoints:  # an engine died between its lease and its start
+                    self._containers.save(record.without_leases())
+                continue
+            running = self._without_lost_links(record)
+            named |= {place.veth for place in running.active_endpoints}
+            self._ports.restore(running)
+            self._firewall.put(running.id, self._elements(running))
+        for network in self._networks.all():
+            if network.driver == "bridge" and network.link:
+                for veth in self._kernel.ports_of(network.link) - named:
+                    if veth.startswith("veth"):
+                        _log.info("network %s: took away %s, which a crash had left", network.name, veth)
+                        self._kernel.remove_link(veth)
+
+        self._firewall.start()
+
+    def tear_down(self) -> None:
+        """Take every bridge and the table away: for an engine that ends with nothing running."""
+        self._firewall.close(remove=True)
+        self._networks.tear_down()
+
+    def _without_lost_links(self, record: ContainerRecord) -> ContainerRecord:
+        lost = [place for place in record.active_endpoints if place.veth and not self._kernel.has_link(place.veth)]
+        if not lost:
+            return record
+        for place in lost:
+            _log.warning("container %s: its link %s of network %s is gone; connect it again", record.name, place.veth, place.network)
+        return self._containers.save(replace(record, endpoints=[place for place in record.endpoints if place not in lost]))
+
+    def close(self) -> None:
+        self._firewall.close()
+        self._ports.close()
+        self._kernel.close()
+
+
+class NotConnected(CortenError):
+    """Docker answers 500 here; the text is what matters."""
+
+
+def _check_connect(record: ContainerRecord, network: NetworkRecord) -> None:
+    mode = record.host_config.network_mode
+    if mode == "host" or mode.startswith("container:"):
+        raise Invalid("container sharing network namespace with another container or host cannot be connected to any other network")
+    if network.name == "host":
+        raise Invalid("cannot connect container to host network - container must be created in host network mode")
+    private = "none" in (mode, network.name)
+    if private and any(place.network != network.name for place in record.endpoints):
+        raise Invalid("container cannot be connected to multiple networks with one of the networks in private (none) mode")
+    if record.state.status in ("removing", "dead"):
+        raise Forbidden(f"container {record.id} is marked for removal and cannot be connected or disconnected to the network")
+
+
+def _match(ports: list[PublishedPort], wanted: list[Wanted]) -> tuple[list[PublishedPort], list[Wanted]]:
+    """Pure: what of the published ports stays as it is, and what is to be published anew."""
+    left, kept, missing = list(ports), [], []
+    for row in wanted:
+        found = []
+        for host_ip in row.host_ips:
+            fits = (port for port in left if (port.protocol, port.container_port, port.host_ip) == (row.protocol, row.container_port, host_ip)
+                    and (row.numbers == range(1) or port.host_port in row.numbers))  # fmt: skip
+            found.append(next(fits, None))
+        if all(found):
+            kept += [port for port in found if port]
+            left = [port for port in left if port not in kept]
+        else:
+            missing.append(row)
+    return kept, missing
+
+
+@contextmanager
+def _namespace(record: ContainerRecord) -> Iterator[int]:
+    """A descriptor of a running container's network namespace. Raises KernelRefused if it has just ended."""
+    try:
+        fd = os.open(f"/proc/{record.state.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise KernelRefused(operation="open", operand=f"network namespace of {record.name}", errno=error.errno or 0, reason="the container has ended") from None
+    try:
+        yield fd
+    finally:
+        os.close(fd)

@@ -1,0 +1,87 @@
+"""The three files that tell a container where it is, on disk: hosts, hostname and resolv.conf of each container.
+
+What is in them is network.files'. They are changed in place: the container has them bind-mounted.
+"""
+
+from __future__ import annotations
+
+import os
+
+from corten.engine import states
+from corten.engine.containers import Containers
+from corten.engine.records import ContainerRecord, EndpointRecord
+from corten.errors import Invalid
+from corten.network import files
+from corten.store.layout import Layout
+
+_NAMES = ("resolv.conf", "hostname", "hosts")
+
+
+class NetworkFiles:
+    def __init__(self, containers: Containers, layout: Layout) -> None:
+        self._containers, self._layout = containers, layout
+
+    def write(self, record: ContainerRecord) -> dict[str, str]:
+        """For a start: path inside -> path on the host. With another container's network, its files."""
+        settings = record.host_config
+        if settings.network_mode.startswith("container:"):
+            other = self._layout.container(self._running(settings.network_mode).id)
+            return {f"/etc/{name}": f"{other}/{name}" for name in _NAMES}
+        folder = self._layout.container(record.id)
+        hostname = record.config.hostname or os.uname().nodename
+        extra = [_extra_host(text, record) for text in settings.extra_hosts or []]
+        texts = {
+            "resolv.conf": self._resolver(record),
+            "hostname": f"{hostname}\n",
+            "hosts": files.hosts([*extra, *_own_names(record, record.endpoints)]),
+        }
+        for name, text in texts.items():
+            with open(f"{folder}/{name}", "w", encoding="utf-8") as file:
+                file.write(text)
+        return {f"/etc/{name}": f"{folder}/{name}" for name in texts}
+
+    def _running(self, mode: str) -> ContainerRecord:
+        other = self._containers.find(mode.partition(":")[2])
+        if not states.is_running(other):
+            raise Invalid(f"cannot join the namespace of container {other.id}: it is not running; start it first")
+        return other
+
+    @staticmethod
+    def _resolver(record: ContainerRecord) -> str:
+        settings = record.host_config
+        with open("/etc/resolv.conf", encoding="utf-8") as file:
+            host = file.read()
+        return files.resolv_conf(
+            host, settings.dns or [], settings.dns_search or [], settings.dns_options or [], keep_loopback=settings.network_mode == "host",
+        )  # fmt: skip
+
+    def connected(self, record: ContainerRecord, place: EndpointRecord) -> None:
+        """Add the lines of a new endpoint to hosts. What the container has written there itself stays."""
+        with open(f"{self._layout.container(record.id)}/hosts", "a", encoding="utf-8") as file:
+            file.write(files.host_lines(_own_names(record, [place])))
+
+    def disconnected(self, record: ContainerRecord, place: EndpointRecord) -> None:
+        gone = {files.host_lines([pair]) for pair in _own_names(record, [place])}
+        path = f"{self._layout.container(record.id)}/hosts"
+        with open(path, "r+", encoding="utf-8") as file:
+            lines = [line for line in file if line not in gone]
+            file.seek(0)
+            file.truncate()
+            file.writelines(lines)
+
+
+def _own_names(record: ContainerRecord, places: list[EndpointRecord]) -> list[tuple[str, str]]:
+    """(names, address) of the container itself on each of its networks."""
+    hostname, domain = record.config.hostname, record.config.domainname
+    names = f"{hostname}.{domain} {hostname}" if domain else hostname
+    found = [(names, text.partition("/")[0]) for place in places for text in (place.address, place.address6) if text]
+    return found if hostname else []
+
+
+def _extra_host(text: str, record: ContainerRecord) -> tuple[str, str]:
+    name, _, address = text.replace("=", ":", 1).partition(":")
+    if not name or not address:
+        raise Invalid(f'invalid IP address in add-host: "{address}"')
+    if address == "host-gateway":
+        address = record.gateway.gateway if record.gateway else "127.0.0.1"
+    return name, address
