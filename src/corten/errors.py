@@ -361,6 +361,15 @@ class StoreCorrupt(CortenError):
 class ArchiveRefused(Invalid):
     """A tar or image archive from outside that is truncated, corrupt, or tries to leave its folder."""
 
+    expected: ClassVar[bool] = True  # a worker that raises it has no bug to report
+
+
+class OtherKind(CortenError):
+    """Docker's noOverwriteDirNonDir."""
+
+    expected: ClassVar[bool] = True
+    template = 'cannot overwrite {there} "{path}" with {wanted} "{target}"'
+
 
 class RegistryError(CortenError):
     """A registry's refusal, with the status that a Docker client expects."""

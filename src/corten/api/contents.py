@@ -56,27 +56,32 @@ class ContentHandlers:
     async def archive_get(self, call: Call) -> web.StreamResponse:
         record = self._find(call)
         headers = await self._path_stat(call, record)
-        response = web.StreamResponse(headers={"Content-Type": "application/x-tar", **headers})
-        await response.prepare(call.request)
-        async for data in self._copying.pack(record, _archive_path(call), call.parameters["name"]):
-            await response.write(data)
-        await response.write_eof()
-        return response
+        pieces = self._copying.pack(record, _archive_path(call), call.parameters["name"])
+        return await _tar_response(call, pieces, {"Content-Type": "application/x-tar", **headers})
 
     async def archive_put(self, call: Call) -> web.Response:
         record = self._find(call)
-        if record.host_config.readonly_rootfs:
-            raise Invalid("container rootfs is marked read-only")
-        path = _archive_path(call)
-        if record.config.user.partition(":")[0] not in ("", "0", "root"):
-            call.refuse("copyUIDGID")  # for root it changes nothing: the archive's own ids are kept
-
-        async def pieces() -> AsyncIterator[bytes]:
-            async for piece in call.request.content.iter_any():
-                yield piece
-
-        await self._copying.extract(record, path, call.parameters["name"], pieces(), no_overwrite=call.flag("noOverwriteDirNonDir"))
+        await self._copying.extract(
+            record, _archive_path(call), call.parameters["name"], call.request.content.iter_any(),
+            no_overwrite=call.flag("noOverwriteDirNonDir"), as_user=call.flag("copyUIDGID"),
+        )  # fmt: skip
         return empty(200)
+
+    async def export(self, call: Call) -> web.StreamResponse:
+        record = self._find(call)
+        return await _tar_response(call, self._copying.export(record), {"Content-Type": "application/octet-stream"})
+
+
+async def _tar_response(call: Call, pieces: AsyncIterator[bytes], headers: dict[str, str]) -> web.StreamResponse:
+    """The head goes out with the first piece: what fails before it is an ordinary answer."""
+    first = await anext(pieces, b"")
+    response = web.StreamResponse(headers=headers)
+    await response.prepare(call.request)
+    await response.write(first)
+    async for data in pieces:
+        await response.write(data)
+    await response.write_eof()
+    return response
 
 
 def _archive_path(call: Call) -> str:

@@ -144,7 +144,7 @@ class Engine:
         self._exits = Exits(self._containers, self._endpoints, mounting, layout, groups, removal, self._restarting, self._probing)
         self._restoring = Restoring(self._containers, snapshots, self._endpoints, self._launch, groups, mounting, removal, self._exits,
                                     self._restarting, self._probing)  # fmt: skip
-        copying = Copying(self._containers, snapshots, self._launch)
+        copying = Copying(self._containers, snapshots, mounting, layout, self._launch)
         maker = LayerMaker(layout, blobs, self._layers, self._launch.run_job)
         making = Making(self._containers, images, blobs, maker, snapshots, stopping, self._events)
         files = ImageFileHandlers(service, making, layout)

@@ -118,9 +118,10 @@ def make_routes(handlers: Handlers) -> list[Route]:
         _route("GET", "/containers/{name}/top", container.top, query={"ps_args": str}, answer=answers.Top),
         _route("GET", "/containers/{name}/stats", container.stats, query={"stream": bool, "one-shot": bool}, answer=JSON_MESSAGES),
         _route("GET", "/containers/{name}/changes", content.changes, answer=list[answers.Change] | None),
+        _route("GET", "/containers/{name}/export", content.export, answer=TAR),
         _route("HEAD", "/containers/{name}/archive", content.archive_stat, query={"path": str}),
         _route("GET", "/containers/{name}/archive", content.archive_get, query={"path": str}, answer=TAR),
-        _route("PUT", "/containers/{name}/archive", content.archive_put, query={"path": str, "noOverwriteDirNonDir": bool}, body=TAR),
+        _route("PUT", "/containers/{name}/archive", content.archive_put, query={"path": str, "noOverwriteDirNonDir": bool, "copyUIDGID": bool}, body=TAR),
         _route("POST", "/commit", content.commit, query=commit, body=Config, answer=answers.Id, status=201),
         # --- images
         _route("GET", "/images/json", image.list, query={"all": bool, "digests": bool, "filter": str, "filters": Filters}, answer=list[answers.ImageSummary]),

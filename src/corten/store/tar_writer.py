@@ -30,12 +30,11 @@ class Output(Protocol):
 
 
 class TarWriter:
-    """Adds entries to `output`. `size` is the sum of the files' sizes so far. Paths are the caller's to keep inside."""
+    """Adds entries to `output`. Paths are the caller's to keep inside. `sparse`: whether the reader knows GNU's sparse files."""
 
-    def __init__(self, output: Output, owner: tuple[int, int] | None = None) -> None:
-        self._output, self._owner = output, owner
+    def __init__(self, output: Output, *, sparse: bool = True) -> None:
+        self._output, self._sparse_files = output, sparse
         self._linked: dict[tuple[int, int], str] = {}
-        self.size = 0
 
     def add(self, path: str, name: str, status: os.stat_result) -> None:
         """One entry, its content included. A socket has no place in a tar and is left out, as Docker does."""
@@ -88,7 +87,7 @@ class TarWriter:
     def _header(self, name: str, status: os.stat_result) -> tarfile.TarInfo:
         entry = tarfile.TarInfo(name)
         entry.mode, entry.mtime = stat.S_IMODE(status.st_mode), status.st_mtime_ns // 1_000_000_000
-        entry.uid, entry.gid = self._owner or (status.st_uid, status.st_gid)
+        entry.uid, entry.gid = status.st_uid, status.st_gid
         return entry
 
     def _put(self, entry: tarfile.TarInfo) -> None:
@@ -106,9 +105,8 @@ class TarWriter:
             if not stat.S_ISREG(status.st_mode):
                 return
             entry.size = status.st_size
-            self.size += status.st_size
             holes = status.st_size - 512 * status.st_blocks
-            pieces = _data_pieces(fd, status.st_size) if holes >= _WORTH_SKIPPING else None
+            pieces = _data_pieces(fd, status.st_size) if self._sparse_files and holes >= _WORTH_SKIPPING else None
             if pieces is None:
                 self._put(entry)
                 self._content(fd, 0, entry.size)

@@ -16,7 +16,7 @@ from typing import IO, Any, BinaryIO, cast
 
 import msgspec
 
-from corten.errors import ArchiveRefused
+from corten.errors import ArchiveRefused, OtherKind
 from corten.store.compression import open_decompressed, refusing_corrupt
 from corten.store.confine import confine_to
 
@@ -86,12 +86,13 @@ class Unpacker:
     """Applies tar entries below `base`. The caller has made sure that nothing outside can be reached from there.
 
     `whiteouts`: `.wh.` names are an image layer's deletions; otherwise they are names like any other.
-    `no_overwrite`: refuse to put a file in a folder's place, or the reverse (Docker's noOverwriteDirNonDir).
+    `keep_kinds_in`: refuse to put a file in a folder's place, or the reverse (Docker's noOverwriteDirNonDir); the folder's
+    name for the message. `owner`: (uid, gid) of all that is made, instead of the tar's.
     """
 
-    def __init__(self, base: str = "/", *, whiteouts: bool = True, no_overwrite: bool = False) -> None:
+    def __init__(self, base: str = "/", *, whiteouts: bool = True, keep_kinds_in: str = "", owner: tuple[int, int] | None = None) -> None:
         self._base = base.rstrip("/") + "/"
-        self._whiteouts, self._no_overwrite = whiteouts, no_overwrite
+        self._whiteouts, self._keep_kinds_in, self._owner = whiteouts, keep_kinds_in, owner
         self.size = 0
         self.entries = 0
         self.implied: list[str] = []
@@ -140,9 +141,9 @@ class Unpacker:
             found = os.lstat(self._base + path)
         except FileNotFoundError:
             return
-        if path and self._no_overwrite and stat.S_ISDIR(found.st_mode) != folder:
-            kinds = ("directory", "non-directory") if folder else ("non-directory", "directory")
-            raise ArchiveRefused(f'cannot overwrite {kinds[1]} "{self._base + path}" with {kinds[0]} "{path}"')
+        if path and self._keep_kinds_in and stat.S_ISDIR(found.st_mode) != folder:
+            there, wanted = ("non-directory", "directory") if folder else ("directory", "non-directory")
+            raise OtherKind(there=there, path=path, wanted=wanted, target=self._keep_kinds_in)
         if stat.S_ISDIR(found.st_mode):
             if not folder and path:
                 shutil.rmtree(self._base + path)
@@ -197,9 +198,8 @@ class Unpacker:
         finally:
             os.close(fd)
 
-    @staticmethod
-    def _finish(entry: tarfile.TarInfo, target: str) -> None:
-        os.chown(target, entry.uid, entry.gid, follow_symlinks=False)
+    def _finish(self, entry: tarfile.TarInfo, target: str) -> None:
+        os.chown(target, *(self._owner or (entry.uid, entry.gid)), follow_symlinks=False)
         if not entry.issym():
             os.chmod(target, entry.mode & 0o7777)
         for key, value in entry.pax_headers.items():
