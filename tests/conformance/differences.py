@@ -12,6 +12,9 @@ _RUNTIME = "the default runtime is Corten's own, under the name corten"
 
 # (case, request, path or "message" or "status") -> reason
 DIFFERENCES: dict[tuple[str, str, str], str] = {
+    ("image prune", 'POST /images/prune?filters={"until":["x"]}', "status"): _FAULT,
+    ("image prune", 'POST /images/prune?filters={"until":["1h","2h"]}', "status"): _FAULT,
+    ("image prune", 'GET /images/json?filters={"until":["x"]}', "status"): _FAULT,
     ("bad binds", "POST /containers/create", "status"): "Docker answers 500 to a bad -v; its API document says 400, and so it is for a bad --mount",
     ("running", "POST /containers/conf-box/stop?t=x", "status"): _FAULT,
     ("queries", "GET /containers/json?limit=x", "status"): _FAULT,

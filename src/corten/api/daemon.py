@@ -40,6 +40,8 @@ from corten.engine.execs import Execs
 from corten.engine.exits import Exits
 from corten.engine.firewall import Firewall
 from corten.engine.groups import Groups
+from corten.engine.image_removal import ImageRemoval
+from corten.engine.image_transfers import ImageTransfers
 from corten.engine.images import ImageService
 from corten.engine.log_setup import LogSetup
 from corten.engine.making import Making
@@ -125,7 +127,8 @@ class Engine:
         networks = Networks(kernel, self._database, self._events, firewall, settings.network_defaults, self._containers.all)
         network_files = NetworkFiles(self._containers, layout)
         self._endpoints = Endpoints(kernel, networks, firewall, self._containers, network_files)
-        service = ImageService(layout, blobs, self._layers, images, self._containers, self._events)
+        service = ImageService(self._layers, images, self._containers, self._events)
+        transfers = ImageTransfers(layout, blobs, self._layers, images, service)
         folders = VolumeFolders(layout)
         volumes = Volumes(self._database, folders, LocalDriver(layout, folders), self._events, self._containers.all)
         mounting = Mounting(layout, snapshots, volumes, CopyUp(layout, snapshots, self._launch), service.find, self._containers.find, self._containers.all)
@@ -147,7 +150,7 @@ class Engine:
         copying = Copying(self._containers, snapshots, mounting, layout, self._launch)
         maker = LayerMaker(layout, blobs, self._layers, self._launch.run_job)
         making = Making(self._containers, images, blobs, maker, snapshots, stopping, self._events)
-        files = ImageFileHandlers(service, making, layout)
+        files = ImageFileHandlers(transfers, making, layout)
         system = System(layout, settings.shown(), self._database, self._containers, service, volumes, self._events, runtimes)
         usage = DiskUsage(self._containers, service, volumes, snapshots)
         handlers = Handlers(
@@ -157,7 +160,7 @@ class Engine:
             ContentHandlers(self._containers, copying, making, snapshots),
             LifecycleHandlers(self._containers, starting, stopping, self._restarting, removal, Updating(self._containers, groups)),
             ExecHandlers(self._containers, self._execs),
-            ImageHandlers(service, snapshots, files),
+            ImageHandlers(service, transfers, ImageRemoval(service, images, self._containers, self._events), snapshots, files),
             files,
             NetworkHandlers(networks, self._endpoints, self._containers),
             SystemHandlers(system),

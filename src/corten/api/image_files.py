@@ -11,7 +11,7 @@ from aiohttp import web
 
 from corten.api.call import Call
 from corten.api.json_messages import JsonMessages
-from corten.engine.images import ImageService
+from corten.engine.image_transfers import ImageTransfers
 from corten.engine.making import Making, repository_and_tag
 from corten.errors import CortenError, Invalid
 from corten.registry.download import download
@@ -23,8 +23,8 @@ _REPORT_EVERY = 1 << 20
 
 
 class ImageFileHandlers:
-    def __init__(self, images: ImageService, making: Making, layout: Layout) -> None:
-        self._images, self._making, self._layout = images, making, layout
+    def __init__(self, transfers: ImageTransfers, making: Making, layout: Layout) -> None:
+        self._transfers, self._making, self._layout = transfers, making, layout
 
     async def import_(self, call: Call) -> web.StreamResponse:
         """`POST /images/create?fromSrc=`: `-` is the body, anything else an address."""
@@ -45,7 +45,7 @@ class ImageFileHandlers:
         messages = JsonMessages(call.request)
         await messages.begin()  # Docker's way: status 200, the error in the stream
         async with messages.reporting(), self._spooled(call.request.content.iter_any()) as path:
-            for name in await self._images.load(path):
+            for name in await self._transfers.load(path):
                 how = "Loaded image ID" if name.startswith("sha256:") else "Loaded image"
                 await messages.send({"stream": f"{how}: {name}\n"})
         return await messages.end()

@@ -1,4 +1,4 @@
-"""Image endpoints: list, inspect, history, tag, remove, load, pull."""
+"""Image endpoints: list, inspect, history, tag, remove, prune, pull, push."""
 
 from __future__ import annotations
 
@@ -10,22 +10,28 @@ from corten.api.call import Call, json_response
 from corten.api.image_files import ImageFileHandlers
 from corten.api.json_messages import JsonMessages
 from corten.api.versions import Since
+from corten.engine.image_removal import ImageRemoval
+from corten.engine.image_transfers import ImageTransfers
 from corten.engine.images import ImageService, check_platform
-from corten.errors import Invalid, UnsupportedOption
+from corten.errors import Invalid
 from corten.registry.auth import parse_registry_auth
 from corten.registry.client import Repository
-from corten.spec.filters import Filters, matches_labels
+from corten.spec.filters import Filters, matches_labels, until_limit
 from corten.spec.platform import decode_platform, parse_platform
 from corten.spec.reference import parse_reference
+from corten.spec.timestamps import now_ns
 from corten.store.images import Image
 from corten.store.snapshots import Snapshots
 
+_SECOND = 1_000_000_000
 _LIST_FILTERS = ("before", "dangling", "label", "reference", "since", "until")
 
 
 class ImageHandlers:
-    def __init__(self, images: ImageService, snapshots: Snapshots, files: ImageFileHandlers) -> None:
-        self._images, self._snapshots, self._files = images, snapshots, files
+    def __init__(self, images: ImageService, transfers: ImageTransfers, removal: ImageRemoval, snapshots: Snapshots,
+                 files: ImageFileHandlers) -> None:  # fmt: skip
+        self._images, self._transfers, self._removal = images, transfers, removal
+        self._snapshots, self._files = snapshots, files
 
     def _find(self, call: Call) -> Image:
         return self._images.find(call.parameters["name"])
@@ -40,8 +46,9 @@ class ImageHandlers:
         return json_response([views.image_item(image, self._images.size(image), len(self._images.users(image))) for image in found])
 
     def _matches(self, image: Image, filters: Filters) -> bool:
-        if "until" in filters:
-            raise UnsupportedOption(key="the filter 'until'")
+        before = until_limit(filters.get("until", []), now_ns())
+        if before is not None and views.created_seconds(image) * _SECOND > before:
+            return False
         dangling = filters.get("dangling", [])
         if dangling and (dangling[0].lower() in ("1", "true")) == bool(image.tags):
             return False
@@ -74,8 +81,12 @@ class ImageHandlers:
         return web.Response(status=201)
 
     async def remove(self, call: Call) -> web.Response:
-        call.refuse("noprune", "platforms")
-        return json_response(self._images.remove(call.parameters["name"], force=call.flag("force")))
+        call.refuse("platforms")
+        return json_response(self._removal.remove(call.parameters["name"], force=call.flag("force"), keep_parents=call.flag("noprune")))
+
+    async def prune(self, call: Call) -> web.Response:
+        pruned = self._removal.prune(call.filters("dangling", "label", "label!", "until"))
+        return json_response({"ImagesDeleted": pruned.report or None, "SpaceReclaimed": pruned.reclaimed})
 
     async def create(self, call: Call) -> web.StreamResponse:
         """Pull, or without `fromImage` import."""
@@ -89,7 +100,7 @@ class ImageHandlers:
         platform = parse_platform(call.text("platform")) if call.text("platform") else None
         messages = JsonMessages(call.request)
         async with messages.reporting():
-            async for progress in self._images.pull(reference, credentials, platform):
+            async for progress in self._transfers.pull(reference, credentials, platform):
                 await messages.progress(progress)
         return await messages.end()
 
@@ -101,7 +112,7 @@ class ImageHandlers:
         messages = JsonMessages(call.request)
         await messages.begin()  # Docker's way: status 200, the error in the stream
         async with messages.reporting():
-            async for progress in self._images.push(reference, credentials):
+            async for progress in self._transfers.push(reference, credentials):
                 await messages.progress(progress)
         return await messages.end()
 
@@ -117,7 +128,7 @@ class ImageHandlers:
 
     async def hello(self, _call: Call) -> web.Response:
         """Corten's own: assemble the image `hello` and store it."""
-        return json_response({"Name": await self._images.load_hello()}, 201)
+        return json_response({"Name": await self._transfers.load_hello()}, 201)
 
 
 def _matches_reference(full: str, pattern: str) -> bool:

@@ -16,9 +16,9 @@ from corten.engine.events import Events
 from corten.engine.mounting import Mounting
 from corten.engine.records import ContainerRecord
 from corten.engine.stopping import Stopping
-from corten.errors import CortenError, Invalid, PruneRunning, RemovalFailed
-from corten.spec.filters import Filters, matches_labels
-from corten.spec.timestamps import now_ns, parse_moment, parse_rfc3339
+from corten.errors import CortenError, PruneRunning, RemovalFailed
+from corten.spec.filters import Filters, matches_labels, until_limit
+from corten.spec.timestamps import now_ns, parse_rfc3339
 from corten.store.layout import Layout
 from corten.store.snapshots import Snapshots
 
@@ -86,7 +86,7 @@ class Removal:
 
     async def prune(self, filters: Filters) -> Pruned:
         """Remove what is not up, by `until`, `label` and `label!`. Raises Invalid, PruneRunning."""
-        before = prune_limit(filters.get("until", []), now_ns())
+        before = until_limit(filters.get("until", []), now_ns())
         if self._pruning:
             raise PruneRunning
         self._pruning = True
@@ -117,13 +117,3 @@ def _prunable(record: ContainerRecord, filters: Filters, before: int | None) -> 
     if "label!" in filters and matches_labels(filters["label!"], labels):
         return False
     return matches_labels(filters.get("label", []), labels)
-
-
-def prune_limit(values: list[str], now: int) -> int | None:
-    """Pure: the moment of an `until` filter. Raises Invalid with Docker's texts."""
-    if len(values) > 1:
-        raise Invalid("more than one until filter specified")
-    try:
-        return parse_moment(values[0], now=now) if values else None
-    except Invalid:
-        raise Invalid(f'failed to parse value as time or duration: "{values[0]}"') from None

@@ -280,6 +280,11 @@ class Removed(_Answer, frozen=True):
     deleted: str | msgspec.UnsetType = msgspec.UNSET
 
 
+class PrunedImages(_Answer, frozen=True):
+    images_deleted: list[Removed] | None
+    space_reclaimed: int
+
+
 class Distribution(_Answer, frozen=True):
     descriptor: dict[str, Any]
     platforms: list[dict[str, Any]]

@@ -11,6 +11,7 @@ from contextlib import suppress
 import msgspec
 
 from corten.errors import Invalid, InvalidFilter
+from corten.spec.timestamps import parse_moment
 
 Filters = dict[str, list[str]]
 
@@ -66,3 +67,13 @@ def one_flag(filters: Filters, key: str) -> bool | None:
     if len(values) != 1 or values[0].lower() not in known:
         raise Invalid(f"invalid filter '{key}=[{' '.join(sorted(values))}]'")
     return known[values[0].lower()]
+
+
+def until_limit(values: list[str], now: int) -> int | None:
+    """The moment of an `until` filter; None where there is none. Raises Invalid with Docker's texts."""
+    if len(values) > 1:
+        raise Invalid("more than one until filter specified")
+    try:
+        return parse_moment(values[0], now=now) if values else None
+    except Invalid:
+        raise Invalid(f'failed to parse value as time or duration: "{values[0]}"') from None

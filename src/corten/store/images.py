@@ -12,7 +12,7 @@ from corten.spec.image import OCI_INDEX, Descriptor, ImageConfig, Index, Manifes
 from corten.spec.reference import Reference
 from corten.spec.timestamps import now_ns
 from corten.store.blobs import Blobs
-from corten.store.database import Database, ImageRow
+from corten.store.database import Database, ImageRow, LayerRow
 from corten.store.layers import Layers
 from corten.store.layout import Layout
 
@@ -92,8 +92,8 @@ class Images:
         self._database.delete_name(name)
         self._write_index()
 
-    def remove(self, image: Image, keep_diff_ids: frozenset[str]) -> list[str]:
-        """Remove the image, and every layer that neither another image nor `keep_diff_ids` needs. Returns their diff ids."""
+    def remove(self, image: Image, keep_diff_ids: frozenset[str]) -> list[LayerRow]:
+        """Remove the image, and every layer that neither another image nor `keep_diff_ids` needs. Returns those."""
         manifest = self.manifest(image)
         with self._database.transaction():
             for name in (*image.tags, *image.digests):
@@ -103,12 +103,12 @@ class Images:
         rest = self.all()
         used_blobs = self.used_blobs()
         used_layers = keep_diff_ids | {diff_id for other in rest for diff_id in other.config.rootfs.diff_ids}
-        gone: list[str] = []
+        gone: list[LayerRow] = []
         for diff_id in image.config.rootfs.diff_ids:
             row = self._layers.find(diff_id)
             if row and diff_id not in used_layers:
                 self._layers.remove(row)
-                gone.append(diff_id)
+                gone.append(row)
         for digest in {image.id, image.row.manifest, *(layer.digest for layer in manifest.layers)} - used_blobs:
             self._blobs.remove(digest)
         self._write_index()
