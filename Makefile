@@ -5,13 +5,14 @@ VENV := .venv
 STAMP := $(VENV)/.installed
 ASSETS := .corten/assets
 
-.PHONY: help hello test unit lint system conformance record bench setup clean
+.PHONY: help hello test test-vm unit lint system conformance record bench setup clean
 
 help:
 	@echo "make hello        set everything up and run a first container"
 	@echo "make test         set everything up and run every check and test (root, about ten minutes)"
 	@echo "make unit         only what needs no root: linters, types, unit and architecture tests"
 	@echo "make system       only the tests on the real kernel and with real clients (root)"
+	@echo "make test-vm      the system tests on Debian's kernel with systemd and cgroup v2 in qemu (root, up to an hour)"
 	@echo "make record       record the real Docker Engine's answers anew (downloads it, root)"
 	@echo "make bench        measure beside the real Docker Engine (downloads it, root)"
 	@echo "make clean        remove what the above have made"
@@ -41,6 +42,10 @@ system: setup
 
 test: unit system
 	@echo "== all tests passed"
+
+test-vm: setup
+	@scripts/assets.sh "$(ASSETS)"
+	@scripts/vm.sh "$(VENV)" "$(ASSETS)" .corten/vm $(TESTS)
 
 record: setup
 	@scripts/assets.sh "$(ASSETS)" docker

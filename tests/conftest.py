@@ -15,6 +15,8 @@ from collections.abc import Callable
 import hypothesis
 import pytest
 
+from tests.engines import PATIENCE
+
 # The same code gets the same answer every time; to look further: HYPOTHESIS_PROFILE=explore. No deadlines: machines are noisy.
 hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None)
 hypothesis.settings.register_profile("explore", deadline=None, max_examples=2000)
@@ -93,7 +95,7 @@ _BEFORE = pytest.StashKey[set]()
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    end = time.monotonic() + 5  # the kernel and the monitors take a moment to let go
+    end = time.monotonic() + 5 * PATIENCE  # the kernel and the monitors take a moment to let go
     while (left := what_is_there() - session.config.stash[_BEFORE]) and time.monotonic() < end:
         time.sleep(0.05)
     if left:

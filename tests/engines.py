@@ -17,11 +17,13 @@ from typing import TypeVar
 from corten.api.client import Client
 
 T = TypeVar("T")
+# On a machine that is many times slower (test-vm's is emulated) every last moment is that many times later.
+PATIENCE = float(os.environ.get("CORTEN_TEST_PATIENCE", "1"))
 
 
 def eventually(check: Callable[[], T], seconds: float = 20) -> T:
     """Ask until the answer is true; it. What happens in its own time has no fixed moment, only a last one."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + seconds * PATIENCE
     while not (answer := check()):
         assert time.monotonic() < end, f"still {answer!r} after {seconds} s"
         time.sleep(0.02)
@@ -60,7 +62,7 @@ class RunningEngine:
                  "-H", f"unix://{self.socket}", "--bridge", self.bridge, "--cgroup-parent", self.cgroup_parent, *self.arguments],
                 stdout=log, stderr=log, stdin=subprocess.DEVNULL,
             )  # fmt: skip
-        end = time.monotonic() + 20
+        end = time.monotonic() + 20 * PATIENCE
         while not self.client.answers():
             assert self.process.poll() is None, self.log()
             assert time.monotonic() < end, self.log()
@@ -121,7 +123,7 @@ class RunningEngine:
             self.remove_all()
         finally:
             self.terminate()
-            end = time.monotonic() + 5
+            end = time.monotonic() + 5 * PATIENCE
             while os.path.isdir(f"{self.exec_root}/monitors") and any(name.endswith(".sock") for name in os.listdir(f"{self.exec_root}/monitors")):
                 assert time.monotonic() < end, "a monitor does not end"
                 time.sleep(0.02)
@@ -131,7 +133,7 @@ class RunningEngine:
 
     def docker(self, program: str, *arguments: str, check: bool = True, **options: object) -> subprocess.CompletedProcess:
         """Run the real docker CLI against this engine."""
-        done = subprocess.run([program, *arguments], env=self.environment, capture_output=True, text=True, timeout=120, check=False, **options)
+        done = subprocess.run([program, *arguments], env=self.environment, capture_output=True, text=True, timeout=120 * PATIENCE, check=False, **options)
         if check:
             assert done.returncode == 0, f"docker {' '.join(arguments)}: {done.stderr}\n{self.log()}"
         return done

@@ -1,0 +1,63 @@
+#!/usr/bin/env python3
+"""What a run in the virtual machine came to: report.py RESULTS COMPAT. Prints it; a run of everything is written into COMPAT's table.
+
+RESULTS has junit.xml, facts.json and pytest's exit status; the table stands between two marks in COMPAT.
+"""
+
+import datetime as dt
+import json
+import pathlib
+import re
+import sys
+import xml.etree.ElementTree as ET
+from collections import Counter
+
+BEGIN, END = "<!-- test-vm -->", "<!-- /test-vm -->"
+
+
+def outcomes(junit: pathlib.Path) -> tuple[Counter, list[str], Counter]:
+    """Counts, the names of what failed, and how often each reason skipped a test."""
+    counts, failed, reasons = Counter(), [], Counter()
+    for case in ET.parse(junit).iter("testcase"):
+        skipped = case.find("skipped")
+        if case.find("failure") is not None or case.find("error") is not None:
+            counts["failed"] += 1
+            failed.append(f"{case.get('classname')}.{case.get('name')}")
+        elif skipped is not None:
+            counts["skipped"] += 1
+            reasons[re.sub(r"^Skipped: ", "", skipped.get("message") or "")] += 1
+        else:
+            counts["passed"] += 1
+    return counts, failed, reasons
+
+
+def table(facts: dict, counts: Counter, failed: list[str], reasons: Counter) -> str:
+    day = dt.datetime.now(dt.UTC).date().isoformat()
+    why = "; ".join(f"{reason} ({count})" for reason, count in sorted(reasons.items())) or "nothing"
+    bad = ", ".join(sorted(name.removeprefix("tests.system.") for name in failed)) or "nothing"
+    return "\n".join([
+        BEGIN, "| date | system | kernel | passed | failed | skipped |", "|---|---|---|---:|---:|---:|",
+        f"| {day} | {facts['system']}, Python {facts['python']} | {facts['kernel']} | {counts['passed']} | {counts['failed']} | {counts['skipped']} |",
+        "", f"Failed: {bad}. Skipped: {why}.", END,
+    ])  # fmt: skip
+
+
+def main() -> None:
+    results, compat = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
+    if not (results / "junit.xml").exists():
+        sys.exit(f"the virtual machine brought no results back: see {results}/log and {results.parent}/serial.log")
+    facts = json.loads((results / "facts.json").read_text())
+    counts, failed, reasons = outcomes(results / "junit.xml")
+    made = table(facts, counts, failed, reasons)
+    print(made)
+    text = compat.read_text()
+    if sys.argv[3:] == ["--write"] and BEGIN in text:
+        before, after = text.split(BEGIN)[0], text.split(END)[1]
+        compat.write_text(before + made + after)
+        print(f"written into {compat}")
+    status = (results / "status").read_text().strip()
+    sys.exit(0 if status == "0" else f"failed: {', '.join(failed) or 'see the log'} (pytest ended with {status}; {results}/log)")
+
+
+if __name__ == "__main__":
+    main()
