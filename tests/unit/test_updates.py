@@ -13,7 +13,7 @@ from corten.linux.cgroup_abilities import Abilities
 from corten.spec.engine import HostConfig, PolicyChange, RestartPolicy, UpdateRequest
 
 MIB = 1 << 20
-ABLE = Abilities("0-1", "0", 2, swap_limit=True, oom_control=True, block_weight=True)
+ABLE = Abilities("0-1", "0", 2, swap_limit=True, swappiness=True, oom_control=True, block_weight=True)
 
 
 def update(before: HostConfig, **changes: object) -> HostConfig:
@@ -88,11 +88,12 @@ def test_what_is_not_there_is_refused(host, text):
 
 
 def test_what_the_kernel_cannot_is_discarded_with_a_warning():
-    weak = Abilities("0", "0", 1, swap_limit=False, oom_control=False, block_weight=False)
-    fitted, warnings = resources.fit(HostConfig(memory=8 * MIB, blkio_weight=300, oom_kill_disable=True), weak)
-    assert (fitted.memory_swap, fitted.blkio_weight, fitted.oom_kill_disable) == (-1, 0, None)
+    weak = Abilities("0", "0", 1, swap_limit=False, swappiness=False, oom_control=False, block_weight=False)
+    fitted, warnings = resources.fit(HostConfig(memory=8 * MIB, memory_swappiness=0, blkio_weight=300, oom_kill_disable=True), weak)
+    assert (fitted.memory_swap, fitted.memory_swappiness, fitted.blkio_weight, fitted.oom_kill_disable) == (-1, None, 0, None)
     assert [warning.split(".")[0] for warning in warnings] == [
         "Your kernel does not support swap limit capabilities or the cgroup is not mounted",
+        "Your kernel does not support memory swappiness capabilities or the cgroup is not mounted",
         "Your kernel does not support OomKillDisable",
         "Your kernel does not support Block I/O weight or the cgroup is not mounted",
     ]

@@ -13,6 +13,7 @@ from corten.spec.engine import HostConfig
 
 _MIN_MEMORY = 6 << 20
 _NO_SWAP = "Your kernel does not support swap limit capabilities or the cgroup is not mounted. Memory limited without swap."
+_NO_SWAPPINESS = "Your kernel does not support memory swappiness capabilities or the cgroup is not mounted. Memory swappiness discarded."
 _NO_WEIGHT = "Your kernel does not support Block I/O weight or the cgroup is not mounted. Weight discarded."
 _NO_WEIGHT_DEVICE = "Your kernel does not support Block I/O weight_device or the cgroup is not mounted. Weight-device discarded."
 _NO_OOM_CONTROL = "Your kernel does not support OomKillDisable. OomKillDisable discarded."
@@ -60,6 +61,9 @@ def fit(host: HostConfig, able: Abilities) -> tuple[HostConfig, list[str]]:
     if host.memory > 0 and host.memory_swap != -1 and not able.swap_limit:
         changes["memory_swap"] = -1
         warnings.append(_NO_SWAP)
+    if host.memory_swappiness not in (None, -1) and not able.swappiness:
+        changes["memory_swappiness"] = None
+        warnings.append(_NO_SWAPPINESS)
     if host.oom_kill_disable and not able.oom_control:
         changes["oom_kill_disable"] = None
         warnings.append(_NO_OOM_CONTROL)

@@ -73,11 +73,13 @@ def _memory(group: Cgroup, *, unified: bool) -> dict[str, Any]:
     total = _memory_total()
     if unified:
         limit = _number(group.read("memory", "memory.max"))
-        return {
+        found = {
             "usage": _number(group.read("memory", "memory.current")),
             "stats": _table(group.read("memory", "memory.stat")),
-            "limit": limit or total,
+            "limit": min(limit, total) if limit else total,
         }
+        failures = _table(group.read("memory", "memory.events")).get("oom", 0)
+        return {**found, "failcnt": failures} if failures else found
     limit = _number(group.read("memory", "memory.limit_in_bytes"))
     found = {
         "usage": _number(group.read("memory", "memory.usage_in_bytes")),
@@ -87,6 +89,19 @@ def _memory(group: Cgroup, *, unified: bool) -> dict[str, Any]:
     }
     failures = _number(group.read("memory", "memory.failcnt"))
     return {**found, "failcnt": failures} if failures else found
+
+
+def _block_io_unified(group: Cgroup) -> dict[str, Any]:
+    """`8:0 rbytes=1 wbytes=2 ...` a device; Docker shows the bytes alone on version 2."""
+    entries = []
+    for line in group.read("io", "io.stat").splitlines():
+        device, *pairs = line.split()
+        counters = dict(pair.partition("=")[::2] for pair in pairs)
+        major, _, minor = device.partition(":")
+        for operation, key in (("read", "rbytes"), ("write", "wbytes")):
+            if key in counters:
+                entries.append({"major": int(major), "minor": int(minor), "op": operation, "value": int(counters[key])})
+    return {key: None for key, _ in _BLKIO} | {"io_service_bytes_recursive": entries or None}
 
 
 def _block_io(group: Cgroup) -> dict[str, Any]:
@@ -129,7 +144,7 @@ def sample(group: Cgroup, pid: int, *, unified: bool, own_network: bool) -> dict
         "read": rfc3339_nano(now_ns()),
         "preread": ZERO,
         "pids_stats": pids,
-        "blkio_stats": _block_io(group),
+        "blkio_stats": _block_io_unified(group) if unified else _block_io(group),
         "num_procs": 0,
         "storage_stats": {},
         "cpu_stats": _cpu(group, unified=unified),

@@ -89,8 +89,11 @@ class Cgroup(Protocol):
     def enter(self) -> None:
         """Move the calling single-threaded process in."""
 
-    def descriptor(self) -> int:
-        """A descriptor for CLONE_INTO_CGROUP, or -1 where the child has to enter() by itself. Caller closes."""
+    def descriptor(self, beside: int = 0) -> int:
+        """A descriptor for CLONE_INTO_CGROUP, or -1 where the child has to enter() by itself. Caller closes.
+
+        `beside`: a process inside. If it has divided the group, the one it is in itself: a divided group takes no process.
+        """
 
     def pids(self) -> list[int]:
         """Every process inside, in the reader's pid namespace."""
@@ -224,7 +227,7 @@ class CgroupV1:
         for directory in self._directories.values():
             _write(f"{directory}/tasks", "0")
 
-    def descriptor(self) -> int:
+    def descriptor(self, beside: int = 0) -> int:
         return -1
 
     def pids(self) -> list[int]:
@@ -278,18 +281,36 @@ class CgroupV2:
     def create(self) -> None:
         current = self._mount
         for part in self.path.strip("/").split("/"):
-            available = _read(f"{current}/cgroup.controllers").split()
-            if available:
-                _write(f"{current}/cgroup.subtree_control", " ".join(f"+{name}" for name in available))
+            self._hand_down(current)
             current = f"{current}/{part}"
             with contextlib.suppress(FileExistsError):
                 os.mkdir(current)
 
+    @staticmethod
+    def _hand_down(folder: str) -> None:
+        """Let the groups below have every controller that this one has.
+
+        What the kernel refuses (a group with processes of its own, real-time tasks that keep `cpu`) is not there below: a limit
+        that needs it says so, and a container without one runs.
+        """
+        enabled = set(_read(f"{folder}/cgroup.subtree_control").split())
+        missing = [f"+{name}" for name in _read(f"{folder}/cgroup.controllers").split() if name not in enabled]
+        if not missing:
+            return
+        try:
+            _write(f"{folder}/cgroup.subtree_control", " ".join(missing))
+        except OSError:  # the kernel takes all of a write or nothing
+            for name in missing:
+                with contextlib.suppress(OSError):
+                    _write(f"{folder}/cgroup.subtree_control", name)
+
     def apply(self, settings: list[Setting], devices: list[DeviceRule] | None) -> None:
         for setting in settings:
             path = f"{self._directory}/{setting.file}"
-            if setting.optional and not os.path.exists(path):
-                continue
+            if not os.path.exists(path):
+                if setting.optional:
+                    continue
+                raise OSError(2, self._why_missing(setting.controller), path)
             _write(path, setting.value)
         if devices is not None:
             directory = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -298,11 +319,26 @@ class CgroupV2:
             finally:
                 os.close(directory)
 
+    def _why_missing(self, controller: str) -> str:
+        """For a control file that is not there: the first group from the root that does not have its controller."""
+        current = self._mount
+        for part in ("", *self.path.strip("/").split("/")):
+            current = f"{current}/{part}" if part else current
+            if controller not in _read(f"{current}/cgroup.controllers").split():
+                parent = os.path.dirname(current)
+                return f"the {controller} controller is not enabled in {parent}/cgroup.subtree_control" if part else f"this kernel has no {controller} controller"
+        return "this kernel does not have it"
+
     def enter(self) -> None:
         _write(f"{self._directory}/cgroup.procs", "0")
 
-    def descriptor(self) -> int:
-        return os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    def descriptor(self, beside: int = 0) -> int:
+        directory = self._directory
+        if beside and _read(f"{directory}/cgroup.subtree_control").strip():
+            path = _read(f"/proc/{beside}/cgroup").strip().rpartition("0::")[2]
+            if path.startswith(f"{self.path}/"):
+                directory = self._mount + path
+        return os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def pids(self) -> list[int]:
         found: list[int] = []

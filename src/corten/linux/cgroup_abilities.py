@@ -20,6 +20,7 @@ class Abilities:
     memory_nodes: str
     cpu_count: int
     swap_limit: bool
+    swappiness: bool
     oom_control: bool
     block_weight: bool
 
@@ -29,6 +30,7 @@ def abilities(layout: Layout) -> Abilities:
     return Abilities(
         cpus=_online("cpu", "0"), memory_nodes=_online("node", "0"), cpu_count=os.cpu_count() or 1,
         swap_limit=layout.unified or os.path.exists(f"{memory}/memory.memsw.limit_in_bytes"),
+        swappiness=bool(memory) and os.path.exists(f"{memory}/memory.swappiness"),
         oom_control=bool(memory) and os.path.exists(f"{memory}/memory.oom_control"),
         block_weight=_has(layout.v2, "io.weight", "io.bfq.weight") if layout.unified else _has(block, "blkio.weight", "blkio.bfq.weight"),
     )  # fmt: skip

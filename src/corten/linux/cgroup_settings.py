@@ -137,6 +137,11 @@ def _v2(resources: Resources) -> list[Setting]:
         if block_io.weight:
             found.append(Setting("io", "io.bfq.weight", str(block_io.weight), optional=True))
             found.append(Setting("io", "io.weight", f"default {io_weight(block_io.weight)}", optional=True))
+        for weighted in block_io.weight_device or []:
+            if weighted.weight:
+                number = f"{weighted.major}:{weighted.minor}"
+                found.append(Setting("io", "io.bfq.weight", f"{number} {weighted.weight}", optional=True))
+                found.append(Setting("io", "io.weight", f"{number} {io_weight(weighted.weight)}", optional=True))
         for attribute, _, key in _THROTTLES:
             for device, rate in _throttle_lines(getattr(block_io, attribute)):
                 found.append(Setting("io", "io.max", f"{device} {key}={rate}"))

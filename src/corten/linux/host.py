@@ -37,7 +37,7 @@ class CgroupAbilities:
 def cgroup_abilities() -> CgroupAbilities:
     layout = host_layout()
     if layout.unified:
-        there = read_text("/sys/fs/cgroup/cgroup.controllers").split()
+        there = read_text(f"{layout.v2}/cgroup.controllers").split()
         memory, cpu = "memory" in there, "cpu" in there
         return CgroupAbilities(2, memory, memory, False, False, cpu, cpu, "cpuset" in there, "pids" in there)
     found = {
@@ -80,10 +80,6 @@ def filesystem(path: str) -> str:
 
 def has_seccomp() -> bool:
     return os.path.exists("/proc/sys/kernel/seccomp/actions_avail")
-
-
-def has_apparmor() -> bool:
-    return read_text("/sys/module/apparmor/parameters/enabled") == "Y" and os.path.isdir("/sys/kernel/security/apparmor")
 
 
 def forwards_ipv4() -> bool:

@@ -17,7 +17,7 @@ from corten.linux.cgroup import Cgroup, Layout, open_cgroup
 from corten.runtime import messages
 from corten.runtime.init import ChildSpec, run_child
 from corten.runtime.operations import JoinNamespaces
-from corten.runtime.plan import DEFAULT_DEVICE_RULES, make_plan
+from corten.runtime.plan import DEFAULT_DEVICE_RULES, confine, make_plan
 from corten.runtime.seccomp_cache import filter_for
 from corten.spec.runtime import IdMapping, Linux, Mount, Process, RuntimeConfig
 
@@ -84,7 +84,7 @@ def spawn_container(config: RuntimeConfig, rootfs: str, root_mounts: tuple[Mount
         create_container_hooks=create_container_hooks,
         before_exec=before_exec,
     )
-    child = _clone(spec, plan.clone_flags, plan.pid_namespace, group, listener)
+    child = _clone(spec, plan.clone_flags, plan.pid_namespace, group.descriptor() if group else -1, listener)
     if new_user_namespace:
         if group and not layout.unified:
             _move_into(group, child.pid, layout)
@@ -109,18 +109,18 @@ def spawn_exec(target_pid: int, process: Process, user: str | None, groups: tupl
         path = f"/proc/{target_pid}/ns/{kind}"
         if os.stat(path).st_ino != os.stat(f"/proc/self/ns/{kind}").st_ino:
             joins.append((path, flag))
+    group_fd = group.descriptor(beside=target_pid) if group else -1
     spec = ChildSpec(
-        process=process, operations=(JoinNamespaces(tuple(joins)),), user=user, groups=groups, seccomp=seccomp, stdio=stdio,
-        make_cwd=False, terminal_here=True, preserve_fds=preserve_fds, enter_cgroup=group.enter if group else None,
+        process=process, operations=(*confine(process), JoinNamespaces(tuple(joins))), user=user, groups=groups, seccomp=seccomp, stdio=stdio,
+        make_cwd=False, terminal_here=True, preserve_fds=preserve_fds, enter_cgroup=group.enter if group and group_fd < 0 else None,
     )  # fmt: skip
-    return _clone(spec, 0, f"/proc/{target_pid}/ns/pid", None, None)
+    return _clone(spec, 0, f"/proc/{target_pid}/ns/pid", group_fd, None)
 
 
-def _clone(spec: ChildSpec, flags: int, pid_namespace: str, group: Cgroup | None,
-           listener: socket.socket | None) -> Child:  # fmt: skip
+def _clone(spec: ChildSpec, flags: int, pid_namespace: str, group_fd: int, listener: socket.socket | None) -> Child:
+    """Closes `group_fd`, the version 2 group to be born in (-1: the child enters its groups by itself)."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     home = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC) if pid_namespace else -1
-    group_fd = group.descriptor() if group else -1
     try:
         if pid_namespace:
             _set_pid_namespace(pid_namespace)
