@@ -11,7 +11,7 @@ from aiohttp import web
 
 from corten.api import views
 from corten.api.call import Call, empty, json_response
-from corten.engine import processes, states, stats
+from corten.engine import confinement, processes, states, stats
 from corten.engine.attaching import Attaching
 from corten.engine.containers import Containers
 from corten.engine.execs import Execs
@@ -97,6 +97,7 @@ class ContainerHandlers:
         cgroupns = "private" if self._groups.unified else "host"
         shown = views.inspect(record, self._layout, self._snapshots.lower(record.diff_ids), self._execs.of_container(record.id), cgroupns,
                                self._volumes.mountpoint)  # fmt: skip
+        shown["AppArmorProfile"] = confinement.shown(record)
         if call.flag("size"):
             shown |= await self._sizes(record)
         return json_response(shown)

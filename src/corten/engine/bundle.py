@@ -39,6 +39,7 @@ class HostFacts:
     capabilities: tuple[str, ...]
     cgroup_unified: bool
     devices: Mapping[str, os.stat_result]  # of the paths that the record names
+    apparmor_profile: str = ""  # that this container's processes run under; empty where there is no AppArmor
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def make_config(record: ContainerRecord, host: HostFacts, around: Surroundings) 
         annotations[REAPER_ANNOTATION] = INIT_PATH
     return oci.RuntimeConfig(
         oci_version=oci.WRITTEN_VERSION,
-        process=_process(record, capabilities),
+        process=_process(record, capabilities, host.apparmor_profile),
         root=oci.Root(around.rootfs, settings.readonly_rootfs),
         hostname=around.hostname,
         domainname=record.config.domainname,
@@ -130,7 +131,7 @@ def no_new_privileges(settings: HostConfig) -> bool:
     return any(key == "no-new-privileges" and value in ("", "true") for key, value in security_options(settings))
 
 
-def _process(record: ContainerRecord, capabilities: list[str]) -> oci.Process:
+def _process(record: ContainerRecord, capabilities: list[str], apparmor_profile: str) -> oci.Process:
     settings = record.host_config
     height, width = [*settings.console_size, 0, 0][:2]
     return oci.Process(
@@ -143,6 +144,7 @@ def _process(record: ContainerRecord, capabilities: list[str]) -> oci.Process:
         rlimits=[oci.Rlimit(f"RLIMIT_{limit.name.upper()}", limit.soft, limit.hard) for limit in settings.ulimits or []] or None,
         no_new_privileges=no_new_privileges(settings),
         oom_score_adj=settings.oom_score_adj or None,
+        apparmor_profile=apparmor_profile,
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from corten.engine import bundle, names, states
+from corten.engine import bundle, confinement, names, states
 from corten.engine.containers import Containers
 from corten.engine.records import ContainerRecord
 from corten.errors import AmbiguousPrefix, CommandNotStarted, Conflict, CortenError, Invalid, KernelRefused, NoSuchExec
@@ -175,7 +175,7 @@ class Execs:
             args=list(config.cmd or []), cwd=config.working_dir or container.config.working_dir or "/", terminal=config.tty,
             console_size=oci.Box(size[0], size[1]) if config.tty and size and all(size[:2]) else None,
             env=list(entries.values()), capabilities=bundle.process_capabilities(granted), rlimits=limits or None,
-            no_new_privileges=bundle.no_new_privileges(settings),
+            no_new_privileges=bundle.no_new_privileges(settings), apparmor_profile=confinement.profile(settings),
         )  # fmt: skip
 
     def on_exit(self, notice: messages.Exited) -> None:

@@ -15,6 +15,7 @@ from corten.network import files
 from corten.store.layout import Layout
 
 _NAMES = ("resolv.conf", "hostname", "hosts")
+_RESOLVER, _BEHIND_STUB = "/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"
 
 
 class NetworkFiles:
@@ -49,10 +50,8 @@ class NetworkFiles:
     @staticmethod
     def _resolver(record: ContainerRecord) -> str:
         settings = record.host_config
-        with open("/etc/resolv.conf", encoding="utf-8") as file:
-            host = file.read()
         return files.resolv_conf(
-            host, settings.dns or [], settings.dns_search or [], settings.dns_options or [], keep_loopback=settings.network_mode == "host",
+            host_resolver(settings.network_mode), settings.dns or [], settings.dns_search or [], settings.dns_options or [], keep_loopback=settings.network_mode == "host",
         )  # fmt: skip
 
     def connected(self, record: ContainerRecord, place: EndpointRecord) -> None:
@@ -68,6 +67,22 @@ class NetworkFiles:
             file.seek(0)
             file.truncate()
             file.writelines(lines)
+
+
+def host_resolver(network_mode: str, usual: str = _RESOLVER, behind_stub: str = _BEHIND_STUB) -> str:
+    """The host's resolver file as text; empty if it has none. Where systemd-resolved's stub is its only nameserver, a container
+    with a network of its own could not reach that: then the file with the servers behind it (Docker 28.5's rule).
+    """
+    text = _text(usual)
+    return (_text(behind_stub) or text) if network_mode != "host" and files.is_stub(text) else text
+
+
+def _text(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:  # none, or a link to one that is not there yet
+        return ""
 
 
 def _own_names(record: ContainerRecord, places: list[EndpointRecord]) -> list[tuple[str, str]]:

@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import msgspec
 
-from corten.engine import bundle, states
+from corten.engine import bundle, confinement, states
 from corten.engine.containers import Containers
 from corten.engine.groups import Groups
 from corten.engine.log_setup import LogSetup
@@ -39,7 +39,8 @@ class Preparing:
         mode = record.host_config.network_mode
         config = bundle.make_config(
             record,
-            bundle.HostFacts(platform.machine(), self._capabilities, self._groups.unified, _devices(record.host_config)),
+            bundle.HostFacts(platform.machine(), self._capabilities, self._groups.unified, _devices(record.host_config),
+                             confinement.profile(record.host_config)),
             bundle.Surroundings(
                 rootfs="rootfs", files=paths, hostname=record.config.hostname, namespace_of=self._namespace_of,
                 init_program=self._init_program, cgroup_parent=self._groups.parent,

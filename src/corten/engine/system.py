@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from corten import __version__
-from corten.engine import states
+from corten.engine import confinement, states
 from corten.engine.containers import Containers
 from corten.engine.events import Events
 from corten.engine.images import ImageService
@@ -26,7 +26,6 @@ from corten.linux.host import (
     cgroup_abilities,
     filesystem,
     forwards_ipv4,
-    has_apparmor,
     has_seccomp,
     memory_total,
     os_release,
@@ -140,7 +139,7 @@ class System:
 
     def _abilities(self) -> dict[str, Any]:
         can = cgroup_abilities()
-        security = [*(["name=apparmor"] if has_apparmor() else []), *(["name=seccomp,profile=builtin"] if has_seccomp() else []),
+        security = [*(["name=apparmor"] if confinement.supported() else []), *(["name=seccomp,profile=builtin"] if has_seccomp() else []),
                     *(["name=cgroupns"] if can.version == 2 else [])]  # fmt: skip
         return {
             "CgroupVersion": str(can.version), "MemoryLimit": can.memory_limit, "SwapLimit": can.swap_limit, "KernelMemoryTCP": can.kernel_memory_tcp,

@@ -47,6 +47,12 @@ def resolv_conf(host: str, servers: Sequence[str], search: Sequence[str], option
     return "\n".join(lines) + "\n"
 
 
+def is_stub(host: str) -> bool:
+    """Whether the only nameserver is the one that systemd-resolved(8) puts on loopback."""
+    rows = (line.split() for line in host.splitlines())
+    return [row[1] for row in rows if len(row) > 1 and row[0] == "nameserver"] == ["127.0.0.53"]
+
+
 def _is_loopback(server: str) -> bool:
     try:
         return ip_address(server.partition("%")[0]).is_loopback

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from corten.linux import mounts, pty
+from corten.linux import apparmor, mounts, pty
 from corten.linux import syscalls as sys
 from corten.spec.runtime import Mount
 
@@ -66,6 +66,18 @@ class JoinNamespaces(Operation):
         for fd, flag in opened:
             sys.setns(fd, flag)
             os.close(fd)
+
+
+@dataclass(frozen=True)
+class ConfineExec(Operation):
+    """What is executed from here on runs under this AppArmor profile. Before the host's /proc is out of sight."""
+
+    profile: str
+
+    def perform(self, sandbox: Sandbox) -> None:
+        if not apparmor.enabled():
+            raise OSError(errno.ENOTSUP, "this kernel has no AppArmor", self.profile)
+        apparmor.confine_exec(self.profile)
 
 
 @dataclass(frozen=True)

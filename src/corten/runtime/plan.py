@@ -12,7 +12,7 @@ from corten.linux import mounts
 from corten.linux import syscalls as sys
 from corten.linux.cgroup import Layout
 from corten.runtime import operations as op
-from corten.spec.runtime import DeviceRule, Linux, Mount, RuntimeConfig
+from corten.spec.runtime import DeviceRule, Linux, Mount, Process, RuntimeConfig
 
 NAMESPACE_FLAGS = {
     "user": sys.CLONE_NEWUSER,
@@ -78,7 +78,7 @@ def make_plan(config: RuntimeConfig, rootfs: str, root_mounts: tuple[Mount, ...]
     if own_mounts:
         steps += _file_systems(config, linux, rootfs, root_mounts, layout, wanted)
     else:
-        steps.append(op.ChrootOnly(rootfs))
+        steps += [*confine(config.process), op.ChrootOnly(rootfs)]
     steps += _identity(config, wanted)
     steps += [op.WriteSysctl(key, value) for key, value in sorted((linux.sysctl or {}).items())]
     if own_mounts:
@@ -87,6 +87,11 @@ def make_plan(config: RuntimeConfig, rootfs: str, root_mounts: tuple[Mount, ...]
         if config.root and config.root.readonly:
             steps.append(op.MakeRootReadonly())
     return Plan(clone_flags, wanted.get("pid", ""), "user" in wanted, tuple(steps))
+
+
+def confine(process: Process | None) -> list[op.Operation]:
+    """Late, so that no hook of the runtime's own is executed under the container's profile."""
+    return [op.ConfineExec(process.apparmor_profile)] if process and process.apparmor_profile else []
 
 
 def _late_namespaces(wanted: dict[str, str], linux: Linux) -> list[op.Operation]:
@@ -128,7 +133,7 @@ def _file_systems(config: RuntimeConfig, linux: Linux, rootfs: str, root_mounts:
     hooks = config.hooks
     if hooks and (hooks.prestart or hooks.create_runtime or hooks.create_container):
         steps.append(op.AwaitHooks())
-    return [*steps, op.PivotRoot()]
+    return [*steps, *confine(config.process), op.PivotRoot()]
 
 
 def is_shared_bind(mount: Mount) -> bool:
