@@ -14,8 +14,9 @@ import os
 import statistics
 import tempfile
 
-from bench.lifecycle import Connection, Engine, timed
 from tests.images import derived, entry, layer
+
+from bench.lifecycle import Connection, Engine, timed
 
 FILES = 10_000
 IMAGE = "corten-bench-files"

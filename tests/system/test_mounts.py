@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -11,6 +12,7 @@ from tarfile import DIRTYPE, FIFOTYPE, LNKTYPE, SYMTYPE
 import pytest
 
 from corten.api.client import ApiError
+from corten.errors import CortenError
 from tests.conftest import what_is_there
 from tests.images import derived, entry, layer
 
@@ -359,6 +361,33 @@ def test_a_crash_leaves_no_mount_and_no_half_made_volume(own_engine):
     assert not os.path.exists(stage)
     own_engine.remove(running)
     assert not os.path.ismount(path)
+
+
+def test_a_crash_in_the_middle_of_a_copy_leaves_the_volume_empty(own_engine, assets, tmp_path):
+    files = [entry(f"files/{number}", b"x" * 100) for number in range(4000)]
+    derived(f"{assets}/images/busybox.tar", str(tmp_path / "image.tar"), "files:latest", layer(files))
+    own_engine.load(str(tmp_path / "image.tar"))
+    data = own_engine.client.post("/volumes/create", {"Name": "filled"})["Mountpoint"]
+    partial = f"{os.path.dirname(data)}/.corten-copying"
+    body = {"Image": "files", "Cmd": ["true"], "HostConfig": {"Binds": ["filled:/files"], "Mounts": [{"Type": "volume", "Target": "/anon"}]}}
+
+    def create() -> None:
+        with contextlib.suppress(CortenError):
+            own_engine.client.post("/containers/create", body)
+
+    thread = threading.Thread(target=create)
+    thread.start()
+    while not (os.path.isdir(partial) and os.listdir(partial)):
+        assert thread.is_alive(), "the copy was over before it was seen"
+    own_engine.kill()
+    thread.join()
+    own_engine.start()
+    assert (os.listdir(data), os.listdir(os.path.dirname(data))) == ([], ["_data"])
+    assert own_engine.client.get("/containers/json", all=1) == []
+    assert names(own_engine) == {"filled"}, "an anonymous volume of a creation that a crash cut short stayed"
+    box = own_engine.client.post("/containers/create", body)["Id"]
+    assert len(os.listdir(data)) == 4000
+    own_engine.client.delete(f"/containers/{box}", v=1)
 
 
 def test_a_container_that_ends_while_no_engine_runs_lets_its_volume_go(own_engine):

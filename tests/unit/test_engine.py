@@ -135,7 +135,6 @@ def test_seccomp_profile_in_dockers_format():
     ("host", "key"),
     [
         (HostConfig(device_requests=[{"Driver": "cdi"}]), "DeviceRequests"),
-        (HostConfig(storage_opt={"size": "1g"}), "StorageOpt"),
     ],
 )
 def test_what_is_not_supported_is_refused_by_name(host, key):

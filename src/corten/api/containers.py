@@ -64,7 +64,8 @@ class ContainerHandlers:
         )
 
     async def _sizes(self, record: ContainerRecord) -> dict[str, int]:
-        return views.container_sizes(await self._usage.container(record))
+        disk = self._snapshots.disk_usage(record.id)
+        return views.container_sizes(await self._usage.container(record)) | ({"SizeRwLimit": disk.size} if disk else {})
 
     def _matches(self, record: ContainerRecord, filters: Filters) -> bool:
         for key in ("is-task", "isolation", "publish", "expose"):

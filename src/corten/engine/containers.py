@@ -141,10 +141,10 @@ class Containers:
             raise NoCommand
         made = await mounter.make(container_id, host, config.volumes or {}, record.diff_ids)
         try:
-            self._snapshots.create(container_id)
+            await asyncio.to_thread(self._snapshots.create, container_id, options.layer_size(host))
             record = self.save(msgspec.structs.replace(record, mounts=made))
         except BaseException:
-            self._snapshots.remove(container_id)
+            await asyncio.to_thread(self._snapshots.remove, container_id)
             await mounter.drop(container_id, made)
             raise
         mounter.keep(container_id, made)

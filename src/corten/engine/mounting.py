@@ -127,6 +127,8 @@ class Mounting:
 
         Raises MountFailed, MountConflict, NotAccessible, WrongPropagation, InvalidTmpfsOption.
         """
+        if record.host_config.storage_opt:
+            self._snapshots.attach(record.id)
         tmpfs = [mounts.tmpfs(target, options) for target, options in (record.host_config.tmpfs or {}).items()]
         covered = {mount.destination for mount in tmpfs}
         stage = Stage(self._layout.staged(record.id))
@@ -174,6 +176,9 @@ class Mounting:
     async def restore(self) -> None:
         """Containers that run hold their volumes; whatever else a crash left mounted is let go."""
         for record in self._containers():
+            if record.host_config.storage_opt:
+                with suppress(OSError):  # its start will say what is wrong
+                    self._snapshots.attach(record.id)
             if states.is_running(record):
                 for mount in record.mounts:
                     if mount.type == "volume":
@@ -184,6 +189,13 @@ class Mounting:
         for volume in self._volumes.all():
             if volume.driver == LOCAL and not volume.options:
                 finish(self._volumes.path(volume), self._volumes.workplace(volume.name))
+
+    def let_go(self) -> None:
+        """The engine ends: the layers of containers that do not run are not left mounted."""
+        for record in self._containers():
+            if record.host_config.storage_opt and not states.is_running(record):
+                with suppress(OSError):  # somebody looks into it: the next engine finds it mounted
+                    self._snapshots.detach(record.id)
 
 
 def warnings(made: Iterable[MountRecord]) -> list[str]:

@@ -22,7 +22,6 @@ from corten.spec.signals import parse_signal
 _UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "links": (None, []),
     "cgroup": ("",),
-    "storage_opt": (None, {}),
     "isolation": ("", "default"),
     "device_requests": (None, []),
     "cpu_realtime_period": (0,),
@@ -54,6 +53,7 @@ def check_host_config(host: HostConfig) -> None:
     check_resources(host)
     _check_sizes(host)
     _check_security(host)
+    layer_size(host)
     for text in (host.port_bindings or {}):
         parse_port(text)
     for bindings in (host.port_bindings or {}).values():
@@ -141,6 +141,14 @@ def parse_size(text: str) -> int:
     if not match:
         raise Invalid(f"invalid size: '{text}'")
     return int(float(match.group(1)) * 1024 ** " kmgt".index(match.group(2).lower() or " "))
+
+
+def layer_size(host: HostConfig) -> int:
+    """How large the writable layer may grow, in bytes; 0 for no limit. Raises Invalid."""
+    for key in host.storage_opt or {}:
+        if key.lower() != "size":
+            raise Invalid(f"Unknown option {key}")
+    return next((parse_size(value) for value in (host.storage_opt or {}).values()), 0)
 
 
 def check_config(config: Config) -> None:

@@ -70,6 +70,7 @@ class Removal:
         self._attaching.drop(record.id)
         try:
             # Renamed away first, which takes no time and cannot be half done; a large tree is deleted beside the loop.
+            self._snapshots.detach(record.id, for_good=True)
             await asyncio.to_thread(shutil.rmtree, self._snapshots.set_aside(record.id), ignore_errors=True)
         except OSError as error:
             failed = RemovalFailed(name=called or record.name, reason=f"{error.filename}: {error.strerror}")

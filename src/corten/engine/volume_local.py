@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from corten.engine.options import parse_size
 from corten.errors import CortenError, Invalid
 from corten.linux import syscalls as sys
-from corten.linux.mounts import is_mount_point, parse_options
+from corten.linux.mounts import is_mount_point, parse_options, unmount_when_free
 from corten.store.layout import Layout
 from corten.store.volumes import VolumeFolders
 
@@ -63,8 +63,8 @@ def check(name: str, options: Mapping[str, str]) -> None:
             raise Invalid(f'invalid option: "{option}"')
     if options.get("type") == "cifs" and _port_of(options.get("device", "")):
         raise Invalid("port not allowed in CIFS device URL, include 'port' in 'o='")
-    if "size" in options and parse_size(options["size"]) > 0:
-        raise Invalid("quota size requested but no quota support")
+    if size_of(options) and needs_mount(options):
+        raise Invalid("a size limit is for a volume that holds its content itself; give what is mounted its own (o=size=... of a tmpfs)")
     for option, required in _NEEDS.items():
         for other in required:
             if option in options and other not in options:
@@ -80,6 +80,11 @@ def _port_of(device: str) -> bool:
 
 def needs_mount(options: Mapping[str, str] | None) -> bool:
     return bool(options and (options.get("device") or options.get("type")))
+
+
+def size_of(options: Mapping[str, str]) -> int:
+    """Bytes; 0 for no limit. Raises Invalid."""
+    return parse_size(options["size"]) if "size" in options else 0
 
 
 def mount_call(options: Mapping[str, str]) -> MountCall:
@@ -113,7 +118,7 @@ class LocalDriver:
 
     async def create(self, name: str, options: Mapping[str, str]) -> None:
         check(name, options)
-        self._folders.create(name)
+        await asyncio.to_thread(self._folders.create, name, size_of(options)) if size_of(options) else self._folders.create(name)
 
     async def remove(self, name: str, options: Mapping[str, str]) -> None:
         await self.unmount(name, options)
@@ -125,7 +130,9 @@ class LocalDriver:
     async def mount(self, name: str, options: Mapping[str, str]) -> str:
         """Where the volume's content is. Idempotent. Raises MountFailed."""
         path = self.path(name)
-        if needs_mount(options) and not is_mount_point(path):
+        if size_of(options):
+            await asyncio.to_thread(self._folders.attach, name)
+        elif needs_mount(options) and not is_mount_point(path):
             await asyncio.to_thread(self._mount, path, options)
         return path
 
@@ -147,5 +154,5 @@ class LocalDriver:
 
     async def unmount(self, name: str, options: Mapping[str, str]) -> None:
         """Idempotent."""
-        if needs_mount(options) and is_mount_point(self.path(name)):
-            await asyncio.to_thread(sys.umount2, self.path(name), 0)
+        if (needs_mount(options) or size_of(options)) and is_mount_point(self.path(name)):
+            await asyncio.to_thread(unmount_when_free, self.path(name))

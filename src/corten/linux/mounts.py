@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import time
 from dataclasses import dataclass
 
 from corten.linux import syscalls as sys
@@ -55,7 +56,7 @@ PROPAGATION: dict[str, int] = {
 }
 RECURSIVE: dict[str, int] = {"rro": sys.MOUNT_ATTR_RDONLY}
 AT_FDCWD = -100
-_RACES = 100
+_RACES, _PATIENCE = 100, 50
 _OURS = frozenset({"tmpcopyup", "copyup", "nocopy", "create=dir", "create=file"})
 
 
@@ -160,6 +161,18 @@ def _mount_info(line: str) -> MountInfo:
 
 def _unescape(text: str) -> str:
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
+
+
+def unmount_when_free(path: str) -> None:
+    """Unmount, with patience for a mount namespace that the kernel is just taking down. Blocks up to a second. Raises OSError."""
+    for attempt in range(_PATIENCE + 1):
+        try:
+            sys.umount2(path, 0)
+            return
+        except OSError as error:
+            if error.errno != errno.EBUSY or attempt == _PATIENCE:
+                raise
+            time.sleep(1 / _PATIENCE)
 
 
 def is_mount_point(path: str) -> bool:

@@ -7,6 +7,7 @@ partial/<hex>                            downloads to be gone on with
 layers/<number>/                         one unpacked layer, whiteouts in overlay form, keyed by diff id (state.db)
 inits/<chain>/                           the files that the engine mounts over, between an image's layers and a container's
 containers/<id>/upper, work              a container's writable layer
+containers/<id>/disk, writable           with a size limit: a file with a file system, and where it is mounted; upper and work are in it
 containers/<id>/rootfs                   where its root is mounted, in its own mount namespace only
 containers/<id>/config.json              the bundle's OCI config
 containers/<id>/hosts, hostname, resolv.conf
@@ -14,6 +15,7 @@ containers/<id>/<id>-json.log            Docker's json-file log
 containers/<id>/local-logs/container.log the log of the driver local
 containers/<id>/container-cached.log     what any other driver sends elsewhere, kept for `logs` in local's format
 volumes/<name>/_data                     what a volume of the local driver holds; Docker's path
+volumes/<name>/disk                      with a size limit: a file with a file system, mounted on _data while it is used
 tmp/                                     whatever is unfinished; emptied at start-up
 state.db                                 every mutable thing is a row here
 <exec-root>/                               mode 0700, gone after a reboot

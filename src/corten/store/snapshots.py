@@ -1,4 +1,4 @@
-"""Snapshots: a container's writable layer over an image's layers. Returns mounts as data; never mounts."""
+"""Snapshots: a container's writable layer over an image's layers. Returns mounts as data; the one thing it mounts is a layer's own disk."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from corten.errors import StoreCorrupt
 from corten.spec.runtime import Mount
-from corten.store import init_layer
+from corten.store import disk_image, init_layer
 from corten.store.database import Database
 from corten.store.layout import Layout
 from corten.store.sizes import tree_size
@@ -21,11 +21,37 @@ class Snapshots:
     def __init__(self, layout: Layout, database: Database) -> None:
         self._layout, self._database = layout, database
 
-    def create(self, container_id: str) -> None:
-        """Make the folders of a writable layer. Idempotent."""
+    def create(self, container_id: str, size: int = 0) -> None:
+        """Make the folders of a writable layer, of at most `size` bytes if that is not 0. Idempotent. Raises as disk_image.create."""
         base = self._layout.container(container_id)
-        for name in ("upper", "work", "rootfs"):
-            os.makedirs(f"{base}/{name}", mode=0o755, exist_ok=True)
+        os.makedirs(f"{base}/rootfs", mode=0o755, exist_ok=True)
+        inside = ""
+        if size:
+            os.makedirs(f"{base}/writable", mode=0o700, exist_ok=True)
+            disk_image.create(f"{base}/disk", size)
+            self.attach(container_id)
+            inside = "writable/"
+            for name in ("upper", "work"):
+                with suppress(FileExistsError):
+                    os.symlink(f"writable/{name}", f"{base}/{name}")
+        for name in ("upper", "work"):
+            os.makedirs(f"{base}/{inside}{name}", mode=0o755, exist_ok=True)
+
+    def attach(self, container_id: str) -> None:
+        """Mount the writable layer's own file system. For a layer with a size limit. Idempotent. Raises OSError."""
+        base = self._layout.container(container_id)
+        disk_image.mount(f"{base}/disk", f"{base}/writable")
+
+    def detach(self, container_id: str, *, for_good: bool = False) -> None:
+        """Undo that. Idempotent, also for layers without a limit. Raises OSError while it is in use (but when it is to be removed)."""
+        base = self._layout.container(container_id)
+        if os.path.exists(f"{base}/disk"):
+            disk_image.unmount(f"{base}/writable", for_good=for_good)
+
+    def disk_usage(self, container_id: str) -> disk_image.DiskUsage | None:
+        """What of its limit the writable layer takes; None without a limit."""
+        base = self._layout.container(container_id)
+        return disk_image.usage(f"{base}/writable") if os.path.exists(f"{base}/disk") else None
 
     def mounts(self, container_id: str, diff_ids: Sequence[str]) -> list[Mount]:
         """What to mount on the root folder, lowest layer last. Raises StoreCorrupt if a layer is missing."""
@@ -87,6 +113,7 @@ class Snapshots:
 
     def remove(self, container_id: str) -> None:
         """Remove the container's folder, log included. Idempotent."""
+        self.detach(container_id, for_good=True)
         shutil.rmtree(self._layout.container(container_id), ignore_errors=True)
 
     def sweep(self, known: Mapping[str, Sequence[str]]) -> list[str]:

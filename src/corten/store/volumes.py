@@ -12,7 +12,9 @@ import shutil
 from collections.abc import Collection
 from contextlib import suppress
 
+from corten.errors import CortenError
 from corten.linux.mounts import is_mount_point
+from corten.store import disk_image
 from corten.store.layout import Layout
 from corten.store.sizes import tree_size
 
@@ -25,20 +27,30 @@ class VolumeFolders:
         """What holds the content's folder."""
         return self._layout.volume(name)
 
-    def create(self, name: str) -> None:
-        """Make an empty volume. Idempotent: what is there stays."""
+    def create(self, name: str, size: int = 0) -> None:
+        """Make an empty volume, of at most `size` bytes if that is not 0. Idempotent: what is there stays. Raises as disk_image.create."""
         staging = f"{self._layout.temporary}/volume-{name}"
         with suppress(FileExistsError):
             os.mkdir(staging, 0o701)
         with suppress(FileExistsError):
             os.mkdir(f"{staging}/_data", 0o755)
             os.chmod(f"{staging}/_data", 0o755)  # whatever the umask
+        if size:
+            try:
+                disk_image.create(f"{staging}/disk", size)
+            except CortenError:
+                shutil.rmtree(staging)
+                raise
         try:
             os.rename(staging, self._layout.volume(name))
         except OSError:
             shutil.rmtree(staging)
             if not os.path.isdir(self._layout.volume_data(name)):
                 raise
+
+    def attach(self, name: str) -> None:
+        """Mount the file system of a volume with a size limit. Idempotent. Raises OSError."""
+        disk_image.mount(f"{self._layout.volume(name)}/disk", self._layout.volume_data(name))
 
     def remove(self, name: str) -> None:
         """Idempotent. The caller has unmounted what was mounted on it; EBUSY otherwise: what is another's must not be deleted."""
