@@ -25,6 +25,7 @@ from corten.store.layout import Layout
 JOURNAL_SOCKET = "/run/systemd/journal/socket"
 _SYSLOG_SOCKETS = ("/dev/log", "/var/run/syslog", "/var/run/log")
 _CONNECT_SECONDS = 5.0
+_NOT_YET = ("fluentd-request-ack", "fluentd-async-reconnect-interval", "fluentd-write-timeout")
 _STREAMS = ("tcp", "tcp+tls", "tls")
 
 
@@ -50,9 +51,7 @@ class LogSetup:
             if driver == self.default.type or key.startswith("cache-"):
                 options.setdefault(key, value)
         log_options.check(driver, options)
-        if driver not in ("json-file", "local", "none"):
-            raise UnsupportedOption(key=f"HostConfig.LogConfig.Type {driver!r}")
-        for key in ("fluentd-request-ack", "fluentd-async-reconnect-interval"):
+        for key in _NOT_YET:
             if options.get(key, "") not in ("", "0", "false", "0s"):
                 raise UnsupportedOption(key=f"the log option {key}")
         return LogConfig(driver, options)

@@ -45,7 +45,7 @@ class ContainerLog:
         self._drivers: list[Driver] = []
         names = [settings.driver]
         if settings.path and _MODULES[settings.driver] != "stored":
-            names.append("local")  # kept here too, so that `logs` can read it
+            names.insert(0, "local")  # kept here too and first, so that `logs` can read it
         try:
             for name in names:
                 module = importlib.import_module(f"corten.runtime.logdrivers.{_MODULES[name]}")

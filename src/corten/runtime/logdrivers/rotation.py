@@ -17,6 +17,7 @@ from corten.linux import descriptors
 from corten.runtime.reactor import READ, Reactor
 
 _BLOCK = 1 << 18
+_TEMPORARY = ".gz.new"
 
 
 class RotatedFile:
@@ -99,8 +100,11 @@ class RotatedFile:
     # --- compression
     def _clear_up(self) -> None:
         """What a monitor that was killed while it compressed has left."""
-        with suppress(FileNotFoundError):
-            os.unlink(f"{self._path}.gz.new")
+        folder, name = os.path.split(self._path)
+        for entry in os.listdir(folder):
+            if entry.startswith(name) and entry.endswith(_TEMPORARY):
+                with suppress(FileNotFoundError):
+                    os.unlink(f"{folder}/{entry}")
         for number in range(1, self._max_file):
             if os.path.exists(f"{self._path}.{number}"):
                 with suppress(FileNotFoundError):
@@ -115,33 +119,40 @@ class RotatedFile:
             source = os.open(f"{self._path}.{waiting[0]}", os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return
+        temporary = f"{self._path}.{os.urandom(4).hex()}{_TEMPORARY}"
         try:
-            target = os.open(f"{self._path}.gz.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
+            target = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
         except OSError:
             os.close(source)
             return
         pid = os.fork()
         if pid == 0:
             _compress_and_exit(source, target)
+        identity = os.fstat(source).st_ino
         os.close(source)
         os.close(target)
         self._compressing = waiting[0]
         pidfd = os.pidfd_open(pid)
-        self._reactor.watch(pidfd, READ, lambda _mask: self._compressed(pid, pidfd))
+        self._reactor.watch(pidfd, READ, lambda _mask: self._compressed(pid, pidfd, identity, temporary))
 
-    def _compressed(self, pid: int, pidfd: int) -> None:
+    def _compressed(self, pid: int, pidfd: int, identity: int, temporary: str) -> None:
+        """Its file has another number by now, or is gone, or is somebody else's: the container may have been started again meanwhile."""
         self._reactor.forget(pidfd)
         os.close(pidfd)
         _, status = os.waitpid(pid, 0)
         number, self._compressing = self._compressing, 0
-        temporary = f"{self._path}.gz.new"
+        plain = f"{self._path}.{number}"
+        try:
+            kept = not status and os.stat(plain).st_ino == identity
+        except OSError:
+            kept = False
         with suppress(OSError):
-            if status or number >= self._max_file:  # failed (a full disk), or rotated away meanwhile
+            if kept:
+                os.rename(temporary, f"{plain}.gz")
+                os.unlink(plain)
+            else:
                 os.unlink(temporary)
-                return
-            os.rename(temporary, f"{self._path}.{number}.gz")
-            os.unlink(f"{self._path}.{number}")
-        if self._fd >= 0:
+        if not status:  # a full disk is not tried again at once
             self._compress_next()
 
 
