@@ -30,6 +30,7 @@ class CortenError(Exception):
     def __init__(self, text: str = "", **operands: object) -> None:
         self.operands = operands
         self.message = self.template.format(text=text, **operands)
+        self.http_status = self.status
         super().__init__(self.message)
 
 
@@ -181,15 +182,25 @@ class AlreadyPaused(Conflict):
     template = "Container {id} is already paused"
 
 
-class NotPaused(CortenError):
+class NotPaused(Conflict):
+    """Docker answers 500."""
+
     template = "Container {id} is not paused"
 
 
 class CannotRestart(CortenError):
+    """With the status of what failed. Docker answers 500 to all of it."""
+
     template = "Cannot restart container {name}: {reason}"
 
+    def __init__(self, *, name: str, because: CortenError) -> None:
+        super().__init__(name=name, reason=because.message)
+        self.http_status = because.http_status
 
-class CannotStop(CortenError):
+
+class CannotStop(Invalid):
+    """Of a signal that there is not. Docker answers 500."""
+
     template = "cannot stop container: {name}: {reason}"
 
 
@@ -261,8 +272,8 @@ class RemovePaused(Conflict):
     template = 'cannot remove container "{name}": container is paused and must be unpaused first'
 
 
-class NoLinkOfThatName(CortenError):
-    """`link=1`: a container's own name is not a link's, and links have no names of their own here."""
+class NoLinkOfThatName(Conflict):
+    """`link=1`: a container's own name is not a link's, and links have no names of their own here. Docker answers 500."""
 
     template = "Conflict, cannot remove the default link name of the container"
 

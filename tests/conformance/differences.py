@@ -17,6 +17,13 @@ DIFFERENCES: dict[tuple[str, str, str], str] = {
     ("image prune", 'GET /images/json?filters={"until":["x"]}', "status"): _FAULT,
     ("bad binds", "POST /containers/create", "status"): "Docker answers 500 to a bad -v; its API document says 400, and so it is for a bad --mount",
     ("running", "POST /containers/conf-box/stop?t=x", "status"): _FAULT,
+    ("paused", "POST /containers/conf-box/unpause", "status"): _FAULT,
+    ("bad signals", "POST /containers/conf-box/stop?signal=FOO", "status"): _FAULT,
+    ("bad signals", "POST /containers/conf-box/restart?signal=FOO", "status"): _FAULT,
+    ("restart fails", "POST /containers/conf-box/restart", "status"): "400, as for a start that fails so",
+    ("remove a link", "DELETE /containers/conf-box?link=1", "status"): _FAULT,
+    **{(f"container {version}", f"POST /v{version}/containers/conf-box/stop?signal=nosuch&t=0", "status"): _FAULT
+       for version in ("1.43", "1.44", "1.45", "1.47", "1.48", "1.51")},
     ("queries", "GET /containers/json?limit=x", "status"): _FAULT,
     ("credentials", "POST /auth", "status"): _FAULT,
     ("credentials", "POST /auth", "message"): _PREFIX,
@@ -28,4 +35,4 @@ DIFFERENCES: dict[tuple[str, str, str], str] = {
     **{(f"info {version}", f"GET /v{version}/info", "$.Runtimes.corten"): _RUNTIME for version in VERSIONS},
     **{(f"info {version}", f"GET /v{version}/info", "$.Runtimes.io.containerd.runc.v2"): _SHIM for version in VERSIONS},
     **{(f"info {version}", f"GET /v{version}/info", "$.Containerd"): _CONTAINERD for version in ("1.47", "1.48", "1.51")},
-}
+}  # fmt: skip

@@ -43,7 +43,7 @@ def test_every_action_is_decided_in_every_status():
         ("start", "running", 304, None),
         ("start", "paused", 409, "cannot start a paused container, try unpause instead"),
         ("pause", "paused", 409, f"Container {'a' * 64} is already paused"),
-        ("unpause", "running", 500, f"Container {'a' * 64} is not paused"),
+        ("unpause", "running", 409, f"Container {'a' * 64} is not paused"),
         ("exec", "exited", 409, f"container {'a' * 64} is not running"),
         ("remove", "running", 409, 'cannot remove container "name": container is running: stop the container before removing or force remove'),
         ("kill", "exited", 409, f"cannot kill container: name: container {'a' * 64} is not running"),

@@ -29,13 +29,13 @@ class ExecHandlers:
         record = self._execs.find(call.parameters["id"])
         request = await call.body(ExecStart)
         self._execs.check_start(record.id)
-        config = record.config
-        wanted = messages.Streams(config.attach_stdin, config.attach_stdout, config.attach_stderr, not config.tty)
+        config = record.config  # its terminal is the process's; what the client reads is framed unless it says otherwise now
+        wanted = messages.Streams(config.attach_stdin, config.attach_stdout, config.attach_stderr, not request.tty)
         if request.detach:
             await self._execs.start(record, request, None, messages.Streams(False, False, False, False), b"", b"")
             return empty(200)
         keys = streams.parse_detach_keys(config.detach_keys)
-        connection = await streams.hijack(call.request, framed=not config.tty, version=call.version)
+        connection = await streams.hijack(call.request, framed=not request.tty, version=call.version)
         await self._run(record, request, connection, wanted, keys)
         return streams.over()
 
@@ -45,7 +45,7 @@ class ExecHandlers:
             await self._execs.start(record, request, connection.fd, wanted, keys, connection.pending)
         except CortenError as error:
             text = f"{error.message}\r\n".encode()
-            await connection.say(text if record.config.tty else streams.frame("stdout", text))
+            await connection.say(text if request.tty else streams.frame("stdout", text))
         finally:
             os.close(connection.fd)
 

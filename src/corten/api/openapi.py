@@ -65,5 +65,5 @@ def _content(kind: Any, by_type: dict[Any, Any]) -> dict[str, Any]:
     if kind is None:
         return {}
     if isinstance(kind, Stream):
-        return {"content": {kind.content_type: {}}}
+        return {"content": {kind.content_type: {"schema": {"type": "string", "format": "binary"}}}}
     return {"content": {"application/json": {"schema": by_type[kind]}}}

@@ -25,7 +25,7 @@ from corten.api.route import Route
 from corten.api.tls import TlsFront
 from corten.api.versions import Version, differences
 from corten.engine.system import API_VERSION, MIN_API_VERSION, SERVER_VERSION
-from corten.errors import CortenError, Invalid, PageNotFound, RegistryError, VersionTooNew, VersionTooOld
+from corten.errors import CortenError, Invalid, PageNotFound, VersionTooNew, VersionTooOld
 
 _VERSIONED = re.compile(r"/v([0-9.]+)(/.*)")
 _log = logging.getLogger("corten.api")
@@ -142,7 +142,7 @@ class Server:
 
 def error_response(error: CortenError) -> web.Response:
     """The status and text of an error; 304 has no body."""
-    status = error.http_status if isinstance(error, RegistryError) else error.status
+    status = error.http_status
     if status == 304:
         return web.Response(status=status)
     if isinstance(error, VersionTooOld):  # a client that old may not know JSON errors

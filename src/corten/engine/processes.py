@@ -8,13 +8,15 @@ import pwd
 import shutil
 import time
 
-from corten.errors import CortenError, Invalid
+from corten.errors import Invalid
 
 _TITLES = ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"]
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
-class PsFailed(CortenError):
+class PsFailed(Invalid):
+    """Docker answers 500."""
+
     template = "error running ps: {reason}"
 
 

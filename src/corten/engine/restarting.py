@@ -32,7 +32,7 @@ class Restarting:
                 with suppress(NotModified):  # somebody else has started it in between
                     await self._starting.start(record)
         except CortenError as error:
-            raise CannotRestart(name=called, reason=error.message) from None
+            raise CannotRestart(name=called, because=error) from None
         self._containers.emit("restart", self._containers.find(record.id))
 
     # --- by policy
