@@ -317,6 +317,35 @@ def test_user_mounts_take_the_place_of_defaults(engine, tmp_path):
     assert "size=3072k" in shown
 
 
+# --- whose files they are
+@pytest.mark.parametrize("user", ["", "33:44", "nobody"])
+def test_what_is_made_in_an_idmapped_bind_is_the_owners(engine, docker_cli, tmp_path, user):
+    os.chown(tmp_path, 1234, 2345)
+    named = ["-v", f"{tmp_path}:/src:idmap"]
+    if user == "nobody":  # a name, looked up in the container's own passwd
+        named = ["--mount", f"type=bind,src={tmp_path},dst=/src,consistency=idmap"]
+    arguments = ["-u", user] if user else []
+    shown = engine.docker(docker_cli, "run", "--rm", *arguments, *named, "busybox", "sh", "-c", "mkdir /src/made && touch /src/made/file && stat -c %u:%g /src /src/made/file; id -u; cat /proc/self/mountinfo").stdout
+    inside = shown.splitlines()
+    assert inside[0] == inside[1]
+    assert inside[0].partition(":")[0] == inside[2]
+    assert "idmapped" in mount_of(shown, "/src")[0]
+    for path in (tmp_path, tmp_path / "made", tmp_path / "made/file"):
+        assert (os.stat(path).st_uid, os.stat(path).st_gid) == (1234, 2345)
+
+
+def test_a_volume_is_writable_for_any_user_by_idmap(engine):
+    run(engine, "true", Binds=["mapped:/data"])
+    code, shown = engine.output("sh", "-c", "echo x >/data/file", Binds=["mapped:/data:idmap=7.8"])
+    assert code == 0, shown
+    assert os.stat(f"{engine.data_root}/volumes/mapped/_data/file").st_uid == 0
+
+
+def test_a_file_system_without_idmaps_is_named(engine):
+    with pytest.raises(ApiError, match=r"idmap of /proc: its file system \(proc\) has no idmapped mounts"):
+        engine.output("true", Binds=["/proc:/x:idmap"])
+
+
 # --- tmpfs and images
 def test_tmpfs_of_both_kinds(engine):
     shown = run(

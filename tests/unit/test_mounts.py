@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corten.engine import mounts
+from corten.engine import idmap, mounts
 from corten.engine.mounting import EscapesBase, NotAccessible, open_subpath
 from corten.engine.records import ContainerRecord, MountRecord
 from corten.errors import CortenError, Invalid, NoSuchContainer
@@ -164,6 +165,47 @@ def test_shared_binds_are_taken_before_the_childs_mounts_are_its_own():
     names = [type(step).__name__ for step in make_plan(config, "/root", (), CgroupLayout()).operations]
     assert names[:2] == ["TakeShared", "SetPropagation"]
     assert names.count("TakeShared") == 1
+
+
+# --- idmap
+@given(st.integers(0, 0xFFFFFFFD), st.integers(0, 0xFFFFFFFD))
+def test_a_map_swaps_two_ids_and_leaves_the_others(owner, user):
+    rows = [tuple(map(int, line.split())) for line in idmap.swap(owner, user).splitlines()]
+
+    def shown(disk: int) -> int:
+        return next(seen + disk - first for first, seen, count in rows if first <= disk < first + count)
+
+    assert (shown(owner), shown(user)) == (user, owner)
+    assert sum(count for _, _, count in rows) == 0xFFFFFFFF
+    for other in {0, 1, owner + 1, user + 1, 0xFFFFFFFE} - {owner, user}:
+        assert shown(other) == other
+    assert len(rows) <= 5
+
+
+@pytest.mark.parametrize(("word", "user"), [("idmap=7", (7, 7)), ("idmap=7.8", (7, 8)), ("idmap", (33, 34))])
+def test_who_an_idmap_is_for(word, user):
+    box = record()
+    box = msgspec.structs.replace(box, config=Config(user="www"))
+    assert idmap.wanted_user(word, box, "www:x:33:34::/:", "") == user
+
+
+def test_an_idmap_for_nobody_is_refused():
+    with pytest.raises(Invalid, match="name the user by number"):
+        idmap.wanted_user("idmap", msgspec.structs.replace(record(), config=Config(user="nosuch")), "", "")
+
+
+@pytest.mark.parametrize("mode", ["idmap=", "idmap=x", "idmap=1.2.3", "idmap,idmap", "idmap=-1"])
+def test_bad_idmaps_are_no_modes(mode):
+    assert mounts.parse_mode(mode) is None
+
+
+def test_an_idmap_is_for_binds_and_volumes():
+    assert plan(HostConfig(binds=["/usr:/x:ro,idmap=5"], mounts=[MountPoint(type="volume", source="v", target="/v", consistency="idmap")])).splitlines() == [
+        "bind /usr -> /x ro rprivate idmap=5", "volume v -> /v rw idmap copy",
+    ]  # fmt: skip
+    for kind in ("tmpfs", "image"):
+        with pytest.raises(Invalid, match="idmap is for binds and volumes"):
+            mounts.parse_mount(MountPoint(type=kind, source="x" if kind == "image" else "", target="/x", consistency="idmap"))
 
 
 # --- what an image has at a path

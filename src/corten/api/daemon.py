@@ -40,6 +40,7 @@ from corten.engine.execs import Execs
 from corten.engine.exits import Exits
 from corten.engine.firewall import Firewall
 from corten.engine.groups import Groups
+from corten.engine.idmap import IDMAP_JOB
 from corten.engine.image_removal import ImageRemoval
 from corten.engine.image_transfers import ImageTransfers
 from corten.engine.images import ImageService
@@ -84,7 +85,7 @@ _JOBS = {
     PACK_JOB: "corten.store.packing:job",
     DIFF_JOB: "corten.store.layer_diff:diff_job",
     REPACK_JOB: "corten.store.layer_diff:repack_job",
-    COPY_UP_JOB: "corten.engine.copy_up_job:job",
+    COPY_UP_JOB: "corten.engine.copy_up_job:job", IDMAP_JOB: "corten.engine.idmap:job",
     COPY_JOB: "corten.engine.copy_job:job",
 }
 _log = logging.getLogger("corten")
@@ -131,7 +132,7 @@ class Engine:
         transfers = ImageTransfers(layout, blobs, self._layers, images, service)
         folders = VolumeFolders(layout)
         volumes = Volumes(self._database, folders, LocalDriver(layout, folders), self._events, self._containers.all)
-        mounting = self._mounting = Mounting(layout, snapshots, volumes, CopyUp(layout, snapshots, self._launch), service.find, self._containers.find, self._containers.all)
+        mounting = self._mounting = Mounting(layout, snapshots, volumes, CopyUp(layout, snapshots, self._launch), self._launch, service.find, self._containers.find, self._containers.all)
         reaper = _write_program(f"{layout.root}/docker-init", reaper_program(this_platform().architecture))
         attaching = Attaching(self._containers, self._launch)
         logs = LogSetup(layout, LogConfig(settings.log_driver, dict(settings.log_opts)))

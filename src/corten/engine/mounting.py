@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 
 import msgspec
 
-from corten.engine import mounts, states
+from corten.engine import idmap, mounts, states
 from corten.engine.copy_up import CopyUp, finish
 from corten.engine.mounts import Wanted
 from corten.engine.records import ContainerRecord, MountRecord
@@ -22,14 +22,16 @@ from corten.engine.volumes import LOCAL, Volumes
 from corten.errors import CortenError, Invalid, KernelRefused, NotFound, VolumeInUse
 from corten.linux import mounts as kernel
 from corten.linux import syscalls as sys
+from corten.runtime.launch import Launch
 from corten.spec.engine import HostConfig
 from corten.spec.runtime import Mount
 from corten.store.images import Image
 from corten.store.layout import Layout
-from corten.store.lookup import look_up
+from corten.store.lookup import Found, look_up
 from corten.store.snapshots import Snapshots
 
 IMAGE_WARNING = "Image mount is an experimental feature"
+_PASSWD_LIMIT = 1 << 24
 _log = logging.getLogger("corten.engine")
 
 
@@ -48,9 +50,10 @@ class WrongPropagation(CortenError):
 class Mounting:
     """`find` and `containers` look containers up; their records are the only memory of who mounts what."""
 
-    def __init__(self, layout: Layout, snapshots: Snapshots, volumes: Volumes, copy_up: CopyUp, find_image: Callable[[str], Image],
+    def __init__(self, layout: Layout, snapshots: Snapshots, volumes: Volumes, copy_up: CopyUp, launch: Launch, find_image: Callable[[str], Image],
                  find: Callable[[str], ContainerRecord], containers: Callable[[], Iterable[ContainerRecord]]) -> None:  # fmt: skip
         self._layout, self._snapshots, self._volumes, self._copy_up = layout, snapshots, volumes, copy_up
+        self._launch = launch
         self._find_image, self._find, self._containers = find_image, find, containers
 
     # --- creation
@@ -135,7 +138,10 @@ class Mounting:
         found: list[Mount] = []
         for mount in record.mounts:
             if mount.destination not in covered:
-                found.append(mounts.oci_mount(mount, await self._source(record, mount, stage)))
+                source = await self._source(record, mount, stage)
+                if mount.idmap:
+                    source = await self._idmapped(record, mount, source, stage)
+                found.append(mounts.oci_mount(mount, source))
         return mounts.in_order([*found, *tmpfs])
 
     async def _source(self, record: ContainerRecord, mount: MountRecord, stage: Stage) -> str:
@@ -152,6 +158,13 @@ class Mounting:
         if mount.type == "bind":
             _prepare_bind(mount, self._layout.root)
         return mount.source
+
+    async def _idmapped(self, record: ContainerRecord, mount: MountRecord, source: str, stage: Stage) -> str:
+        root = [self._snapshots.upper(record.id), *self._snapshots.below(record.diff_ids)]
+        texts = [_content(look_up(root, path)) for path in ("/etc/passwd", "/etc/group")]
+        point = stage.point(directory=os.path.isdir(source))
+        await idmap.mount(self._launch, source, point, idmap.wanted_user(mount.idmap, record, *texts))
+        return point
 
     def settle(self, record: ContainerRecord) -> None:
         """The container has its mounts (or will not get any): what was only on the way to it is let go. Idempotent."""
@@ -210,7 +223,8 @@ class Stage:
         self._folder = folder
         self._count = 0
 
-    def _point(self, *, directory: bool) -> str:
+    def point(self, *, directory: bool) -> str:
+        """A new folder or file to mount on."""
         os.makedirs(self._folder, mode=0o700, exist_ok=True)
         while os.path.lexists(f"{self._folder}/{self._count}"):
             self._count += 1
@@ -223,7 +237,7 @@ class Stage:
 
     def view(self, view: Mount) -> str:
         """Mount an image's layers; where."""
-        point = self._point(directory=True)
+        point = self.point(directory=True)
         options = kernel.parse_options(view.options or [])
         sys.mount(view.source or view.type, point, view.type, options.flags, options.data or None)
         return point
@@ -232,7 +246,7 @@ class Stage:
         """Mount what is at `subpath` below `base` at this moment; where. Raises NotAccessible, EscapesBase."""
         fd = open_subpath(base, subpath)
         try:
-            point = self._point(directory=os.path.isdir(kernel.fd_path(fd)))
+            point = self.point(directory=os.path.isdir(kernel.fd_path(fd)))
             tree = kernel.clone_tree(fd)
             try:
                 kernel.attach_tree(tree, point)
@@ -273,6 +287,13 @@ def open_subpath(base: str, subpath: str) -> int:
         os.close(folder)
 
 
+def _content(found: Found) -> str:
+    if found.kind != "file":
+        return ""
+    with open(found.folders[0], encoding="utf-8", errors="replace") as file:
+        return file.read(_PASSWD_LIMIT)
+
+
 @contextmanager
 def _resolved(base: str, subpath: str) -> Iterator[str]:
     """A name for a volume's folder, or for one below it, that means the same folder as long as it is held."""
@@ -299,19 +320,8 @@ def _prepare_bind(mount: MountRecord, data_root: str) -> None:
             ) from None  # fmt: skip
     kind = mount.propagation.removeprefix("r")
     if kind in ("shared", "slave"):
-        point, optional = _mount_of(mount.source)
-        good = any(word.startswith("shared:") or (kind == "slave" and word.startswith("master:")) for word in optional)
+        holder = kernel.mount_holding(mount.source)
+        good = any(word.startswith("shared:") or (kind == "slave" and word.startswith("master:")) for word in holder.optional)
         if not good and not (kind == "slave" and (mount.source.startswith(data_root) or data_root.startswith(mount.source))):
             wanted = "shared" if kind == "shared" else "shared or slave"
-            raise WrongPropagation(path=mount.source, point=point, wanted=wanted)
-
-
-def _mount_of(path: str) -> tuple[str, tuple[str, ...]]:
-    """The mount point that holds a path, and its propagation as mountinfo says it. The last mount on a point is the one seen."""
-    real = os.path.realpath(path)
-    best = kernel.MountInfo("", "", (), "")
-    for mount in kernel.mount_table():
-        inside = real == mount.point or real.startswith(mount.point.rstrip("/") + "/")
-        if inside and len(mount.point) >= len(best.point):
-            best = mount
-    return best.point, best.optional
+            raise WrongPropagation(path=mount.source, point=holder.point, wanted=wanted)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from corten.engine import idmap
 from corten.engine.records import ContainerRecord, MountRecord
 from corten.errors import CortenError, Invalid
 from corten.spec.engine import BindOptions, HostConfig, ImageOptions, MountPoint, TmpfsOptions, VolumeOptions
@@ -75,6 +76,7 @@ class Wanted:
         words = [mount.type, mount.name or mount.source or "new", "->", mount.destination, "rw" if mount.rw else "ro"]
         words += [mount.propagation] if mount.propagation else []
         words += [f"subpath={mount.subpath}"] if mount.subpath else []
+        words += [mount.idmap] if mount.idmap else []
         words += ["copy"] if self.copy else []
         return " ".join(words)
 
@@ -87,7 +89,7 @@ def render(plan: Iterable[Wanted]) -> str:
 def parse_mode(mode: str) -> list[str] | None:
     """The words of a `-v` mode; None if one is unknown or a kind occurs twice."""
     words = mode.split(",") if mode else []
-    kinds = [_MODES.get(word, "") for word in words]
+    kinds = ["idmap" if idmap.WORD.fullmatch(word) else _MODES.get(word, "") for word in words]
     return words if all(kinds) and len(set(kinds)) == len(kinds) else None
 
 
@@ -110,6 +112,7 @@ def parse_bind(text: str, volume_driver: str) -> Wanted:
         type="bind" if is_bind else "volume", source=source, target=target, read_only="ro" in words,
         bind_options=BindOptions(propagation=propagation, create_mountpoint=True) if is_bind or propagation else None,
         volume_options=VolumeOptions(no_copy="nocopy" in words) if "nocopy" in words else None,
+        consistency=next((word for word in words if word.startswith("idmap")), ""),
     )  # fmt: skip
     try:
         wanted = parse_mount(spec)
@@ -133,10 +136,21 @@ def parse_mount(spec: MountPoint) -> Wanted:
     parse = _TYPES.get(spec.type)
     if parse is None:
         raise refuse("mount type unknown")
-    reason = parse.check(spec)
+    reason = parse.check(spec) or _check_idmap(spec)
     if reason:
         raise refuse(reason)
-    return parse.make(spec, posixpath.normpath("/" + spec.target.lstrip("/")))
+    wanted = parse.make(spec, posixpath.normpath("/" + spec.target.lstrip("/")))
+    option = spec.consistency if spec.consistency.startswith("idmap") else ""
+    return dataclasses.replace(wanted, mount=msgspec.structs.replace(wanted.mount, idmap=option)) if option else wanted
+
+
+def _check_idmap(spec: MountPoint) -> str:
+    """Corten's own option travels where Docker's clients let any word through: as a mode of `-v`, as `consistency=` of `--mount`."""
+    if not spec.consistency.startswith("idmap"):
+        return ""
+    if spec.type not in ("bind", "volume"):
+        return "idmap is for binds and volumes"
+    return "" if idmap.WORD.fullmatch(spec.consistency) else f"invalid option {spec.consistency}: want idmap or idmap=UID[.GID]"
 
 
 def wrong_target(target: str) -> str:
@@ -249,7 +263,7 @@ def parse_volumes_from(text: str) -> tuple[str, bool]:
         raise Invalid("volumes-from specification cannot be an empty string")
     container, _, mode = text.partition(":")
     words = parse_mode(mode)
-    if words is None or any(_MODES[word] in ("propagation", "copy") for word in words):
+    if words is None or any(_MODES.get(word) in ("propagation", "copy", None) for word in words):
         raise Invalid(f"invalid mode: {mode}")
     if not container:
         raise Invalid('invalid name or ID supplied: ""')

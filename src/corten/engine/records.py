@@ -95,7 +95,7 @@ class MountRecord(msgspec.Struct, frozen=True):
     """One mount that the client or the image asked for, decided at creation. `type`: bind, volume, tmpfs, image.
 
     `source` is a bind's path or an image's id; a volume is known by `name`. `mode` and `propagation` are as Docker shows
-    them. `named` tells a volume that the client chose from one that goes with `rm -v`. `options` are a tmpfs's.
+    them. `named` tells a volume that the client chose from one that goes with `rm -v`. `options` are a tmpfs's; `idmap` is the option as given.
     """
 
     type: str
@@ -113,6 +113,7 @@ class MountRecord(msgspec.Struct, frozen=True):
     non_recursive: bool = False
     read_only_non_recursive: bool = False
     read_only_force_recursive: bool = False
+    idmap: str = ""
     diff_ids: list[str] = []
 
 

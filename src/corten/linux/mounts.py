@@ -163,6 +163,17 @@ def _unescape(text: str) -> str:
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
 
 
+def mount_holding(path: str) -> MountInfo:
+    """The mount that a path is on. Of several on one point the last is the one seen."""
+    real = os.path.realpath(path)
+    best = MountInfo("", "", (), "")
+    for mount in mount_table():
+        inside = real == mount.point or real.startswith(mount.point.rstrip("/") + "/")
+        if inside and len(mount.point) >= len(best.point):
+            best = mount
+    return best
+
+
 def unmount_when_free(path: str) -> None:
     """Unmount, with patience for a mount namespace that the kernel is just taking down. Blocks up to a second. Raises OSError."""
     for attempt in range(_PATIENCE + 1):

@@ -16,7 +16,7 @@ from corten.store.overlay_view import is_opaque, is_whiteout
 
 @dataclass(frozen=True)
 class Found:
-    """`kind`: missing, file, folder, or link (one is on the way, and nothing more is known). `folders` are a folder's parts, top first."""
+    """`kind`: missing, file, folder, or link (one is on the way, and nothing more is known). `folders` are a folder's parts, top first, or the file."""
 
     kind: str
     folders: tuple[str, ...] = ()
@@ -47,7 +47,7 @@ def _step(folders: tuple[str, ...], name: str) -> Found:
         if not stat.S_ISDIR(status.st_mode):
             if merged or is_whiteout(status):
                 break
-            return Found("link" if stat.S_ISLNK(status.st_mode) else "file")
+            return Found("link") if stat.S_ISLNK(status.st_mode) else Found("file", (candidate,))
         merged.append(candidate)
         if is_opaque(candidate):
             break
