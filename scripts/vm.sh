@@ -10,7 +10,8 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")/.." && pwd)
 if [ -z "${CORTEN_VM_INSIDE:-}" ]; then exec env CORTEN_VM_INSIDE=1 unshare --mount --propagation private "$0" "$@"; fi
 venv=$(cd "$1" && pwd) assets=$(cd "$2" && pwd); mkdir -p "$3"; folder=$(cd "$3" && pwd); shift 3
-tests=("$@"); [ ${#tests[@]} -gt 0 ] || tests=(tests/system)
+tests=("$@") keep=()
+[ ${#tests[@]} -gt 0 ] || { tests=(tests/system); keep=(--write); }  # a run of everything is kept in docs/compat.md
 log=$folder/log; : >"$log"
 qemu=
 trap 'status=$?; [ -z "$qemu" ] || kill "$qemu" 2>/dev/null || true
@@ -18,7 +19,7 @@ trap 'status=$?; [ -z "$qemu" ] || kill "$qemu" 2>/dev/null || true
 trap 'exit 130' INT TERM HUP
 low=(nice -n 19 ionice -c3)
 
-. "$here/scripts/vm/packages.sh"
+. "$here/scripts/vm/base.sh"
 missing=()
 for name in "${host_packages[@]}"; do dpkg-query -W -f '${Status}' "$name" 2>/dev/null | grep -q 'ok installed' || missing+=("$name"); done
 if [ ${#missing[@]} -gt 0 ]; then
@@ -30,40 +31,6 @@ image() {  # FOLDER IMAGE SIZE: an ext4 image with the folder's contents
     rm -f "$2"; truncate -s "$3" "$2.new"
     "${low[@]}" mkfs.ext4 -q -F -d "$1" "$2.new" >>"$log" 2>&1
     mv "$2.new" "$2"
-}
-
-make_base() {  # the distribution, and a virtual environment in it with everything but Corten's own code
-    local root=$folder/base mirror version wheels
-    rm -rf "$folder"/base "$folder"/base-*.img "$folder"/base-*.initrd "$folder"/base-*.kernel
-    mirror=$(apt-get indextargets --format '$(REPO_URI)' | grep '/debian/$' | head -n 1)
-    echo "making Debian $suite with debootstrap (a few minutes)"
-    "${low[@]}" debootstrap --variant=minbase --include="$(IFS=,; echo "${vm_packages[*]}")" \
-        --keyring=/usr/share/keyrings/debian-archive-keyring.gpg "$suite" "$root" "$mirror" >>"$log" 2>&1
-    echo "installing Corten's dependencies into it"
-    version=$(chroot "$root" python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-    wheels=$root/opt/wheels; mkdir -p "$wheels"
-    mapfile -t needs < <("$venv/bin/python" -c 'import sys, tomllib
-project = tomllib.load(open(sys.argv[1], "rb"))
-print(*project["project"]["dependencies"], *project["project"]["optional-dependencies"]["test"], *project["build-system"]["requires"], sep="\n")' "$here/pyproject.toml")
-    platforms=(); for glibc in 17 24 26 27 28 31 34; do platforms+=(--platform "manylinux_2_${glibc}_$(uname -m)"); done
-    "$venv/bin/python" -m pip --disable-pip-version-check download -q --only-binary :all: --python-version "$version" \
-        --platform "manylinux2014_$(uname -m)" "${platforms[@]}" -d "$wheels" "${needs[@]}" >>"$log" 2>&1
-    chroot "$root" python3 -m venv /opt/corten >>"$log" 2>&1
-    chroot "$root" /opt/corten/bin/pip --isolated install -q --no-index --find-links /opt/wheels "${needs[@]}" >>"$log" 2>&1
-    # Corten itself is linked to where the checkout will be; only its console scripts are made here.
-    mkdir -p "$root/corten/checkout/src/corten"
-    cp "$here"/{pyproject.toml,README.md,LICENSE} "$root/corten/checkout/"; touch "$root/corten/checkout/src/corten/__init__.py"
-    chroot "$root" /opt/corten/bin/pip --isolated install -q --no-index --no-deps --no-build-isolation -e /corten/checkout >>"$log" 2>&1
-    rm -rf "$root"/corten/* "$wheels" "$root"/var/cache/apt/archives/*.deb
-    install -m 0644 "$here/scripts/vm/corten-tests.service" "$root/etc/systemd/system/"
-    mkdir -p "$root/etc/systemd/system/multi-user.target.wants"
-    ln -s ../corten-tests.service "$root/etc/systemd/system/multi-user.target.wants/"
-    printf '/dev/vda / ext4 defaults 0 0\n/dev/vdb /corten ext4 defaults 0 0\n' >"$root/etc/fstab"
-    echo corten-vm >"$root/etc/hostname"; printf '127.0.0.1 localhost corten-vm\n' >"$root/etc/hosts"
-    printf 'nameserver 127.0.0.1\n' >"$root/etc/resolv.conf"
-    cp "$root"/boot/vmlinuz-* "$base.kernel"; cp "$root"/boot/initrd.img-* "$base.initrd"
-    image "$root" "$base.img" 6G
-    rm -rf "$root"
 }
 
 make_work() {
@@ -78,9 +45,8 @@ make_work() {
     rm -rf "$work"
 }
 
-key=$(cat "$here"/scripts/vm.sh "$here"/scripts/vm/{packages.sh,corten-tests.service} "$here/pyproject.toml" | sha256sum | cut -c1-12)
-base=$folder/base-$key
-[ -s "$base.img" ] || make_base
+base=$folder/base-$(base_key)
+[ -s "$base.img" ] || make_base "$base"
 make_work
 
 [ "${CORTEN_VM_ACCEL:-tcg}" = kvm ] && accel=kvm || accel=tcg,thread=multi
@@ -96,4 +62,4 @@ status=0; wait "$qemu" || status=$?
 [ "$status" = 0 ] || { tail -n 20 "$folder/serial.log" >>"$log"; echo "qemu ended with $status (124: out of time)" | tee -a "$log"; exit 1; }
 qemu=
 debugfs -R "rdump /results $folder" "$folder/work.img" >>"$log" 2>&1
-exec "$venv/bin/python" "$here/scripts/vm/report.py" "$folder/results" "$here/docs/compat.md"
+exec "$venv/bin/python" "$here/scripts/vm/report.py" "$folder/results" "$here/docs/compat.md" "${keep[@]}"

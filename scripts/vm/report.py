@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What a run in the virtual machine came to: report.py RESULTS COMPAT. Prints it; a run of everything is written into COMPAT's table.
+"""What a run in the virtual machine came to: report.py RESULTS COMPAT [--write]. Prints it, and with --write puts it into COMPAT's table.
 
 RESULTS has junit.xml, facts.json and pytest's exit status; the table stands between two marks in COMPAT.
 """

@@ -9,7 +9,8 @@ import time
 
 import pytest
 
-from corten.linux.cgroup import CgroupV2, Layout, host_layout
+from corten.linux.cgroup import Layout, host_layout
+from corten.linux.cgroup_v2 import CgroupV2
 from corten.spec.runtime import DeviceRule
 
 

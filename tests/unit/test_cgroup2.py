@@ -7,8 +7,9 @@ import os
 import pytest
 
 from corten.engine import stats
-from corten.linux import cgroup
-from corten.linux.cgroup import CgroupV2, Layout, Setting
+from corten.linux import cgroup_files
+from corten.linux.cgroup import Layout, Setting
+from corten.linux.cgroup_v2 import CgroupV2
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def writes(monkeypatch, mount):
         if path == f"{mount}/cgroup.subtree_control" and "+cpu" in value.split():
             raise OSError(22, "Invalid argument", path)
 
-    monkeypatch.setattr(cgroup, "_write", write)
+    monkeypatch.setattr(cgroup_files, "write", write)
     return seen
 
 
@@ -71,8 +72,8 @@ def test_a_process_beside_one_that_divided_its_group_goes_where_that_is(mount, w
     group.create()
     (mount / "corten" / "x" / "init.scope").mkdir()
     control = mount / "corten" / "x" / "cgroup.subtree_control"
-    real = cgroup._read
-    monkeypatch.setattr(cgroup, "_read", lambda path: "0::/corten/x/init.scope\n" if path == "/proc/7/cgroup" else real(path))
+    real = cgroup_files.read
+    monkeypatch.setattr(cgroup_files, "read", lambda path: "0::/corten/x/init.scope\n" if path == "/proc/7/cgroup" else real(path))
 
     def folder(beside: int) -> str:
         fd = group.descriptor(beside)

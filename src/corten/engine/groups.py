@@ -5,8 +5,9 @@ from __future__ import annotations
 from contextlib import suppress
 
 from corten.engine.records import ContainerRecord
-from corten.linux.cgroup import Cgroup, Layout, host_layout, open_cgroup, remove_if_empty
+from corten.linux.cgroup import Cgroup, Layout, host_layout
 from corten.linux.cgroup_abilities import abilities
+from corten.linux.cgroup_versions import open_cgroup, remove_if_empty
 
 
 class Groups:

@@ -20,7 +20,8 @@ import msgspec
 
 from corten.errors import CortenError, KernelRefused
 from corten.linux import descriptors, pty, syscalls
-from corten.linux.cgroup import Cgroup, host_layout, open_cgroup
+from corten.linux.cgroup import Cgroup, host_layout
+from corten.linux.cgroup_versions import open_cgroup
 from corten.runtime import messages, sandbox
 from corten.runtime.logdrivers.container_log import ContainerLog, open_log
 from corten.runtime.reactor import READ, Reactor

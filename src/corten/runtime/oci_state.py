@@ -15,7 +15,8 @@ from contextlib import suppress
 import msgspec
 
 from corten.errors import Conflict, Invalid, NotFound
-from corten.linux.cgroup import Cgroup, open_cgroup
+from corten.linux.cgroup import Cgroup
+from corten.linux.cgroup_versions import open_cgroup
 from corten.spec.runtime import OCI_VERSION, RuntimeConfig, parse_runtime_config
 
 DEFAULT_ROOT = "/run/corten-runtime"

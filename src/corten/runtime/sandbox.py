@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from corten.errors import CommandNotStarted, KernelRefused
 from corten.linux import cgroup_settings, descriptors
 from corten.linux import syscalls as sys
-from corten.linux.cgroup import Cgroup, Layout, open_cgroup
+from corten.linux.cgroup import Cgroup, Layout
+from corten.linux.cgroup_versions import open_cgroup
 from corten.runtime import messages
 from corten.runtime.init import ChildSpec, run_child
 from corten.runtime.operations import JoinNamespaces
