@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator
 
 import msgspec
 from aiohttp import web
 
 from corten.api.call import Call, empty, json_response
+from corten.api.tar_response import tar_response
 from corten.engine.containers import Containers
 from corten.engine.copying import Copying
 from corten.engine.making import CommitRequest, Making, repository_and_tag
@@ -57,7 +57,7 @@ class ContentHandlers:
         record = self._find(call)
         headers = await self._path_stat(call, record)
         pieces = self._copying.pack(record, _archive_path(call), call.parameters["name"])
-        return await _tar_response(call, pieces, {"Content-Type": "application/x-tar", **headers})
+        return await tar_response(call, pieces, {"Content-Type": "application/x-tar", **headers})
 
     async def archive_put(self, call: Call) -> web.Response:
         record = self._find(call)
@@ -69,19 +69,7 @@ class ContentHandlers:
 
     async def export(self, call: Call) -> web.StreamResponse:
         record = self._find(call)
-        return await _tar_response(call, self._copying.export(record), {"Content-Type": "application/octet-stream"})
-
-
-async def _tar_response(call: Call, pieces: AsyncIterator[bytes], headers: dict[str, str]) -> web.StreamResponse:
-    """The head goes out with the first piece: what fails before it is an ordinary answer."""
-    first = await anext(pieces, b"")
-    response = web.StreamResponse(headers=headers)
-    await response.prepare(call.request)
-    await response.write(first)
-    async for data in pieces:
-        await response.write(data)
-    await response.write_eof()
-    return response
+        return await tar_response(call, self._copying.export(record), {"Content-Type": "application/octet-stream"})
 
 
 def _archive_path(call: Call) -> str:

@@ -56,6 +56,7 @@ from corten.engine.removal import Removal
 from corten.engine.restarting import Restarting
 from corten.engine.restoring import Restoring
 from corten.engine.runtimes import Runtimes
+from corten.engine.saving import Saving
 from corten.engine.starting import Starting
 from corten.engine.stopping import Stopping
 from corten.engine.system import System
@@ -72,6 +73,7 @@ from corten.spec.engine import LogConfig
 from corten.spec.platform import this_platform
 from corten.store.blobs import Blobs
 from corten.store.database import Database
+from corten.store.image_writer import SAVE_JOB
 from corten.store.images import Images
 from corten.store.layer_maker import DIFF_JOB, REPACK_JOB, LayerMaker
 from corten.store.layers import UNPACK_JOB, Layers
@@ -83,6 +85,7 @@ from corten.store.volumes import VolumeFolders
 _JOBS = {
     UNPACK_JOB: "corten.store.unpack:job",
     PACK_JOB: "corten.store.packing:job",
+    SAVE_JOB: "corten.store.image_writer:job",
     DIFF_JOB: "corten.store.layer_diff:diff_job",
     REPACK_JOB: "corten.store.layer_diff:repack_job",
     COPY_UP_JOB: "corten.engine.copy_up_job:job", IDMAP_JOB: "corten.engine.idmap:job",
@@ -150,8 +153,9 @@ class Engine:
                                     self._restarting, self._probing)  # fmt: skip
         copying = Copying(self._containers, snapshots, mounting, layout, self._launch)
         maker = LayerMaker(layout, blobs, self._layers, self._launch.run_job)
-        making = Making(self._containers, images, blobs, maker, snapshots, stopping, self._events)
-        files = ImageFileHandlers(transfers, making, layout)
+        making = Making(self._containers, service, images, blobs, maker, snapshots, stopping)
+        saving = Saving(service, images, layout, self._launch.run_job)
+        files = ImageFileHandlers(transfers, making, saving, layout)
         system = System(layout, settings.shown(), self._database, self._containers, service, volumes, self._events, runtimes)
         usage = DiskUsage(self._containers, service, volumes, snapshots)
         handlers = Handlers(

@@ -7,12 +7,15 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import msgspec
 from aiohttp import web
 
 from corten.api.call import Call
 from corten.api.json_messages import JsonMessages
+from corten.api.tar_response import tar_response
 from corten.engine.image_transfers import ImageTransfers
 from corten.engine.making import Making, repository_and_tag
+from corten.engine.saving import Saving
 from corten.errors import CortenError, Invalid
 from corten.registry.download import download
 from corten.registry.progress import Progress
@@ -23,8 +26,8 @@ _REPORT_EVERY = 1 << 20
 
 
 class ImageFileHandlers:
-    def __init__(self, transfers: ImageTransfers, making: Making, layout: Layout) -> None:
-        self._transfers, self._making, self._layout = transfers, making, layout
+    def __init__(self, transfers: ImageTransfers, making: Making, saving: Saving, layout: Layout) -> None:
+        self._transfers, self._making, self._saving, self._layout = transfers, making, saving, layout
 
     async def import_(self, call: Call) -> web.StreamResponse:
         """`POST /images/create?fromSrc=`: `-` is the body, anything else an address."""
@@ -50,6 +53,11 @@ class ImageFileHandlers:
                 await messages.send({"stream": f"{how}: {name}\n"})
         return await messages.end()
 
+    async def save(self, call: Call) -> web.StreamResponse:
+        names = [call.parameters["name"]] if "name" in call.parameters else call.values("names")
+        plan = self._saving.plan(names, _json_platform(call))
+        return await tar_response(call, self._saving.save(plan), {"Content-Type": "application/x-tar"})
+
     @asynccontextmanager
     async def _spooled(self, pieces: AsyncIterator[bytes]) -> AsyncIterator[str]:
         """All of it in a file, for as long as the block lasts."""
@@ -74,6 +82,18 @@ async def _from_address(source: str, messages: JsonMessages) -> AsyncIterator[by
             if received - reported >= _REPORT_EVERY or received == found.total:
                 reported = received
                 await messages.progress(Progress("Importing", "", received, found.total))
+
+
+def _json_platform(call: Call) -> Platform | None:
+    values = call.values("platform")
+    if len(values) > 1:
+        raise Invalid("multiple platform parameters not supported")
+    if not values or not values[0]:
+        return None
+    try:
+        return msgspec.json.decode(values[0], type=Platform)
+    except msgspec.DecodeError as error:
+        raise Invalid(f"failed to parse platform: {error}") from None
 
 
 def _platform(text: str) -> Platform | None:

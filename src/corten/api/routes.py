@@ -127,6 +127,8 @@ def make_routes(handlers: Handlers) -> list[Route]:
         _route("GET", "/images/json", image.list, query={"all": bool, "digests": bool, "filter": str, "filters": Filters}, answer=list[answers.ImageSummary]),
         _route("POST", "/images/create", image.create, query=create_image, body=TAR, answer=JSON_MESSAGES),
         _route("POST", "/images/load", handlers.files.load, query={"quiet": bool}, body=TAR, answer=JSON_MESSAGES),
+        _route("GET", "/images/get", handlers.files.save, query={"names": list[str], "platform": str}, answer=TAR),
+        _route("GET", "/images/{name}/get", handlers.files.save, query={"platform": str}, answer=TAR),
         _route("GET", "/images/{name}/json", image.inspect, query={"manifests": bool, "platform": str}, answer=answers.Image),
         _route("GET", "/images/{name}/history", image.history, query={"platform": str}, answer=list[answers.HistoryRow]),
         _route("POST", "/images/{name}/push", image.push, query={"tag": str}, answer=JSON_MESSAGES),

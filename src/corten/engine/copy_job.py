@@ -179,7 +179,7 @@ def _pack(path: str, output: int) -> None:
     found = _look(path)
     base = posixpath.basename(path.rstrip("/"))
     with os.fdopen(output, "wb", buffering=_CHUNK, closefd=False) as file:
-        writer = TarWriter(file, sparse=False)
+        writer = TarWriter(file)
         if stat.S_ISDIR(found.st_mode):
             os.chdir(fd := _open(path, os.O_RDONLY | os.O_DIRECTORY))
             writer.add(".", base, os.fstat(fd))
@@ -192,7 +192,7 @@ def _pack(path: str, output: int) -> None:
 
 def _export(output: int) -> None:
     with os.fdopen(output, "wb", buffering=_CHUNK, closefd=False) as file:
-        writer = TarWriter(file, sparse=False)
+        writer = TarWriter(file)
         _walk(writer, "", None)
         writer.finish()
 

@@ -16,6 +16,7 @@ from corten.engine.containers import Containers
 from corten.engine.copy_job import CopyRequest, PathStat, Point, ReadOnly, Refused
 from corten.engine.mounting import Mounting
 from corten.engine.records import ContainerRecord
+from corten.engine.worker_stream import read_from_worker
 from corten.errors import ArchiveRefused, CortenError, Invalid, KernelRefused, NoSuchPath, OtherKind
 from corten.runtime.launch import Launch
 from corten.spec.runtime import Mount
@@ -23,7 +24,6 @@ from corten.store.layout import Layout
 from corten.store.snapshots import Snapshots
 
 COPY_JOB = "copy"
-_CHUNK = 1 << 18
 _NOT_FOUND, _NOT_A_DIRECTORY = 2, 20
 _NETWORK_FILES = ("hosts", "hostname", "resolv.conf")
 # What a worker raised -> what the client is told.
@@ -118,21 +118,8 @@ class Copying:
                 yield data
         self._containers.emit("export", record)
 
-    async def _read(self, record: ContainerRecord, called: str, path: str, argument: bytes) -> AsyncIterator[bytes]:
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        work = asyncio.ensure_future(self._run(record, called, path, argument, (theirs.fileno(),)))
-        await asyncio.sleep(0)  # the call holds the descriptor once it has begun
-        theirs.close()
-        try:
-            while data := await asyncio.get_running_loop().sock_recv(ours, _CHUNK):
-                yield data
-            await work
-        finally:
-            ours.close()
-            await asyncio.wait((work,))  # a client that leaves early ends the worker with a broken pipe
-            if not work.cancelled():
-                work.exception()
+    def _read(self, record: ContainerRecord, called: str, path: str, argument: bytes) -> AsyncIterator[bytes]:
+        return read_from_worker(lambda output: self._run(record, called, path, argument, (output,)))
 
     # --- in
     async def extract(self, record: ContainerRecord, path: str, called: str, data: AsyncIterator[bytes], *, no_overwrite: bool,

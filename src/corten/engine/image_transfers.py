@@ -47,7 +47,8 @@ class ImageTransfers:
         except ArchiveRefused:
             self._discard(image)
             raise
-        self._images.store(image.id, image.manifest, image.names)
+        parent = image.parent if image.parent and self._images.get(image.parent) else ""
+        self._images.store(image.id, image.manifest, image.names, parent)
         for name in image.names or (image.id,):
             self._service.emit("load", image.id, familiar(name))
         return familiar(image.names[0]) if image.names else image.id

@@ -10,7 +10,7 @@ import msgspec
 
 from corten.engine import states
 from corten.engine.containers import Containers
-from corten.engine.events import Events
+from corten.engine.images import ImageService
 from corten.engine.records import ContainerRecord
 from corten.engine.stopping import Stopping
 from corten.engine.system import SERVER_VERSION
@@ -55,10 +55,10 @@ class CommitRequest:
 
 
 class Making:
-    def __init__(self, containers: Containers, images: Images, blobs: Blobs, maker: LayerMaker,
-                 snapshots: Snapshots, stopping: Stopping, events: Events) -> None:  # fmt: skip
-        self._containers, self._images, self._blobs = containers, images, blobs
-        self._maker, self._snapshots, self._stopping, self._events = maker, snapshots, stopping, events
+    def __init__(self, containers: Containers, service: ImageService, images: Images, blobs: Blobs, maker: LayerMaker,
+                 snapshots: Snapshots, stopping: Stopping) -> None:  # fmt: skip
+        self._containers, self._service, self._images, self._blobs = containers, service, images, blobs
+        self._maker, self._snapshots, self._stopping = maker, snapshots, stopping
 
     async def commit(self, record: ContainerRecord, request: CommitRequest) -> str:
         """An image of a container's root as it is now; its id. Raises Invalid, what states.py says, NoSuchImage."""
@@ -125,11 +125,11 @@ class Making:
         names = [f"{reference.name}:{reference.tag}"] if reference else []
         self._images.store(image_id, Descriptor(manifest.media_type, self._blobs.put(written), len(written)), names, parent.id if parent else "")
         if action == "create":
-            self._events.emit("image", action, image_id, name=image_id)
+            self._service.emit(action, image_id, image_id)
         if reference:
-            self._events.emit("image", "tag", image_id, name=reference.familiar)
+            self._service.emit("tag", image_id, reference.familiar)
         if action == "import":
-            self._events.emit("image", action, image_id, name=image_id)
+            self._service.emit(action, image_id, image_id)
         return image_id
 
 

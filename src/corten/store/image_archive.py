@@ -37,6 +37,7 @@ class _SavedImage(msgspec.Struct, frozen=True, rename="pascal"):
     config: str
     layers: list[str]
     repo_tags: list[str] | None = None
+    parent: str = ""
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class LoadedImage:
     manifest: Descriptor
     layers: tuple[tuple[str, str], ...]  # (blob, diff id)
     names: tuple[str, ...]
+    parent: str = ""  # id of an image of the same archive
 
 
 class ImageArchive:
@@ -126,7 +128,7 @@ class ImageArchive:
         )
         names = tuple(self._full_name(tag) for tag in image.repo_tags or [])
         pairs = zip((digest for digest, _ in copied), config.rootfs.diff_ids, strict=True)
-        return LoadedImage(image_id, self._put_manifest(msgspec.json.encode(manifest), OCI_MANIFEST), tuple(pairs), names)
+        return LoadedImage(image_id, self._put_manifest(msgspec.json.encode(manifest), OCI_MANIFEST), tuple(pairs), names, image.parent)
 
     def _from_layout(self, entry: Descriptor) -> LoadedImage:
         data = self._document(f"blobs/sha256/{entry.digest.partition(':')[2]}")

@@ -172,10 +172,10 @@ class Layers:
                 shutil.rmtree(f"{self._layout.layers}/{name}", ignore_errors=True)
 
 
-async def run_on_archive(run_job: RunJob, entry: str, fds: Sequence[int]) -> bytes:
+async def run_on_archive(run_job: RunJob, entry: str, fds: Sequence[int], argument: bytes = b"") -> bytes:
     """Run a worker; what it refuses of an archive is the client's error: ArchiveRefused."""
     try:
-        return await run_job(entry, b"", fds)
+        return await run_job(entry, argument, fds)
     except KernelRefused as error:
         if error.operand == ArchiveRefused.__name__:
             raise ArchiveRefused(error.reason) from None

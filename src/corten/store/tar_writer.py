@@ -1,8 +1,8 @@
 """Writing a folder as a tar, the same bytes for the same tree: sorted names, PAX, whole seconds, numeric owners.
 
-What is in a header is Docker's choice (28.5, moby/go-archive), plus what it drops: user attributes, ACLs, and holes, which are
-written as GNU's sparse format 1.0. Must not decide which names are written: layer_diff.py (whiteouts) and the export do.
-Sources: POSIX pax; GNU tar manual, "PAX Format, Version 1.0".
+What is in a header is Docker's choice (28.5, moby/go-archive), plus user attributes and ACLs, which it drops. Holes are written
+as zeros: Docker loads a layer with GNU's sparse entries, and then cannot save it again. Unpacking makes holes of them.
+Must not decide which names are written: layer_diff.py (whiteouts) and the export do. Source: POSIX pax.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import errno
 import os
 import stat
 import tarfile
+from collections.abc import Iterable
 from typing import Protocol
 
 _CHUNK = 1 << 20
@@ -18,7 +19,6 @@ _BLOCK = tarfile.BLOCKSIZE
 _KEPT_ATTRIBUTES = ("user.", "security.capability", "system.posix_acl_")
 _OVERLAYS_OWN = "user.overlay."
 _XATTR = "SCHILY.xattr."
-_WORTH_SKIPPING = 64 << 10  # bytes of holes from which on a sparse entry is smaller and quicker
 _TYPES = {
     stat.S_IFREG: tarfile.REGTYPE, stat.S_IFDIR: tarfile.DIRTYPE, stat.S_IFLNK: tarfile.SYMTYPE,
     stat.S_IFCHR: tarfile.CHRTYPE, stat.S_IFBLK: tarfile.BLKTYPE, stat.S_IFIFO: tarfile.FIFOTYPE,
@@ -30,10 +30,10 @@ class Output(Protocol):
 
 
 class TarWriter:
-    """Adds entries to `output`. Paths are the caller's to keep inside. `sparse`: whether the reader knows GNU's sparse files."""
+    """Adds entries to `output`. Paths are the caller's to keep inside."""
 
-    def __init__(self, output: Output, *, sparse: bool = True) -> None:
-        self._output, self._sparse_files = output, sparse
+    def __init__(self, output: Output) -> None:
+        self._output = output
         self._linked: dict[tuple[int, int], str] = {}
 
     def add(self, path: str, name: str, status: os.stat_result) -> None:
@@ -76,6 +76,19 @@ class TarWriter:
         self._put(entry)
         self._output.write(data + _padding(len(data)))
 
+    def stream(self, name: str, size: int, mtime: int, pieces: Iterable[bytes]) -> None:
+        """A file whose content comes in pieces, `size` bytes together. Raises ValueError if it is not."""
+        entry = tarfile.TarInfo(name)
+        entry.size, entry.mode, entry.mtime = size, 0o644, mtime
+        self._put(entry)
+        left = size
+        for data in pieces:
+            left -= len(data)
+            self._output.write(data)
+        if left:
+            raise ValueError(f"{name} has {size - left} bytes, and had {size}")
+        self._output.write(_padding(size))
+
     def folder(self, name: str, mtime: int) -> None:
         entry = tarfile.TarInfo(name + "/")
         entry.mode, entry.type, entry.mtime = 0o755, tarfile.DIRTYPE, mtime
@@ -105,64 +118,23 @@ class TarWriter:
             if not stat.S_ISREG(status.st_mode):
                 return
             entry.size = status.st_size
-            holes = status.st_size - 512 * status.st_blocks
-            pieces = _data_pieces(fd, status.st_size) if self._sparse_files and holes >= _WORTH_SKIPPING else None
-            if pieces is None:
-                self._put(entry)
-                self._content(fd, 0, entry.size)
-                self._output.write(_padding(entry.size))
-            else:
-                self._sparse(fd, entry, pieces)
+            self._put(entry)
+            self._content(fd, entry.size)
+            self._output.write(_padding(entry.size))
         finally:
             os.close(fd)
 
-    def _sparse(self, fd: int, entry: tarfile.TarInfo, pieces: list[tuple[int, int]]) -> None:
-        numbers = [len(pieces), *(number for piece in pieces for number in piece)]
-        table = "".join(f"{number}\n" for number in numbers).encode()
-        table += _padding(len(table))
-        folder, _, name = entry.name.rpartition("/")
-        placeholder = f"{folder}/GNUSparseFile.0/{name}".lstrip("/")  # what a reader sees that knows no sparse files
-        entry.pax_headers = {
-            **entry.pax_headers, "path": placeholder, "GNU.sparse.major": "1", "GNU.sparse.minor": "0",
-            "GNU.sparse.name": entry.name, "GNU.sparse.realsize": str(entry.size),
-        }  # fmt: skip
-        entry.name = placeholder
-        stored = sum(length for _, length in pieces)
-        entry.size = len(table) + stored
-        self._put(entry)
-        self._output.write(table)
-        for offset, length in pieces:
-            self._content(fd, offset, length)
-        self._output.write(_padding(stored))
-
-    def _content(self, fd: int, offset: int, length: int) -> None:
-        """Exactly `length` bytes; a file that has shrunk meanwhile is filled up, or the archive would be torn."""
-        end = offset + length
-        while offset < end:
-            data = os.pread(fd, min(_CHUNK, end - offset), offset) or bytes(min(_CHUNK, end - offset))
+    def _content(self, fd: int, size: int) -> None:
+        """Exactly `size` bytes; a file that has shrunk meanwhile is filled up, or the archive would be torn."""
+        left = size
+        while left:
+            data = os.read(fd, min(_CHUNK, left)) or bytes(min(_CHUNK, left))
             self._output.write(data)
-            offset += len(data)
+            left -= len(data)
 
 
 def _padding(size: int) -> bytes:
     return bytes(-size % _BLOCK)
-
-
-def _data_pieces(fd: int, size: int) -> list[tuple[int, int]] | None:
-    """(offset, length) of what is not a hole, with the end marked; None if the file system does not say."""
-    pieces: list[tuple[int, int]] = []
-    at = 0
-    try:
-        while at < size:
-            start = os.lseek(fd, at, os.SEEK_DATA)
-            at = os.lseek(fd, start, os.SEEK_HOLE)
-            pieces.append((start, min(at, size) - start))
-    except OSError as error:
-        if error.errno != errno.ENXIO:  # ENXIO: only a hole is left
-            return None
-    if not pieces or sum(pieces[-1]) < size:
-        pieces.append((size, 0))
-    return pieces
 
 
 def _attributes(path: str) -> dict[str, str]:

@@ -24,6 +24,7 @@ WHITEOUT = ".wh."
 OPAQUE = ".wh..wh..opq"
 _CHUNK, _NEWS = 1 << 20, 1 << 12
 _XATTR = "SCHILY.xattr."
+_ZEROS = bytes(_CHUNK)
 
 
 class Unpacked(msgspec.Struct, frozen=True):
@@ -188,13 +189,17 @@ class Unpacker:
         try:
             holes = cast("list[tuple[int, int]] | None", entry.sparse)
             if holes is not None:
+                # As stored, without the holes: a stream cannot be asked to seek in the file's own terms.
+                stored = cast("IO[bytes]", archive.fileobj)
+                stored.seek(entry.offset_data)
                 for offset, length in holes:
-                    source.seek(offset)
                     os.lseek(fd, offset, os.SEEK_SET)
-                    _copy(source, fd, length, entry.name)
+                    _copy(stored, fd, length, entry.name)
                 os.ftruncate(fd, entry.size)
             else:
                 _copy(source, fd, entry.size, entry.name)
+                if entry.size >= _CHUNK:  # it may end with a hole
+                    os.ftruncate(fd, entry.size)
         finally:
             os.close(fd)
 
@@ -231,7 +236,10 @@ def _copy(source: IO[bytes], fd: int, length: int, name: str) -> None:
         data = source.read(min(left, _CHUNK))
         if not data:
             raise ArchiveRefused(f"tar entry {name!r} is cut off")
-        os.write(fd, data)
+        if data == _ZEROS:
+            os.lseek(fd, len(data), os.SEEK_CUR)  # a hole: a tar has none, and a file that had some gets them back
+        else:
+            os.write(fd, data)
         left -= len(data)
 
 

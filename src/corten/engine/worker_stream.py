@@ -1,0 +1,27 @@
+"""Reading what a worker writes: its descriptor is one end of a socket pair, whose other end is read here in pieces."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+_CHUNK = 1 << 18
+
+
+async def read_from_worker(run: Callable[[int], Awaitable[bytes]]) -> AsyncIterator[bytes]:
+    """`run` starts the worker with the descriptor that it writes to. Raises the worker's error after what it wrote."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    work = asyncio.ensure_future(run(theirs.fileno()))
+    await asyncio.sleep(0)  # the call holds the descriptor once it has begun
+    theirs.close()
+    try:
+        while data := await asyncio.get_running_loop().sock_recv(ours, _CHUNK):
+            yield data
+        await work
+    finally:
+        ours.close()
+        await asyncio.wait((work,))  # a client that leaves early ends the worker with a broken pipe
+        if not work.cancelled():
+            work.exception()

@@ -1,0 +1,180 @@
+"""Writing image archives: one tar that is a `docker save` archive and an OCI layout at once, the same bytes every time.
+
+The plan (which images, blobs, names) is pure; the worker that streams it runs in a child of the launcher, confined to the
+folder of blobs. Layers are written plain, as Docker Engine 28.5 writes them: their names are their diff ids. Docker's
+archives hold version-1 configs of every layer too, which nothing in them names; those are left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import IO, Any, BinaryIO
+
+import msgspec
+
+from corten.errors import ArchiveRefused
+from corten.spec.digest import digest_of, encoded
+from corten.spec.image import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST
+from corten.store.compression import open_decompressed, refusing_corrupt
+from corten.store.confine import confine_to
+from corten.store.tar_writer import TarWriter
+
+SAVE_JOB = "save"
+_CHUNK = 1 << 20
+_BLOBS = "blobs/sha256"
+_LAYOUT = b'{"imageLayoutVersion": "1.0.0"}'
+_NAME, _REFERENCE = "io.containerd.image.name", "org.opencontainers.image.ref.name"
+
+
+class SavedName(msgspec.Struct, frozen=True):
+    """A tag: in full, as Docker shows it, and its parts."""
+
+    full: str
+    familiar: str
+    repository: str
+    tag: str
+
+
+class SavedLayer(msgspec.Struct, frozen=True):
+    blob: str
+    diff_id: str
+
+
+class SavedImage(msgspec.Struct, frozen=True):
+    """`created` is seconds since the epoch; `parent` an image id, if that image is saved too."""
+
+    id: str
+    created: int
+    layers: list[SavedLayer]
+    names: list[SavedName]
+    parent: str = ""
+
+
+class SavePlan(msgspec.Struct, frozen=True):
+    images: list[SavedImage]
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A file of the archive: its bytes, or the blob whose plain content it is."""
+
+    mtime: int
+    size: int
+    data: bytes = b""
+    blob: str = ""
+
+
+def _descriptor(media_type: str, digest: str, size: int, **more: Any) -> dict[str, Any]:
+    return {"mediaType": media_type, "digest": digest, "size": size, **more}
+
+
+def documents(plan: SavePlan, sizes: dict[str, int]) -> tuple[dict[str, bytes], dict[str, bytes]]:
+    """Pure: (manifests by digest, the archive's own files by name). `sizes`: bytes of configs and plain layers, by digest."""
+    manifests: dict[str, bytes] = {}
+    index: list[dict[str, Any]] = []
+    items: list[dict[str, Any]] = []
+    repositories: dict[str, dict[str, str]] = {}
+    for image in plan.images:
+        layers = [_descriptor(OCI_LAYER, layer.diff_id, sizes[layer.diff_id]) for layer in image.layers]
+        config = _descriptor(OCI_CONFIG, image.id, sizes[image.id])
+        data = msgspec.json.encode({"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": layers})
+        digest = digest_of(data)
+        manifests[digest] = data
+        marks = [{"annotations": {_NAME: name.full, _REFERENCE: name.tag}} for name in image.names] or [{}]
+        index += [_descriptor(OCI_MANIFEST, digest, len(data), **mark) for mark in marks]
+        for name in image.names if image.layers else ():
+            repositories.setdefault(name.repository, {})[name.tag] = encoded(image.layers[-1].diff_id)
+        items.append(_item(image, sizes))
+    files = {
+        "index.json": msgspec.json.encode({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": index or None}),
+        "manifest.json": msgspec.json.encode(items or None) + b"\n",
+        "oci-layout": _LAYOUT,
+    }
+    if repositories:
+        files["repositories"] = msgspec.json.encode(repositories, order="sorted") + b"\n"
+    return manifests, files
+
+
+def _item(image: SavedImage, sizes: dict[str, int]) -> dict[str, Any]:
+    sources = {layer.diff_id: {"mediaType": OCI_LAYER, "size": sizes[layer.diff_id], "digest": layer.diff_id} for layer in image.layers}
+    return {
+        "Config": f"{_BLOBS}/{encoded(image.id)}",
+        "RepoTags": [name.familiar for name in image.names] or None,
+        "Layers": [f"{_BLOBS}/{encoded(layer.diff_id)}" for layer in image.layers],
+        **({"Parent": image.parent} if image.parent else {}),
+        **({"LayerSources": dict(sorted(sources.items()))} if sources else {}),
+    }
+
+
+def write_archive(plan: SavePlan, folder: str, output: IO[bytes]) -> None:
+    """`folder` holds the blobs by their hexadecimal digits. Raises ArchiveRefused for a layer that is not what it was."""
+    entries = _blob_entries(plan, folder)
+    sizes = {digest: entry.size for digest, entry in entries.items()}
+    manifests, files = documents(plan, sizes)
+    entries |= {digest: _Entry(0, len(data), data) for digest, data in manifests.items()}
+    writer = TarWriter(output)
+    if plan.images:
+        newest = max(image.created for image in plan.images)
+        writer.folder("blobs", newest)
+        writer.folder(_BLOBS, newest)
+    for digest, entry in sorted(entries.items()):
+        name = f"{_BLOBS}/{encoded(digest)}"
+        if entry.blob:
+            writer.stream(name, entry.size, entry.mtime, _content(f"{folder}/{encoded(entry.blob)}"))
+        else:
+            writer.document(name, entry.data, entry.mtime)
+    for name, data in sorted(files.items()):
+        writer.document(name, data, 0)
+    writer.finish()
+
+
+def _blob_entries(plan: SavePlan, folder: str) -> dict[str, _Entry]:
+    """Configs and layers by digest, each once."""
+    found: dict[str, _Entry] = {}
+    for image in plan.images:
+        with open(f"{folder}/{encoded(image.id)}", "rb") as file:
+            data = file.read()
+        found.setdefault(image.id, _Entry(image.created, len(data), data))
+        for layer in image.layers:
+            if layer.diff_id not in found:
+                found[layer.diff_id] = _Entry(image.created, _plain_size(folder, layer), blob=layer.blob)
+    return found
+
+
+def _plain_size(folder: str, layer: SavedLayer) -> int:
+    """Bytes of the layer's tar; read through where it is packed, and held to its diff id then."""
+    path = f"{folder}/{encoded(layer.blob)}"
+    if layer.blob == layer.diff_id:
+        return os.stat(path).st_size
+    size, plain = 0, hashlib.sha256()
+    for data in _content(path):
+        size += len(data)
+        plain.update(data)
+    if plain.hexdigest() != encoded(layer.diff_id):
+        raise ArchiveRefused(f"layer {layer.diff_id} does not match its digest: remove its image and pull it again")
+    return size
+
+
+def _content(path: str) -> Iterator[bytes]:
+    with open(path, "rb", buffering=_CHUNK) as file, refusing_corrupt(f"the blob {os.path.basename(path)}"):
+        source: BinaryIO = open_decompressed(file)
+        while data := source.read(_CHUNK):
+            yield data
+
+
+def job(argument: bytes, fds: list[int]) -> bytes:
+    """Launcher job: descriptors are the folder of blobs and where the tar goes."""
+    plan = msgspec.json.decode(argument, type=SavePlan)
+    confine_to(fds[0])
+    with os.fdopen(fds[1], "wb", buffering=_CHUNK, closefd=False) as output:
+        write_archive(plan, "", output)
+    return b""
+
+
+def known_parents(images: Sequence[SavedImage]) -> list[SavedImage]:
+    """Parents are told only where they are in the archive too."""
+    saved = {image.id for image in images}
+    return [image if image.parent in saved else msgspec.structs.replace(image, parent="") for image in images]
