@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 
@@ -46,7 +48,7 @@ def _processes() -> set[str]:
 
 def _mounts() -> set[str]:
     with open("/proc/self/mountinfo", encoding="utf-8") as file:
-        return {f"mount {line.split()[4]}" for line in file if _NAMES.search(line) or f"pytest-{_RUN}" in line}
+        return {f"mount {line.split()[4]}" for line in file if _NAMES.search(line)}
 
 
 def _links() -> set[str]:
@@ -85,8 +87,11 @@ def what_is_there() -> set[str]:
     return set().union(*(look() for look in _LOOKS))
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_BEFORE] = what_is_there()
+    if not config.option.basetemp:  # pytest's own folder is shared: runs beside each other clean up under one another's feet
+        config.option.basetemp = f"{tempfile.gettempdir()}/cortest-{_RUN}-files"
     os.environ["CORTEN_TEST_RUN"] = str(_RUN)
 
 
@@ -95,6 +100,7 @@ _BEFORE = pytest.StashKey[set]()
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    shutil.rmtree(f"{tempfile.gettempdir()}/cortest-{_RUN}-files", ignore_errors=True)
     end = time.monotonic() + 5 * PATIENCE  # the kernel and the monitors take a moment to let go
     while (left := what_is_there() - session.config.stash[_BEFORE]) and time.monotonic() < end:
         time.sleep(0.05)

@@ -101,8 +101,8 @@ def registry(assets, tmp_path_factory):
 def fake():
     servers = []
 
-    def start(*, token: bool = False) -> FakeRegistry:
-        servers.append(FakeRegistry(token=token))
+    def start(*, token: bool = False, certificate: tuple[str, str] | None = None) -> FakeRegistry:
+        servers.append(FakeRegistry(token=token, certificate=certificate))
         return servers[-1]
 
     yield start

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import http.server
 import json
+import ssl
 import threading
 import urllib.parse
 
@@ -15,11 +16,15 @@ from tests.engines import free_port
 class FakeRegistry(http.server.ThreadingHTTPServer):
     """A registry with a token service; `documents` maps a path to (content type, body)."""
 
-    def __init__(self, *, token: bool) -> None:
+    def __init__(self, *, token: bool, certificate: tuple[str, str] | None = None) -> None:
         super().__init__(("127.0.0.1", free_port()), _Handler)
         self.token, self.documents, self.asked = token, {}, []
         self.uploads: dict[str, bytearray] = {}
         self.break_after = 0  # bytes of an upload after which its connection breaks, once
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*certificate)
+            self.socket = context.wrap_socket(self.socket, server_side=True)
         self.thread = threading.Thread(target=self.serve_forever)
         self.thread.start()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import gzip
 import hashlib
@@ -10,9 +11,15 @@ import subprocess
 import time
 
 import pytest
+from yarl import URL
 
 from corten.api.client import ApiError
+from corten.registry.auth import Credentials
+from corten.registry.client import Broken, Repository
+from corten.registry.hosts import Endpoint, RegistryHosts
 from corten.spec.platform import this_platform
+from corten.spec.reference import parse_reference
+from tests.engines import RunningEngine
 from tests.system.conftest import free_port, need
 from tests.system.fake_registry import FakeRegistry
 from tests.system.test_failures import archive, entry, store_content
@@ -143,3 +150,46 @@ def test_foreign_layers_are_refused(engine, fake):
 def test_nobody_there(engine):
     with pytest.raises(ApiError, match=r"Get .http://127\.0\.0\.1:"):
         pull(engine, f"127.0.0.1:{free_port()}/x")
+
+
+def test_a_mirror_is_asked_first_and_passed_over_when_it_fails(assets, fake, tmp_path):
+    """For any registry; what it serves has the registry's name, and it never sees the credentials."""
+    mirror, origin = fake(), fake()
+    put_image(mirror, "app", b"from the mirror", this_platform().architecture, "1")
+    put_image(origin, "app", b"from the registry", this_platform().architecture, "2")
+    (tmp_path / "daemon.json").write_text(json.dumps({"corten.mirrors": {"*": [f"http://127.0.0.1:{free_port()}", f"http://{mirror.address}"]}}))
+    engine = RunningEngine("m", "--config-file", str(tmp_path / "daemon.json"))
+    try:
+        credentials = {"username": "user", "password": "right"}
+        for tag in ("1", "2"):
+            pull(engine, f"{origin.address}/app:{tag}", credentials)
+            assert engine.client.get(f"/images/{origin.address}/app:{tag}/json")["RepoTags"] == [f"{origin.address}/app:{tag}"]
+        assert ("/v2/app/manifests/1", "") in mirror.asked
+        assert all(path != "/v2/app/manifests/1" for path, _ in origin.asked)
+        assert any(path == "/v2/app/manifests/2" for path, _ in origin.asked)
+        assert not any(authorization for _, authorization in mirror.asked)
+    finally:
+        engine.stop()
+
+
+def test_a_registry_with_a_certificate_of_its_own(fake, tmp_path):
+    """Refused until certs.d has its authority. (An engine takes anything on loopback: the client is asked itself.)"""
+    folder = tmp_path / "certs.d" / "reg.example:5000"
+    folder.mkdir(parents=True)
+    key, certificate = str(tmp_path / "key"), str(folder / "ca.crt")
+    subprocess.run([need("openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-keyout", key,
+                    "-out", certificate, "-subj", "/CN=registry", "-addext", "subjectAltName=IP:127.0.0.1"], check=True, capture_output=True)  # fmt: skip
+    registry = fake(certificate=(certificate, key))
+    put_image(registry, "app", b"x", this_platform().architecture, "1")
+    reference = parse_reference(f"{registry.address}/app:1")
+
+    async def manifest(domain: str, *folders: str) -> str:
+        tls = RegistryHosts(folders=folders).origin(domain).tls
+        endpoint = Endpoint(registry.address, (URL(f"https://{registry.address}"),), tls)
+        async with Repository(reference, Credentials(), endpoint) as remote:
+            return (await remote.manifest("1"))[1]
+
+    with pytest.raises(Broken, match="CERTIFICATE_VERIFY_FAILED"):
+        asyncio.run(manifest("reg.example:5000"))
+    found = asyncio.run(manifest("reg.example:5000", str(tmp_path / "certs.d")))
+    assert found == f"{OCI}manifest.v1+json"

@@ -1,4 +1,4 @@
-"""Retries, what a packed layer is called and made of, and manifests as they are written."""
+"""Retries, where to ask, what a packed layer is called and made of, and manifests as they are written."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ import gzip
 import hashlib
 import json
 import os
+import ssl
 import threading
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from corten.errors import Invalid, RegistryError
 from corten.registry import retry
+from corten.registry.hosts import RegistryHosts
 from corten.spec.image import (
     DOCKER_LAYER,
     OCI_CONFIG,
@@ -83,3 +87,51 @@ def test_pauses():
 @given(st.integers(1, 50), st.text(max_size=40), st.floats(0, 4e9))
 def test_a_pause_is_never_long_nor_an_error(attempt, header, now):
     assert 0 <= retry.pause(attempt, header, now) <= 60
+
+
+# --- where to ask
+def bases(endpoint) -> list[str]:
+    return [str(base) for base in endpoint.bases]
+
+
+def test_who_may_do_without_tls():
+    hosts = RegistryHosts(["reg.example:5000", "10.1.0.0/16"], folders=())
+    for host in ("localhost", "localhost:5000", "127.0.0.1:5000", "[::1]:5000", "reg.example:5000", "10.1.2.3", "10.1.2.3:81"):
+        assert bases(hosts.origin(host)) == [f"https://{host}", f"http://{host}"], host
+        assert hosts.origin(host).tls is False
+    for host in ("example.com", "reg.example", "reg.example:5001", "10.2.0.1", "docker.io"):
+        assert len(hosts.origin(host).bases) == 1, host
+        assert hosts.origin(host).tls is True
+    assert bases(hosts.origin("docker.io")) == ["https://registry-1.docker.io"]
+
+
+def test_mirrors_come_first_and_know_whose_content_is_meant():
+    hosts = RegistryHosts(mirrors={"docker.io": ["http://127.0.0.1:5000/"], "*": ["https://all.example/proxy/"]}, folders=())
+    hub, everything, origin = hosts.endpoints("docker.io")
+    assert (bases(hub), hub.namespace, hub.is_mirror) == (["http://127.0.0.1:5000/"], "docker.io", True)
+    assert (bases(everything), everything.namespace) == (["https://all.example/proxy"], "docker.io")
+    assert not origin.is_mirror
+    assert [endpoint.namespace for endpoint in hosts.endpoints("quay.io")] == ["quay.io", ""]
+
+
+@pytest.mark.parametrize("wrong", ["10.0.0.0/99", "http://x", "", "a/b"])
+def test_bad_insecure_registries(wrong):
+    with pytest.raises(Invalid, match="insecure registry"):
+        RegistryHosts([wrong])
+
+
+@pytest.mark.parametrize("wrong", ["reg.example", "ftp://x", "https://x?y=1", "https://user@x", "https://"])
+def test_bad_mirrors(wrong):
+    with pytest.raises(Invalid, match="invalid mirror"):
+        RegistryHosts(mirrors={"docker.io": [wrong]})
+
+
+def test_certificates_of_a_host_s_folder(tmp_path):
+    (tmp_path / "reg.example:5000").mkdir()
+    (tmp_path / "reg.example:5000" / "ca.crt").write_text("no certificate")
+    hosts = RegistryHosts(folders=[str(tmp_path)])
+    assert hosts.origin("other.example").tls is True
+    with pytest.raises(RegistryError, match=r"ca\.crt of the registry reg\.example:5000"):
+        hosts.origin("reg.example:5000")
+    (tmp_path / "reg.example:5000" / "ca.crt").unlink()
+    assert isinstance(hosts.origin("reg.example:5000").tls, ssl.SSLContext)

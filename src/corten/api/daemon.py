@@ -66,6 +66,7 @@ from corten.engine.volume_local import LocalDriver
 from corten.engine.volumes import Volumes
 from corten.errors import CortenError
 from corten.network.apply import Kernel
+from corten.registry.hosts import RegistryHosts
 from corten.runtime import messages
 from corten.runtime.launch import Launch, LauncherProcess, Notice
 from corten.runtime.reaper import reaper_program
@@ -132,7 +133,8 @@ class Engine:
         network_files = NetworkFiles(self._containers, layout)
         self._endpoints = Endpoints(kernel, networks, firewall, self._containers, network_files)
         service = ImageService(self._layers, images, self._containers, self._events)
-        transfers = ImageTransfers(layout, blobs, self._layers, images, service)
+        hosts = RegistryHosts(settings.insecure_registries, settings.mirrors)
+        transfers = ImageTransfers(layout, blobs, self._layers, images, service, hosts)
         folders = VolumeFolders(layout)
         volumes = Volumes(self._database, folders, LocalDriver(layout, folders), self._events, self._containers.all)
         mounting = self._mounting = Mounting(layout, snapshots, volumes, CopyUp(layout, snapshots, self._launch), self._launch, service.find, self._containers.find, self._containers.all)
@@ -156,7 +158,7 @@ class Engine:
         making = Making(self._containers, service, images, blobs, maker, snapshots, stopping)
         saving = Saving(service, images, layout, self._launch.run_job)
         files = ImageFileHandlers(transfers, making, saving, layout)
-        system = System(layout, settings.shown(), self._database, self._containers, service, volumes, self._events, runtimes)
+        system = System(layout, settings.shown(), self._database, self._containers, service, volumes, self._events, runtimes, hosts)
         usage = DiskUsage(self._containers, service, volumes, snapshots)
         handlers = Handlers(
             ContainerHandlers(self._containers, logs, attaching, self._execs, service, networks, volumes, mounting, snapshots, layout, groups,
@@ -168,7 +170,7 @@ class Engine:
             ImageHandlers(service, transfers, ImageRemoval(service, images, self._containers, self._events), snapshots, files),
             files,
             NetworkHandlers(networks, self._endpoints, self._containers),
-            SystemHandlers(system),
+            SystemHandlers(system, hosts),
             EventHandlers(self._events),
             UsageHandlers(usage, service, volumes),
             VolumeHandlers(volumes),

@@ -15,7 +15,6 @@ from corten.engine.image_transfers import ImageTransfers
 from corten.engine.images import ImageService, check_platform
 from corten.errors import Invalid
 from corten.registry.auth import parse_registry_auth
-from corten.registry.client import Repository
 from corten.spec.filters import Filters, matches_labels, until_limit
 from corten.spec.platform import decode_platform, parse_platform
 from corten.spec.reference import parse_reference
@@ -120,8 +119,7 @@ class ImageHandlers:
         """`GET /distribution/{name}/json`: what the registry says, nothing stored."""
         reference = parse_reference(call.parameters["name"]).with_default_tag()
         credentials = parse_registry_auth(call.request.headers.get("X-Registry-Auth", ""))
-        async with Repository(reference, credentials) as remote:
-            data, media_type, digest = await remote.manifest(reference.digest or reference.tag)
+        data, media_type, digest = await self._transfers.registry_manifest(reference, credentials)
         document = msgspec.json.decode(data)
         platforms = [entry["platform"] for entry in document.get("manifests", []) if "platform" in entry]
         return json_response({"Descriptor": {"mediaType": media_type, "digest": digest, "size": len(data)}, "Platforms": platforms})

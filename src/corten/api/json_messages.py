@@ -41,8 +41,7 @@ class JsonMessages:
         """An error of the block is raised while nothing has been sent, and told in the stream afterwards."""
         try:
             yield
-        except* CortenError as group:
-            error = _first(group)
+        except CortenError as error:
             if not self._response.prepared:
                 raise error from None
             await self.send({"errorDetail": {"message": error.message}, "error": error.message})
@@ -51,12 +50,6 @@ class JsonMessages:
         await self.begin()
         await self._response.write_eof()
         return self._response
-
-
-def _first(group: BaseExceptionGroup[CortenError]) -> CortenError:
-    for inner in group.exceptions:
-        return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner
-    raise TypeError("an exception group is never empty")
 
 
 def _line(message: dict[str, Any]) -> bytes:

@@ -47,6 +47,9 @@ class Settings:
     log_level: str = "info"
     log_driver: str = "json-file"
     log_opts: Mapping[str, str] = field(default_factory=dict)
+    insecure_registries: tuple[str, ...] = ()
+    registry_mirrors: tuple[str, ...] = ()
+    corten_mirrors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     tls: bool | None = None
     tlsverify: bool | None = None
     tlscacert: str = ""
@@ -64,6 +67,11 @@ class Settings:
 
     def shown(self) -> Configured:
         return Configured(self.debug, self.hosts, bool(self.tls or self.tlsverify), bool(self.tlsverify), self.log_driver)
+
+    @property
+    def mirrors(self) -> dict[str, tuple[str, ...]]:
+        """Domain -> its mirrors. Docker's key is about docker.io alone; Corten's own about any registry, `*` about all."""
+        return {"docker.io": self.registry_mirrors, **self.corten_mirrors}
 
     @property
     def network_defaults(self) -> NetworkDefaults:
@@ -87,7 +95,8 @@ class Settings:
 # daemon.json key -> field, where it is not the same with underscores
 _KEYS = {"data-root": "data_root", "exec-root": "exec_root", "storage-driver": "storage_driver", "exec-opts": "exec_opts",
          "cgroup-parent": "cgroup_parent", "default-address-pools": "default_address_pools", "log-level": "log_level", "log-driver": "log_driver", "log-opts": "log_opts",
-         "default-runtime": "default_runtime"}  # fmt: skip
+         "default-runtime": "default_runtime", "insecure-registries": "insecure_registries", "registry-mirrors": "registry_mirrors",
+         "corten.mirrors": "corten_mirrors"}  # fmt: skip
 _STORAGE_DRIVERS = ("", "overlay2", "overlay")
 _LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
 
@@ -99,7 +108,14 @@ def _runtimes(value: Any, path: str, key: str) -> Mapping[str, RuntimeSetting]:
         raise Invalid(f"unable to configure the engine with file {path}: {key}: {error}") from None
 
 
-_READ = {"runtimes": _runtimes}  # field -> how its value in the file is read, where it is not text, number or list
+def _mirrors(value: Any, path: str, key: str) -> Mapping[str, tuple[str, ...]]:
+    try:
+        return msgspec.convert(value, dict[str, tuple[str, ...]])
+    except msgspec.ValidationError as error:
+        raise Invalid(f"unable to configure the engine with file {path}: {key}: {error}; want a registry's domain (or *) -> a list of addresses") from None
+
+
+_READ = {"runtimes": _runtimes, "corten_mirrors": _mirrors}  # field -> how its value in the file is read, where it is not text, number or list
 
 
 def read_config_file(path: str, *, required: bool) -> dict[str, Any]:
@@ -191,6 +207,8 @@ _FLAGS = [
     click.option("-l", "--log-level", help="debug, info, warn, error, fatal"),
     click.option("--log-driver", help="Log driver of containers that name none (json-file)"),
     click.option("--log-opt", "log_opts", multiple=True, help="Option of that log driver, KEY=VALUE (repeatable)"),
+    click.option("--insecure-registry", "insecure_registries", multiple=True, help="HOST[:PORT] or network that may do without TLS (repeatable)"),
+    click.option("--registry-mirror", "registry_mirrors", multiple=True, help="Mirror of docker.io, http(s)://HOST[:PORT] (repeatable)"),
     click.option("--tls", type=bool, is_flag=False, flag_value="true", default=None, help="Use TLS on TCP addresses"),
     click.option("--tlsverify", type=bool, is_flag=False, flag_value="true", default=None, help="Use TLS and ask clients for a certificate"),
     click.option("--tlscacert", help="Certificate authority that clients' certificates must come from"),

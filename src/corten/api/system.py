@@ -7,6 +7,7 @@ from aiohttp import web
 from corten.api.call import Call, json_response
 from corten.engine.system import System
 from corten.registry.auth import Credentials
+from corten.registry.hosts import RegistryHosts
 from corten.registry.login import log_in
 from corten.spec.engine import parse_body
 
@@ -16,8 +17,8 @@ _PING_HEADERS = {
 
 
 class SystemHandlers:
-    def __init__(self, system: System) -> None:
-        self._system = system
+    def __init__(self, system: System, hosts: RegistryHosts) -> None:
+        self._system, self._hosts = system, hosts
 
     async def ping(self, call: Call) -> web.Response:
         text = "" if call.request.method == "HEAD" else "OK"
@@ -32,4 +33,4 @@ class SystemHandlers:
     async def auth(self, call: Call) -> web.Response:
         """Any content type, as Docker takes it."""
         credentials = parse_body(await call.raw_body(), Credentials)
-        return json_response({"IdentityToken": await log_in(credentials), "Status": "Login Succeeded"})
+        return json_response({"IdentityToken": await log_in(credentials, self._hosts), "Status": "Login Succeeded"})

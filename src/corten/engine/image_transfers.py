@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
 from corten.engine.hello import hello_archive
 from corten.engine.images import ImageService, familiar
-from corten.errors import ArchiveRefused, NotFound
+from corten.errors import ArchiveRefused, CortenError, NotFound
 from corten.registry.auth import Credentials
 from corten.registry.client import Repository
+from corten.registry.hosts import RegistryHosts
 from corten.registry.progress import Emit, Progress, Pushed, stream
 from corten.registry.push import Pusher
 from corten.registry.transfer import pull
@@ -22,6 +24,8 @@ from corten.store.images import Image, Images
 from corten.store.layers import Layers
 from corten.store.layout import Layout
 
+_log = logging.getLogger("corten.engine")
+
 
 class NothingToPush(NotFound):
     template = "An image does not exist locally with the tag: {name}"
@@ -32,8 +36,9 @@ class NoSuchTag(NotFound):
 
 
 class ImageTransfers:
-    def __init__(self, layout: Layout, blobs: Blobs, layers: Layers, images: Images, service: ImageService) -> None:
-        self._layout, self._blobs, self._layers, self._images, self._service = layout, blobs, layers, images, service
+    def __init__(self, layout: Layout, blobs: Blobs, layers: Layers, images: Images, service: ImageService, hosts: RegistryHosts) -> None:
+        self._layout, self._blobs, self._layers, self._images = layout, blobs, layers, images
+        self._service, self._hosts = service, hosts
 
     async def load(self, path: str) -> list[str]:
         """Load an archive from a file. Returns what to call each image. Raises ArchiveRefused; nothing half stays."""
@@ -59,13 +64,30 @@ class ImageTransfers:
             self._blobs.remove(digest)
 
     async def pull(self, reference: Reference, credentials: Credentials, platform: Platform | None) -> AsyncIterator[Progress | Pushed]:
+        """From the first place that has it. A mirror that has not, is not there or lies is passed over; it never sees the credentials."""
         wanted = platform or this_platform()
-        async with Repository(reference, credentials) as remote:
-            async for progress in stream(lambda emit: pull(reference, remote, wanted, self._blobs, self._layers, self._images, emit)):
-                yield progress
+        endpoints = self._hosts.endpoints(reference.domain)
+        for endpoint in endpoints:
+            try:
+                async with Repository(reference, Credentials() if endpoint.is_mirror else credentials, endpoint) as remote:
+                    async for progress in self._pull_from(remote, wanted):
+                        yield progress
+                break
+            except CortenError as error:
+                if not endpoint.is_mirror:
+                    raise
+                _log.warning("the mirror %s does not give %s: %s", endpoint.bases[0], reference.familiar, error.message)
         image_id = self._images.resolve(reference)
         if image_id:
             self._service.emit("pull", image_id, reference.with_default_tag().familiar, actor=reference.with_default_tag().familiar)
+
+    def _pull_from(self, remote: Repository, platform: Platform) -> AsyncIterator[Progress | Pushed]:
+        return stream(lambda emit: pull(remote.reference, remote, platform, self._blobs, self._layers, self._images, emit))
+
+    async def registry_manifest(self, reference: Reference, credentials: Credentials) -> tuple[bytes, str, str]:
+        """What the registry itself says, nothing stored: (document, media type, digest)."""
+        async with Repository(reference, credentials, self._hosts.origin(reference.domain)) as remote:
+            return await remote.manifest(reference.digest or reference.tag)
 
     async def push(self, reference: Reference, credentials: Credentials) -> AsyncIterator[Progress | Pushed]:
         """One tag, or without a tag every tag of the repository. Raises NoSuchTag and what the registry refuses."""
@@ -79,7 +101,7 @@ class ImageTransfers:
         for tag in [reference.tag] if reference.tag else sorted(tags):
             image = tags[tag]
             mountable = tuple(self._repositories_with(image, reference))
-            async with Repository(reference, credentials, push=True, mountable=mountable) as remote:
+            async with Repository(reference, credentials, self._hosts.origin(reference.domain), push=True, mountable=mountable) as remote:
 
                 async def work(emit: Emit, remote: Repository = remote, image: Image = image, tag: str = tag,
                                mountable: tuple[str, ...] = mountable) -> None:  # fmt: skip

@@ -30,6 +30,7 @@ from corten.linux.host import (
     memory_total,
     os_release,
 )
+from corten.registry.hosts import RegistryHosts
 from corten.spec.log_options import DRIVERS
 from corten.spec.platform import this_platform
 from corten.spec.timestamps import now_ns, rfc3339_nano
@@ -81,9 +82,9 @@ def _proxy(name: str) -> str:
 
 class System:
     def __init__(self, layout: Layout, configured: Configured, database: Database, containers: Containers, images: ImageService,
-                 volumes: Volumes, events: Events, runtimes: Runtimes) -> None:  # fmt: skip
+                 volumes: Volumes, events: Events, runtimes: Runtimes, hosts: RegistryHosts) -> None:  # fmt: skip
         self._layout, self._configured, self._containers, self._images = layout, configured, containers, images
-        self._volumes, self._events, self._runtimes = volumes, events, runtimes
+        self._volumes, self._events, self._runtimes, self._hosts = volumes, events, runtimes, hosts
         self.id = database.setting("engine-id") or str(uuid.uuid4())
         database.put_setting("engine-id", self.id)
 
@@ -107,8 +108,8 @@ class System:
             "ID": self.id, "Debug": self._configured.debug, "NFd": len(os.listdir("/proc/self/fd")), "NGoroutines": threading.active_count(),
             "SystemTime": rfc3339_nano(now_ns()), "NEventsListener": self._events.listeners, "IndexServerAddress": "https://index.docker.io/v1/",
             "RegistryConfig": {
-                "IndexConfigs": {"docker.io": {"Mirrors": [], "Name": "docker.io", "Official": True, "Secure": True}},
-                "InsecureRegistryCIDRs": ["::1/128", "127.0.0.0/8"], "Mirrors": None,
+                "IndexConfigs": {name: self._index(name) for name in ("docker.io", *self._hosts.insecure) if "/" not in name},
+                "InsecureRegistryCIDRs": self._hosts.networks, "Mirrors": self._hosts.mirrors_of("docker.io") or None,
             },
             "GenericResources": None, "DockerRootDir": self._layout.root, "HttpProxy": _proxy("HTTP_PROXY"), "HttpsProxy": _proxy("HTTPS_PROXY"),
             "NoProxy": os.environ.get("NO_PROXY", "") or os.environ.get("no_proxy", ""), "Labels": [], "ExperimentalBuild": False,
@@ -117,6 +118,10 @@ class System:
             "LiveRestoreEnabled": True, "Isolation": "", "InitBinary": "docker-init", "ContainerdCommit": {"ID": ""},
             "RuncCommit": {"ID": __version__}, "InitCommit": {"ID": __version__},
         }  # fmt: skip
+
+    def _index(self, name: str) -> dict[str, Any]:
+        official = name == "docker.io"
+        return {"Mirrors": self._hosts.mirrors_of(name), "Name": name, "Official": official, "Secure": official}
 
     def _counts(self) -> dict[str, Any]:
         statuses = [record.state.status for record in self._containers.all()]

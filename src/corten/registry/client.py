@@ -1,15 +1,13 @@
 """One repository of one registry over HTTP: authentication, retries, manifests, and reading blobs. Knows nothing of the store.
 
-Writing is upload.py's. Source: OCI distribution-spec 1.1; distribution "Token Authentication". Registries on loopback may
-speak plain HTTP, as with Docker (its insecure 127.0.0.0/8); every other one must speak TLS.
+Writing is upload.py's. Source: OCI distribution-spec 1.1; distribution "Token Authentication". How a registry is to be
+spoken to (TLS, plain HTTP, a mirror) is an Endpoint's, which hosts.py makes.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import os
-import ssl
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -22,11 +20,11 @@ from yarl import URL
 from corten.errors import ArchiveRefused, NotFound, RegistryError
 from corten.registry import retry
 from corten.registry.auth import Credentials, parse_challenge
+from corten.registry.hosts import Endpoint
 from corten.spec.digest import digest_of
 from corten.spec.image import ACCEPTED_MANIFESTS
-from corten.spec.reference import DEFAULT_DOMAIN, Reference
+from corten.spec.reference import Reference
 
-HUB = "registry-1.docker.io"
 _MANIFEST_LIMIT = 4 << 20
 _TIMEOUT = aiohttp.ClientTimeout(total=None, connect=30, sock_read=60)
 _BROKEN = (aiohttp.ClientError, TimeoutError, ConnectionError)
@@ -53,27 +51,16 @@ def connection_reason(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def is_loopback(domain: str) -> bool:
-    host = domain.rsplit(":", 1)[0].strip("[]") if not domain.endswith("]") else domain.strip("[]")
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 class Repository:
     """Use as an async context manager. Raises RegistryError and its kin; foreign errors are translated here.
 
     `push` asks for the right to write; `mountable` are other repositories of the registry whose blobs may be mounted.
     """
 
-    def __init__(self, reference: Reference, credentials: Credentials, *, push: bool = False, mountable: tuple[str, ...] = ()) -> None:
-        self.reference, self._credentials = reference, credentials
+    def __init__(self, reference: Reference, credentials: Credentials, endpoint: Endpoint, *, push: bool = False,
+                 mountable: tuple[str, ...] = ()) -> None:  # fmt: skip
+        self.reference, self._credentials, self._endpoint = reference, credentials, endpoint
         self._scopes = (f"repository:{reference.path}:{'pull,push' if push else 'pull'}", *(f"repository:{path}:pull" for path in mountable))
-        self._host = HUB if reference.domain == DEFAULT_DOMAIN else reference.domain
-        self._loopback = is_loopback(reference.domain)
         self._base = URL()
         self._authorization = f"Bearer {credentials.registrytoken}" if credentials.registrytoken else ""
 
@@ -91,18 +78,20 @@ class Repository:
 
     async def _probe(self) -> URL:
         """The scheme that the registry speaks; also takes its challenge."""
-        schemes = ("https", "http") if self._loopback else ("https",)
         problem: Exception | None = None
-        for scheme in schemes:
-            base = URL(f"{scheme}://{self._host}")
+        for base in self._endpoint.bases:
             try:
-                async with self._session.get(base / "v2/", ssl=False if self._loopback else ssl.create_default_context()) as response:
+                async with self._session.get(self._of(base, "v2/"), ssl=self._endpoint.tls) as response:
                     if response.status == 401:
                         await self._answer_challenge(response.headers.get("WWW-Authenticate", ""))
                     return base
             except (*_BROKEN, OSError) as error:
                 problem = error
-        raise RegistryError(f'Get "{schemes[-1]}://{self._host}/v2/": {problem}')
+        raise Broken(f'Get "{self._endpoint.bases[-1]}/v2/": {problem}')
+
+    def _of(self, base: URL, path: str) -> URL:
+        url = base.joinpath(path)
+        return url.with_query(ns=self._endpoint.namespace) if self._endpoint.is_mirror else url
 
     # --- authentication
     async def _answer_challenge(self, header: str) -> None:
@@ -133,7 +122,7 @@ class Repository:
     # --- one exchange
     def address(self, path: str) -> URL:
         """`manifests/latest` -> its URL in this repository."""
-        return self._base / f"v2/{self.reference.path}/{path}"
+        return self._of(self._base, f"v2/{self.reference.path}/{path}")
 
     def at(self, location: str) -> URL:
         """A Location that the registry gave, which may be relative."""
@@ -154,7 +143,7 @@ class Repository:
             while True:
                 attempt += 1
                 async with self._session.request(method, url, headers=wanted, data=make_body() if make_body else None,
-                                                 ssl=not self._loopback) as response:  # fmt: skip
+                                                 ssl=self._endpoint.tls) as response:  # fmt: skip
                     if attempt == tries or not retry.is_transient(response.status):
                         yield response
                         return

@@ -5,7 +5,6 @@ Source: moby registry/auth.go and service.go at v28.5.2 (its texts); distributio
 
 from __future__ import annotations
 
-import ssl
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,7 +14,8 @@ import msgspec
 
 from corten.errors import Invalid, RegistryError
 from corten.registry.auth import Challenge, Credentials, parse_challenge
-from corten.registry.client import HUB, connection_reason, is_loopback
+from corten.registry.client import connection_reason
+from corten.registry.hosts import HUB, RegistryHosts
 
 _TIMEOUT = aiohttp.ClientTimeout(total=60, connect=30)
 _HUB_NAMES = ("", "docker.io", "index.docker.io", "registry-1.docker.io")
@@ -33,16 +33,16 @@ def registry_host(address: str) -> str:
     return HUB if host in _HUB_NAMES else host
 
 
-async def log_in(credentials: Credentials) -> str:
+async def log_in(credentials: Credentials, hosts: RegistryHosts) -> str:
     """The identity token, or empty. Raises RegistryError: 401 for wrong credentials, 500 for a registry that is not there."""
     host = registry_host(credentials.serveraddress)
-    loopback = is_loopback(host)
+    endpoint = hosts.origin(host)
     problem: Exception | None = None
-    for scheme in ("https", "http") if loopback else ("https",):
-        url = f"{scheme}://{host}/v2/"
+    for base in endpoint.bases:
+        url = f"{base.joinpath('v2/')}"
         async with aiohttp.ClientSession(timeout=_TIMEOUT, trust_env=True) as session:
             try:
-                return await _log_in(session, url, credentials, False if loopback else ssl.create_default_context())
+                return await _log_in(session, url, credentials, endpoint.tls)
             except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
                 problem = RegistryError(f'Get "{url}": {connection_reason(error)}')
     assert problem is not None

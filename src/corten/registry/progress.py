@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass
-
-from corten.errors import CortenError
 
 
 @dataclass(frozen=True)
@@ -40,8 +37,15 @@ async def stream(work: Callable[[Emit], Awaitable[None]]) -> AsyncIterator[Progr
     try:
         while (progress := await queue.get()) is not None:
             yield progress
-        await task
+        try:
+            await task
+        except ExceptionGroup as group:  # of tasks at once: the first that failed has ended the others
+            raise _first(group) from None
     finally:
         task.cancel()
-        with suppress(asyncio.CancelledError, CortenError):
-            await task
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def _first(group: ExceptionGroup[Exception]) -> Exception:
+    inner = group.exceptions[0]
+    return _first(inner) if isinstance(inner, ExceptionGroup) else inner
