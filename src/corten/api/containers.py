@@ -129,14 +129,12 @@ class ContainerHandlers:
 
     async def stats(self, call: Call) -> web.StreamResponse:
         record = self._find(call)
-        streaming = call.flag("stream", default=True)
-        if not states.is_running(record) and not streaming:
-            return json_response(stats.nothing(record.name, record.id))
-        before = None if call.flag("one-shot") and not streaming else self._sample(record)
+        streaming, at_once = call.flag("stream", default=True), call.flag("one-shot")
+        if streaming and at_once:
+            raise Invalid("cannot have stream=true and one-shot=true")
         if not streaming:
-            if before is not None:
-                await asyncio.sleep(_STATS_PAUSE)
-            return json_response(self._joined(before, self._sample(record)))
+            return json_response(await self._one_sample(record, at_once=at_once))
+        before = self._sample(record)
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         await response.prepare(call.request)
         while not call.gone and self._containers.current(record.id) is not None:
@@ -147,6 +145,15 @@ class ContainerHandlers:
         await response.write_eof()
         return response
 
+    async def _one_sample(self, record: ContainerRecord, *, at_once: bool) -> dict[str, Any]:
+        if not states.is_running(record):
+            return stats.nothing(record.name, record.id)
+        first = self._sample(record)
+        if at_once:  # Docker leaves its name out then
+            return {key: value for key, value in first.items() if key not in ("name", "id")}
+        await asyncio.sleep(_STATS_PAUSE)
+        return self._joined(first, self._sample(record))
+
     def _sample(self, record: ContainerRecord) -> dict[str, Any]:
         current = self._containers.current(record.id) or record
         if not states.is_running(current):
@@ -156,9 +163,7 @@ class ContainerHandlers:
         return head | stats.sample(self._groups.of(current), current.state.pid, unified=self._groups.unified, own_network=own_network)
 
     @staticmethod
-    def _joined(before: dict[str, Any] | None, sample: dict[str, Any]) -> dict[str, Any]:
-        if before is None:
-            return sample
+    def _joined(before: dict[str, Any], sample: dict[str, Any]) -> dict[str, Any]:
         return sample | {"precpu_stats": before["cpu_stats"], "preread": before["read"]}
 
 

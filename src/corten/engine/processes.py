@@ -5,19 +5,26 @@ from __future__ import annotations
 import asyncio
 import os
 import pwd
+import re
 import shutil
 import time
 
 from corten.errors import Invalid
 
 _TITLES = ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"]
+_FIELDS = re.compile(r"[^\t\n\f\r ]+")  # a command may hold other white space
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
-class PsFailed(Invalid):
-    """Docker answers 500."""
+_RENAMED_PID = re.compile(r"\s+(\S*)=\s*(PID\S*)")
 
-    template = "error running ps: {reason}"
+
+class PsFailed(Invalid):
+    template = "ps: {reason}"
+
+
+class NoPidColumn(Invalid):
+    template = "Couldn't find PID field in ps output"
 
 
 def _boot_time() -> float:
@@ -62,22 +69,44 @@ def full_format(pids: list[int]) -> list[list[str]]:
 
 
 async def top(pids: list[int], arguments: str) -> tuple[list[str], list[list[str]]]:
-    """(titles, rows). Raises Invalid if ps's output has no PID column, PsFailed if ps does not run."""
+    """(titles, rows). Raises NoPidColumn, PsFailed with what ps says, Invalid for a column that only looks like the PID."""
     if arguments.strip() in ("", "-ef"):
         return _TITLES, full_format(pids)
+    for key, value in _RENAMED_PID.findall(arguments):
+        if key != "pid":
+            raise Invalid(f'specifying "{key}={value}" is not allowed')
+    words = arguments.split(" ")
+    status, output, _ = await _ps([*words, f"-q{','.join(map(str, pids))}"])
+    if status:  # some options cannot be used together with -q
+        status, output, errors = await _ps(words)
+        if status:
+            raise PsFailed(reason=errors.partition("\n")[0] or f"exit status {status}")
+    return parse_ps(output, frozenset(pids))
+
+
+async def _ps(arguments: list[str]) -> tuple[int, str, str]:
     program = shutil.which("ps")
     if program is None:
-        raise PsFailed(reason=f"columns for {arguments!r} need the host's ps, and it is not installed (package procps)")
-    process = await asyncio.create_subprocess_exec(
-        program, *arguments.split(), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-    )
+        raise PsFailed(reason="these columns need the host's ps, and it is not installed (package procps)")
+    process = await asyncio.create_subprocess_exec(program, *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE)
     output, errors = await process.communicate()
-    if process.returncode:
-        raise PsFailed(reason=errors.decode("utf-8", "replace").strip() or f"exit status {process.returncode}")
-    lines = output.decode("utf-8", "replace").splitlines()
-    titles = lines[0].split()
+    return process.returncode or 0, output.decode("utf-8", "replace"), errors.decode("utf-8", "replace")
+
+
+def parse_ps(output: str, pids: frozenset[int]) -> tuple[list[str], list[list[str]]]:
+    """Pure: the rows of these processes, and of their threads (`m`: lines without a number after their process's)."""
+    lines = [_FIELDS.findall(line) for line in output.split("\n") if line]
+    titles = lines[0] if lines else []
     if "PID" not in titles:
-        raise Invalid("Couldn't find PID field in ps output")
-    at, wanted = titles.index("PID"), {str(pid) for pid in pids}
-    rows = [line.split(None, len(titles) - 1) for line in lines[1:]]
-    return titles, [row for row in rows if len(row) > at and row[at] in wanted]
+        raise NoPidColumn
+    at, last = titles.index("PID"), len(titles) - 1
+    rows: list[list[str]] = []
+    ours = False
+    for fields in lines[1:]:
+        if len(fields) <= at:
+            continue
+        number = fields[at]
+        ours = ours if number == "-" else number.isdecimal() and int(number) in pids
+        if ours:
+            rows.append([*fields[:last], " ".join(fields[last:])])
+    return titles, rows
