@@ -12,6 +12,7 @@ Must not hold logic: an error is a value that says what failed, on what, why, an
       NotSupported              501   Docker has it, Corten has not (yet); see docs/compat.md
       Unavailable               503
       KernelRefused             500   operation, operand, errno, text of a failed kernel call
+        JustEnded               409   a call that came a moment too late
         CommandNotStarted       400   the user's program: exit code 127 (not found) or 126 (not executable)
 """
 
@@ -188,6 +189,15 @@ class NotPaused(Conflict):
     template = "Container {id} is not paused"
 
 
+class MonitorSilent(Unavailable):
+    """Its containers run on; nothing about them can be changed until it answers again. A signal is sent when it does."""
+
+    template = (
+        "the process {pid} that looks after the container does not answer: it is stopped or stuck; "
+        "continue it (kill -CONT {pid}), or kill it, which ends the container, too"
+    )
+
+
 class CannotRestart(CortenError):
     """With the status of what failed. Docker answers 500 to all of it."""
 
@@ -337,6 +347,13 @@ class LogDriverFailed(CortenError):
 
 class LogsNotReadable(NotSupported):
     template = "configured logging driver does not support reading"
+
+
+class JustEnded(KernelRefused):
+    """Nobody has the container any more, though its record may still say that it runs: its end is being dealt with."""
+
+    status = 409
+    template = "container {operand} is not running"
 
 
 class CommandNotStarted(CortenError):

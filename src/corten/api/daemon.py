@@ -68,7 +68,8 @@ from corten.errors import CortenError
 from corten.network.apply import Kernel
 from corten.registry.hosts import RegistryHosts
 from corten.runtime import messages
-from corten.runtime.launch import Launch, LauncherProcess, Notice
+from corten.runtime.launch import Launch, LauncherProcess
+from corten.runtime.link import Notice
 from corten.runtime.reaper import reaper_program
 from corten.spec.engine import LogConfig
 from corten.spec.platform import this_platform

@@ -12,7 +12,16 @@ import msgspec
 from corten.engine import bundle, confinement, names, states
 from corten.engine.containers import Containers
 from corten.engine.records import ContainerRecord
-from corten.errors import AmbiguousPrefix, CommandNotStarted, Conflict, CortenError, Invalid, KernelRefused, NoSuchExec
+from corten.errors import (
+    AmbiguousPrefix,
+    CommandNotStarted,
+    Conflict,
+    CortenError,
+    Invalid,
+    KernelRefused,
+    NoSuchExec,
+    NotRunning,
+)
 from corten.linux import capabilities
 from corten.runtime import messages
 from corten.runtime.launch import Launch
@@ -58,6 +67,15 @@ async def _collect(sock: socket.socket, limit: int) -> tuple[bytes, bool]:
         cut = cut or len(kept) + len(data) > limit
         kept += data[: limit - len(kept)]
     return bytes(kept), cut
+
+
+def _alive(pid: int) -> bool:
+    """Whether the process runs; one that nobody has reaped yet does not."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def _words(config: ExecConfig) -> str:
@@ -133,6 +151,8 @@ class Execs:
             self._finish(record.id, 126)
             if isinstance(error, KernelRefused) and error.operation == "look up user":
                 raise Invalid(error.reason) from None
+            if isinstance(error, KernelRefused) and not _alive(container.state.pid):
+                raise NotRunning(id=container.id) from None  # it has ended in between, and the exec with it
             raise
         current = self._records[record.id]
         self._records[record.id] = replace(current, pid=int(result))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 from corten.engine import states
@@ -16,7 +17,7 @@ from corten.engine.removal import Removal
 from corten.engine.restarting import Restarting
 from corten.errors import CortenError
 from corten.runtime import messages
-from corten.runtime.launch import Launch
+from corten.runtime.launch import Late, Launch
 from corten.spec.timestamps import now_ns, rfc3339_nano
 from corten.store.snapshots import Snapshots
 
@@ -33,7 +34,9 @@ class Restoring:
 
     async def restore(self) -> None:
         """Start-up: adopt what still runs, finish what ended while no engine was there, complete removals."""
-        adopted = {running.container: running for running in await self._launch.adopt()}
+        found, late = await self._launch.adopt()
+        adopted = {running.container: running for running in found}
+        unknown: set[str] = set()
         for record in self._containers.all():
             running = adopted.pop(record.id, None)
             if record.state.status == "removing":
@@ -43,8 +46,11 @@ class Restoring:
                     self._containers.save_state(record.id, status="running", pid=running.pid, started_at=rfc3339_nano(now_ns()))
             elif running:  # set up and never started: its engine died in between
                 adopted[record.id] = running
+            elif states.is_running(record) and late:  # a monitor that does not answer may have it
+                unknown.add(record.id)
             elif states.is_running(record):
                 self._exits.lost(record.id)
+        self._late = asyncio.ensure_future(self._adopt_late(late, unknown))
         for left in adopted.values():
             await self._launch.call(messages.Discard(0, left.container))
         for container_id in self._snapshots.sweep({record.id: record.diff_ids for record in self._containers.all()}):
@@ -55,6 +61,13 @@ class Restoring:
         for record in self._containers.all():
             self._probing.watch(record)
         await self._restarting.resume()
+
+    async def _adopt_late(self, late: list[Late], unknown: set[str]) -> None:
+        """Once all monitors that were silent have answered or died, what none of them has is lost."""
+        for greeting in late:
+            unknown -= {running.container for running in await greeting}
+        for container_id in unknown:
+            self._exits.lost(container_id)
 
     async def _complete_removal(self, record: ContainerRecord) -> None:
         try:

@@ -5,6 +5,7 @@ The kernel's files are written by the engine itself, whoever runs the container:
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 
 from msgspec.structs import replace
@@ -56,6 +57,8 @@ class Updating:
         try:
             group.apply(settings, None)
         except OSError as error:
+            if isinstance(error, FileNotFoundError) and not os.path.isdir(os.path.dirname(error.filename)):
+                return  # it has just ended, and its group with it: what is stored holds from the next start
             for setting in reversed(previous):
                 with suppress(OSError):
                     group.apply([setting], None)

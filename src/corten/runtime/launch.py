@@ -1,6 +1,6 @@
 """How the daemon starts processes: the asyncio side of the launcher and of the monitors. Imported by nobody else.
 
-Owns the connections, the pairing of replies with requests, and which monitor serves which container (SHARD each).
+Owns which monitor serves which container (SHARD each); link.py has the connections.
 Promises: every call either returns the reply or raises the error that a Failure stands for; a lost connection fails
 all that waits on it.
 """
@@ -16,99 +16,28 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-import msgspec
-
-from corten.errors import CommandNotStarted, CortenError, KernelRefused, OtherCommandNotStarted, OtherRuntimeRefused
-from corten.linux import descriptors
+from corten.errors import CortenError, JustEnded, KernelRefused, MonitorSilent
 from corten.runtime import messages
 from corten.runtime.interpreter import readonly_view
+from corten.runtime.link import PATIENCE, Link, Notice
 
 SHARD = 16
-Notice = messages.Exited | messages.Detached
+Late = asyncio.Future[list[messages.RunningContainer]]
 
 
-def error_for(failure: messages.Failure) -> CortenError:
-    if failure.operation == messages.OTHER_RUNTIME:
-        return OtherCommandNotStarted(failure.text, failure.exit_code) if failure.exit_code else OtherRuntimeRefused(reason=failure.text)
-    if failure.exit_code:
-        return CommandNotStarted(failure.text, failure.exit_code)
-    return KernelRefused(
-        operation=failure.operation, operand=failure.operand, errno=failure.errno, reason=failure.text
-    )
-
-
-class _Link:
-    """One SOCK_SEQPACKET connection with requests and replies paired by serial."""
-
-    def __init__(self, sock: socket.socket, decode: Callable[[bytes], messages.FromMonitor],
-                 on_notice: Callable[[Notice | messages.Hello], None], on_lost: Callable[[], None]) -> None:  # fmt: skip
-        sock.setblocking(False)
-        self._sock, self._decode = sock, decode
-        self._on_notice, self._on_lost = on_notice, on_lost
-        self._serials = itertools.count(1)
-        self._waiting: dict[int, asyncio.Future[messages.Done | messages.Created]] = {}
-        self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(sock.fileno(), self._readable)
-
-    def _readable(self) -> None:
-        try:
-            data, fds = descriptors.receive_packet(self._sock)
-        except BlockingIOError:
-            return
-        except OSError:
-            data, fds = b"", []
-        for fd in fds:
-            os.close(fd)
-        if not data:
-            self.close()
-            self._on_lost()
-            return
-        message = self._decode(data)
-        if isinstance(message, messages.Exited | messages.Detached | messages.Hello):
-            self._on_notice(message)
-            return
-        future = self._waiting.pop(message.serial, None)
-        if future and not future.done():
-            if isinstance(message, messages.Failure):
-                future.set_exception(error_for(message))
-            else:
-                future.set_result(message)
-
-    async def call(self, message: messages.ToMonitor | messages.ToLauncher, fds: Sequence[int] = ()) -> messages.Done | messages.Created:
-        serial = next(self._serials)
-        future: asyncio.Future[messages.Done | messages.Created] = self._loop.create_future()
-        self._waiting[serial] = future
-        packet = messages.encode(msgspec.structs.replace(message, serial=serial))
-        held = [os.dup(fd) for fd in fds]  # the caller may close its own at once, also while this has to wait
-        try:
-            await self._send(packet, held, type(message).__name__)
-        except KernelRefused:
-            self._waiting.pop(serial, None)
-            raise
-        finally:
-            for fd in held:
-                os.close(fd)
-        return await future
-
-    async def _send(self, packet: bytes, fds: Sequence[int], what: str) -> None:
-        while True:
-            try:
-                descriptors.send_packet(self._sock, packet, fds)
-                return
-            except BlockingIOError:
-                await asyncio.sleep(0.001)
-            except OSError as error:
-                raise KernelRefused(operation="send", operand=what, errno=error.errno or 0, reason="the other process has gone") from None
-
-    def close(self) -> None:
-        if self._sock.fileno() >= 0:
-            self._loop.remove_reader(self._sock.fileno())
-            self._sock.close()
-        lost = KernelRefused(operation="wait", operand="reply", errno=0, reason="the other process has gone")
-        for future in self._waiting.values():
-            if not future.done():
-                future.set_exception(lost)
-        self._waiting.clear()
+async def _take_back(link: Link, request: messages.ToMonitor) -> None:
+    """Its caller has given up: when the monitor comes back and reads the request, what undoes it comes next."""
+    undo: messages.ToMonitor
+    if isinstance(request, messages.Create | messages.Start):
+        undo = messages.Discard(0, request.container)
+    elif isinstance(request, messages.Freeze) and request.frozen:
+        undo = messages.Freeze(0, request.container, frozen=False)
+    elif isinstance(request, messages.Exec):
+        undo = messages.Signal(0, request.container, 9, request.exec_id)
+    else:
+        return
+    with suppress(CortenError):  # it has died, or its queue is full
+        await link.post(undo)
 
 
 class LauncherProcess:
@@ -141,9 +70,9 @@ class Launch:
         self._process = process
         self._directory = os.path.join(exec_root, "monitors")
         os.makedirs(self._directory, mode=0o700, exist_ok=True)
-        self._launcher = _Link(process.sock, messages.decode_from_launcher, lambda _notice: None, self._launcher_lost)
+        self._launcher = Link(process.sock, messages.decode_from_launcher, lambda _notice: None, self._launcher_lost, pings=False)
         self._on_notice, self._on_monitor_lost = on_notice, on_monitor_lost
-        self._monitors: dict[str, _Link] = {}
+        self._monitors: dict[str, Link] = {}
         self._loads: dict[str, set[str]] = {}
         self._numbers = itertools.count(1)
         self._spawning: asyncio.Task[str] | None = None
@@ -156,42 +85,50 @@ class Launch:
         done = await self._launcher.call(messages.RunJob(0, entry, argument), fds)
         return done.result if isinstance(done, messages.Done) else b""
 
-    async def adopt(self) -> list[messages.RunningContainer]:
-        """Connect to the monitors that an earlier daemon has left; returns what they serve."""
-        found: list[messages.RunningContainer] = []
+    async def adopt(self) -> tuple[list[messages.RunningContainer], list[Late]]:
+        """Connect to the monitors that an earlier daemon has left. Returns what they serve, and who has not said so yet."""
+        greetings: dict[str, Late] = {}
         for name in sorted(os.listdir(self._directory)):
+            path = os.path.join(self._directory, name)
             if not name.endswith(".sock"):
                 continue
-            path = os.path.join(self._directory, name)
             try:
-                hello = await self._connect(path)
+                greetings[path] = self._connect(path)
             except OSError:
                 os.unlink(path)  # its monitor died
-                continue
-            found.extend(hello.containers)
-        return found
+        if greetings:
+            await asyncio.wait(greetings.values(), timeout=PATIENCE)
+        for path, greeting in greetings.items():
+            self._monitors[path].silent = not greeting.done()
+        found = [running for greeting in greetings.values() if greeting.done() for running in greeting.result()]
+        return found, [greeting for greeting in greetings.values() if not greeting.done()]
 
-    async def _connect(self, path: str) -> messages.Hello:
+    def _connect(self, path: str) -> Late:
+        """What the monitor serves, once it says so; nothing, if it dies before."""
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             sock.connect(path)
         except OSError:
             sock.close()
             raise
-        greeting: asyncio.Future[messages.Hello] = asyncio.get_running_loop().create_future()
+        greeting: Late = asyncio.get_running_loop().create_future()
 
         def notice(message: Notice | messages.Hello) -> None:
             if isinstance(message, messages.Hello):
-                greeting.set_result(message)
+                self._loads[path] = {running.container for running in message.containers}
+                greeting.set_result(message.containers)
                 return
             if isinstance(message, messages.Exited) and not message.exec_id:
                 self._loads[path].discard(message.container)
             self._on_notice(message)
 
-        self._monitors[path] = _Link(sock, messages.decode_from_monitor, notice, lambda: self._lost(path))
-        hello = await greeting
-        self._loads[path] = {running.container for running in hello.containers}
-        return hello
+        def lost() -> None:
+            self._lost(path)
+            if not greeting.done():
+                greeting.set_result([])
+
+        self._monitors[path] = Link(sock, messages.decode_from_monitor, notice, lost, pings=True)
+        return greeting
 
     def _lost(self, path: str) -> None:
         del self._monitors[path]
@@ -214,34 +151,54 @@ class Launch:
 
     async def _monitor_with_room(self) -> str:
         while True:
-            for path, load in self._loads.items():
-                if len(load) < SHARD and path in self._monitors:
+            for path, load in tuple(self._loads.items()):
+                link = self._monitors.get(path)
+                if link is None or link.silent or len(load) >= SHARD:
+                    continue
+                with suppress(MonitorSilent, KernelRefused):
+                    await link.check()
                     return path
             if self._spawning is None or self._spawning.done():
                 self._spawning = asyncio.ensure_future(self._spawn())
             await asyncio.shield(self._spawning)
 
     async def create(self, request: messages.Create) -> messages.Created:
-        """Set a container up until just before its program."""
+        """Set a container up until just before its program. A monitor that turns out to be silent is passed over once."""
+        try:
+            return await self._create(request)
+        except MonitorSilent:
+            return await self._create(request)
+
+    async def _create(self, request: messages.Create) -> messages.Created:
         path = await self._monitor_with_room()
+        link = self._monitors[path]
         self._loads[path].add(request.container)
         try:
-            created = await self._monitors[path].call(request)
-        except CortenError:
-            if path in self._loads:
-                self._loads[path].discard(request.container)
+            created = await link.call(request)
+        except CortenError as error:
+            self.forget(request.container)
+            if isinstance(error, MonitorSilent):
+                await _take_back(link, request)
             raise
         if not isinstance(created, messages.Created):
             raise TypeError(f"monitor answered {created!r} to Create")
         return created
 
     async def call(self, request: messages.ToMonitor, fds: Sequence[int] = ()) -> bytes:
-        """Send any other request to the monitor of its container."""
+        """Send any other request to the monitor of its container. Raises MonitorSilent, also if it may be one that has never answered."""
         for path, load in self._loads.items():
             if request.container in load:
-                done = await self._monitors[path].call(request, fds)
+                link = self._monitors[path]
+                try:
+                    done = await link.call(request, fds)
+                except MonitorSilent:
+                    await _take_back(link, request)
+                    raise
                 return done.result if isinstance(done, messages.Done) else b""
-        raise KernelRefused(operation="find", operand=request.container, errno=3, reason="no monitor serves the container")
+        for path, link in self._monitors.items():
+            if path not in self._loads:
+                await link.ask()
+        raise JustEnded(operation="find", operand=request.container, errno=3, reason="no monitor serves the container")
 
     def forget(self, container: str) -> None:
         """A start that failed: its place in the shard is free again."""

@@ -172,6 +172,13 @@ class Discard(_Message, frozen=True):
     container: str
 
 
+class Ping(_Message, frozen=True):
+    """Are you there? Of no container; answered at once."""
+
+    serial: int
+    container: str = ""
+
+
 # --- monitor -> daemon
 class RunningContainer(_Message, frozen=True):
     container: str
@@ -221,7 +228,7 @@ class Ready(_Message, frozen=True):
 
 
 ToLauncher = SpawnMonitor | RunJob
-ToMonitor = Create | Start | Exec | Attach | Resize | Signal | Freeze | Discard
+ToMonitor = Create | Start | Exec | Attach | Resize | Signal | Freeze | Discard | Ping
 FromMonitor = Hello | Created | Done | Failure | Exited | Detached
 FromLauncher = Done | Failure
 FromChild = HooksDue | Ready | Failure

@@ -107,6 +107,7 @@ class Monitor:
             messages.Signal: self._signal,
             messages.Freeze: self._freeze,
             messages.Discard: self._discard,
+            messages.Ping: lambda message, _fds, reply: reply(messages.Done(message.serial)),
         }
 
     def run(self) -> None:
@@ -186,7 +187,7 @@ class Monitor:
         try:
             return self._containers[container]
         except KeyError:
-            raise KernelRefused(operation="find", operand=container, errno=3, reason="the container is not running") from None
+            raise _ended(container) from None
 
     # --- containers
     def _create(self, message: messages.Create, _fds: list[int], reply: Reply, connection: socket.socket) -> None:
@@ -426,10 +427,15 @@ class Monitor:
             line = foreign.CommandLine(live.runtime, live.id, live.run_dir)
             return foreign.spawn_exec(line, message.exec_id, process, message.user, message.groups, live.init.pid, self._layout, stdio)
         section = live.config.linux.seccomp if live.config.linux else None
-        return sandbox.spawn_exec(
-            live.init.pid, process, message.user, tuple(message.groups), live.group,
-            filter_for(bytes(section)) if section else None, stdio,
-        )  # fmt: skip
+        try:
+            return sandbox.spawn_exec(
+                live.init.pid, process, message.user, tuple(message.groups), live.group,
+                filter_for(bytes(section)) if section else None, stdio,
+            )  # fmt: skip
+        except (FileNotFoundError, ProcessLookupError) as error:
+            if str(error.filename).startswith("/proc/"):  # it has ended, and we have not been told yet
+                raise _ended(live.id) from None
+            raise
 
     def _attach(self, message: messages.Attach, fds: list[int], reply: Reply) -> None:
         live = self._find(message.container)
@@ -505,6 +511,10 @@ def _has_own_pids(config: RuntimeConfig) -> bool:
     """Then nothing outlives its init."""
     namespaces = (config.linux and config.linux.namespaces) or []
     return any(space.type == "pid" and not space.path for space in namespaces)
+
+
+def _ended(container: str) -> KernelRefused:
+    return KernelRefused(operation="find", operand=container, errno=3, reason="the container is not running")
 
 
 def _close_all(fds: list[int]) -> None:
