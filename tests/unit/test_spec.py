@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -9,7 +11,8 @@ from hypothesis import strategies as st
 
 from corten.errors import CortenError, Invalid, InvalidFilter, InvalidSignal
 from corten.spec import digest, filters, image, platform, reference, runtime, signals, timestamps
-from corten.spec.engine import CreateRequest, ExecConfig, parse_body
+from corten.spec.bodies import parse_body
+from corten.spec.engine import CreateRequest, ExecConfig, PortBinding
 
 A_DIGEST = "sha256:" + "a" * 64
 
@@ -174,3 +177,20 @@ def test_runtime_config_round_trip():
     again = runtime.parse_runtime_config(runtime.encode(config))
     assert runtime.parse_seccomp(again.linux.seccomp).default_action == "SCMP_ACT_ALLOW"
     assert b"seccomp" not in runtime.encode(runtime.RuntimeConfig("1.2.0", linux=runtime.Linux()))
+
+
+def test_bodies_are_read_as_go_reads_them():
+    read = parse_body(b'{"image":"busybox","CMD":null,"hostconfig":{"memory":5,"PortBindings":{"80/tcp":[{"hostport":"1"}],"81/tcp":null},'
+                      b'"Mounts":[{"type":"bind","target":"/x","bindoptions":null}],"nosuch":1},"Labels":{"Key":"v"}}', CreateRequest)  # fmt: skip
+    assert read.image == "busybox"
+    assert read.cmd is None
+    assert read.host_config.memory == 5
+    assert read.host_config.port_bindings == {"80/tcp": [PortBinding("", "1")], "81/tcp": None}
+    assert read.host_config.mounts[0].target == "/x"
+    assert read.labels == {"Key": "v"}
+    assert parse_body(b'{"detachKeys":"ctrl-a"}', ExecConfig).detach_keys == "ctrl-a"
+    for data, text in ((b'{"a":', "invalid JSON: unexpected EOF"), (b"{} x", "unexpected content after JSON"),
+                       (b"[]", "invalid JSON: json: cannot unmarshal array into Go value of type container.CreateRequest"),
+                       (b'{"HostConfig":{"Memory":"x"}}', "Go struct field .HostConfig.Memory of type int64")):  # fmt: skip
+        with pytest.raises(Invalid, match=re.escape(text)):
+            parse_body(data, CreateRequest)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, TypeVar
 from urllib.parse import unquote_plus
 
@@ -16,7 +16,7 @@ from aiohttp import web
 
 from corten.api.versions import Differences, Since, Version, apply
 from corten.errors import Invalid, UnsupportedOption
-from corten.spec.engine import parse_body
+from corten.spec.bodies import parse_body
 from corten.spec.filters import Filters, parse_filters
 
 T = TypeVar("T")
@@ -105,11 +105,7 @@ class Call:
             raise Invalid(f"unsupported Content-Type header ({content_type}): must be 'application/json'")
         if empty is not None and not data.strip():
             return empty
-        if self._older.body and data.strip():
-            decoded = parse_body(data, dict[str, Any])
-            apply(self._older.body, decoded)
-            data = msgspec.json.encode(decoded)
-        return parse_body(data, kind)
+        return parse_body(data, kind, partial(apply, self._older.body) if self._older.body else None)
 
     def finish(self, response: web.StreamResponse) -> None:
         """Encode an answer, as this call's version has it."""

@@ -53,14 +53,14 @@ class ContainerHandlers:
         everything = call.flag("all") or "status" in filters or "exited" in filters
         limit = call.number("limit") or 0
         wanted = [record for record in self._containers.all() if everything or limit > 0 or states.is_up(record)]
-        wanted = [record for record in wanted if self._matches(record, filters)]
+        if filters:
+            wanted = [record for record in wanted if self._matches(record, filters)]
         wanted.sort(key=lambda record: parse_rfc3339(record.created), reverse=True)
         if limit > 0:
             wanted = wanted[:limit]
-        now = now_ns()
-        sized = call.flag("size")
+        now, name_of, sized = now_ns(), self._images.namer(), call.flag("size")
         return json_response(
-            [views.list_item(record, self._images.name_of(record), now, self._volumes.mountpoint) | (await self._sizes(record) if sized else {}) for record in wanted]
+            [views.list_item(record, name_of(record), now, self._volumes.mountpoint) | (await self._sizes(record) if sized else {}) for record in wanted]
         )
 
     async def _sizes(self, record: ContainerRecord) -> dict[str, int]:

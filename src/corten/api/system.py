@@ -9,7 +9,7 @@ from corten.engine.system import System
 from corten.registry.auth import Credentials
 from corten.registry.hosts import RegistryHosts
 from corten.registry.login import log_in
-from corten.spec.engine import parse_body
+from corten.spec.bodies import parse_body
 
 _PING_HEADERS = {
     "Builder-Version": "1", "Cache-Control": "no-cache, no-store, must-revalidate", "Pragma": "no-cache", "Swarm": "inactive",

@@ -26,11 +26,11 @@ class UsageHandlers:
             if kind not in KINDS:
                 raise Invalid(f"unknown object type: {kind}")
         kinds = call.values("type") or KINDS
-        usage, now = await self._usage.measure(kinds), now_ns()
+        usage, now, name_of = await self._usage.measure(kinds), now_ns(), self._images.namer()
         return json_response({
             "LayersSize": usage.layers,
             "Images": None if usage.images is None else [self._image(entry) for entry in usage.images],
-            "Containers": None if usage.containers is None else [self._container(entry, now) for entry in usage.containers],
+            "Containers": None if usage.containers is None else [self._container(entry, name_of(entry.record), now) for entry in usage.containers],
             "Volumes": None if usage.volumes is None else [self._volume(entry) for entry in usage.volumes],
             "BuildCache": [] if "build-cache" in kinds else None,
         })  # fmt: skip
@@ -39,8 +39,8 @@ class UsageHandlers:
     def _image(entry: ImageUsage) -> dict[str, Any]:
         return views.image_item(entry.image, entry.size, entry.containers) | {"SharedSize": entry.shared}
 
-    def _container(self, entry: ContainerUsage, now: int) -> dict[str, Any]:
-        shown = views.list_item(entry.record, self._images.name_of(entry.record), now, self._volumes.mountpoint)
+    def _container(self, entry: ContainerUsage, image: str, now: int) -> dict[str, Any]:
+        shown = views.list_item(entry.record, image, now, self._volumes.mountpoint)
         return shown | views.container_sizes(entry)
 
     def _volume(self, entry: VolumeUsage) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from functools import cache
 
 from corten.engine.containers import Containers
 from corten.engine.events import Events
@@ -46,12 +48,19 @@ class ImageService:
     def children(self, image: Image) -> list[Image]:
         return [other for other in self._images.all() if other.parent == image.id]
 
-    def name_of(self, record: ContainerRecord) -> str:
-        """The name a container was created with, or its image's id once the name means another image."""
+    def namer(self) -> Callable[[ContainerRecord], str]:
+        """Tells the name a container was created with, or its image's id once the name means another image.
+
+        For the containers of one moment: each name is looked up once.
+        """
+        meant = cache(self._id_of)
+        return lambda record: record.config.image if meant(record.config.image) == record.image else record.image
+
+    def _id_of(self, name: str) -> str:
         try:
-            return record.config.image if self.find(record.config.image).id == record.image else record.image
+            return self.find(name).id
         except (NoSuchImage, Invalid):
-            return record.image
+            return ""
 
     def find(self, name: str) -> Image:
         """By reference, id, or id prefix. Raises NoSuchImage with Docker's normalised name."""

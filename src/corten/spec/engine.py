@@ -6,12 +6,9 @@ takes null for anything, so do these; unknown keys are ignored, as Docker ignore
 
 from __future__ import annotations
 
-import re
 from typing import Any, TypeVar
 
 import msgspec
-
-from corten.errors import Invalid
 
 T = TypeVar("T")
 
@@ -292,57 +289,3 @@ class ExecStart(_Api, frozen=True):
     detach: bool = False
     tty: bool = False
     console_size: list[int] | None = None
-
-
-def parse_body(data: bytes, kind: type[T]) -> T:
-    """Decode a request body. Raises Invalid; the text names the key, as Docker's does."""
-    if not data.strip():
-        raise Invalid("invalid JSON: got EOF while reading request body")
-    try:
-        return msgspec.json.decode(data, type=kind)
-    except msgspec.ValidationError:
-        pass  # perhaps only nulls: see below
-    except msgspec.DecodeError as error:
-        raise _malformed(error) from None
-    try:
-        return msgspec.convert(_without_nulls(msgspec.json.decode(data)), type=kind)
-    except msgspec.ValidationError as error:
-        raise Invalid(_go_text(str(error), kind.__name__)) from None
-    except msgspec.DecodeError as error:
-        raise _malformed(error) from None
-
-
-def _malformed(error: msgspec.DecodeError) -> Invalid:
-    return Invalid(f"invalid JSON: {'unexpected EOF' if 'truncated' in str(error) else error}")
-
-
-def _without_nulls(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
-    if isinstance(value, list):
-        return [_without_nulls(item) for item in value]
-    return value
-
-
-_GO_NAMES = {"int": "number", "float": "number", "str": "string", "bool": "bool", "array": "array", "object": "object", "null": "null"}
-_GO_TYPES = {"int": "int64", "str": "string", "bool": "bool", "array": "slice", "object": "map", "float": "float64"}
-_MESSAGE = re.compile(r"Expected `([^`]+)`, got `([^`]+)`(?: - at `\$\.?(.*)`)?")
-
-
-# What Go calls the type of a whole body.
-_GO_BODIES = {
-    "CreateRequest": "container.CreateRequest", "VolumeRequest": "volume.CreateOptions", "ExecConfig": "container.ExecOptions",
-    "ExecStart": "container.ExecStartOptions", "UpdateRequest": "container.UpdateConfig", "Credentials": "registry.AuthConfig",
-    "NetworkRequest": "network.CreateRequest",
-}  # fmt: skip
-
-
-def _go_text(text: str, body: str) -> str:
-    match = _MESSAGE.search(text)
-    if not match:
-        return f"invalid JSON: {text}"
-    expected, got, path = match.groups()
-    if not path and body in _GO_BODIES:
-        return f"invalid JSON: json: cannot unmarshal {_GO_NAMES.get(got, got)} into Go value of type {_GO_BODIES[body]}"
-    wanted = _GO_TYPES.get(expected.split(" | ")[0], expected)
-    return f"invalid JSON: json: cannot unmarshal {_GO_NAMES.get(got, got)} into Go struct field .{path or ''} of type {wanted}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import calendar
 import re
 import time
+from functools import lru_cache
 
 from corten.errors import Invalid
 
@@ -38,6 +39,7 @@ def rfc3339_nano_fixed(ns: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{fraction:09d}Z"
 
 
+@lru_cache(maxsize=4096)  # lists ask for the same times again and again
 def parse_rfc3339(text: str) -> int:
     """Nanoseconds since the epoch. Raises Invalid."""
     match = _RFC3339.fullmatch(text)
