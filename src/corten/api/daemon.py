@@ -63,6 +63,7 @@ from corten.engine.system import System
 from corten.engine.updating import Updating
 from corten.engine.usage import DiskUsage
 from corten.engine.volume_local import LocalDriver
+from corten.engine.volume_plugins import Plugins
 from corten.engine.volumes import Volumes
 from corten.errors import CortenError
 from corten.network.apply import Kernel
@@ -137,7 +138,7 @@ class Engine:
         hosts = RegistryHosts(settings.insecure_registries, settings.mirrors)
         transfers = ImageTransfers(layout, blobs, self._layers, images, service, hosts)
         folders = VolumeFolders(layout)
-        volumes = Volumes(self._database, folders, LocalDriver(layout, folders), self._events, self._containers.all)
+        volumes = Volumes(self._database, folders, LocalDriver(layout, folders), Plugins(settings.plugin_dir), self._events, self._containers.all)
         mounting = self._mounting = Mounting(layout, snapshots, volumes, CopyUp(layout, snapshots, self._launch), self._launch, service.find, self._containers.find, self._containers.all)
         reaper = _write_program(f"{layout.root}/docker-init", reaper_program(this_platform().architecture))
         attaching = Attaching(self._containers, self._launch)

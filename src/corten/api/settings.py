@@ -19,6 +19,7 @@ import msgspec
 from corten.engine.networks import NetworkDefaults
 from corten.engine.runtimes import RuntimeSetting, parse_flag
 from corten.engine.system import Configured
+from corten.engine.volume_plugins import FOLDER as PLUGINS
 from corten.errors import Invalid
 from corten.network import ipam
 from corten.spec import log_options
@@ -39,6 +40,7 @@ class Settings:
     bridge: str = ""
     bip: str = ""
     ip: str = ""
+    plugin_dir: str = PLUGINS
     default_address_pools: tuple[Any, ...] = ()
     cgroup_parent: str = "/corten"
     runtimes: Mapping[str, RuntimeSetting] = field(default_factory=dict)
@@ -96,7 +98,7 @@ class Settings:
 _KEYS = {"data-root": "data_root", "exec-root": "exec_root", "storage-driver": "storage_driver", "exec-opts": "exec_opts",
          "cgroup-parent": "cgroup_parent", "default-address-pools": "default_address_pools", "log-level": "log_level", "log-driver": "log_driver", "log-opts": "log_opts",
          "default-runtime": "default_runtime", "insecure-registries": "insecure_registries", "registry-mirrors": "registry_mirrors",
-         "corten.mirrors": "corten_mirrors"}  # fmt: skip
+         "corten.mirrors": "corten_mirrors", "plugin-dir": "plugin_dir"}  # fmt: skip
 _STORAGE_DRIVERS = ("", "overlay2", "overlay")
 _LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
 
@@ -196,6 +198,7 @@ _FLAGS = [
     click.option("-s", "--storage-driver", help="Storage driver (overlay2)"),
     click.option("--exec-opt", "exec_opts", multiple=True, help="Runtime option (native.cgroupdriver=cgroupfs)"),
     click.option("-b", "--bridge", help="Name of the default bridge (made if it is not there)"),
+    click.option("--plugin-dir", help="Folder of the volume plugins' sockets"),
     click.option("--bip", help="Address of the default bridge with its prefix, such as 172.20.0.1/16"),
     click.option("--ip", help="Address at which ports of the default bridge are published that name none"),
     click.option("--default-address-pool", "default_address_pools", multiple=True, callback=_pools,

@@ -30,7 +30,9 @@ class VolumeHandlers:
             raise
         except Invalid as error:
             raise Invalid(f"error reading volume filters: {error.message}") from None
-        return json_response({"Volumes": [self._view(record) for record in self._volumes.matching(filters)], "Warnings": None})
+        strangers, warnings = await self._volumes.discover()
+        found = self._volumes.matching(filters, strangers)
+        return json_response({"Volumes": [self._view(record) for record in found], "Warnings": warnings or None})
 
     async def create(self, call: Call) -> web.Response:
         request = await call.body(VolumeRequest, empty=VolumeRequest())
@@ -40,7 +42,10 @@ class VolumeHandlers:
         return json_response(self._view(record), 201)
 
     async def inspect(self, call: Call) -> web.Response:
-        return json_response(self._view(self._volumes.find(call.parameters["name"])))
+        await self._volumes.look_for(call.parameters["name"])
+        record = self._volumes.find(call.parameters["name"])
+        status = await self._volumes.status(record)
+        return json_response(self._view(record) | ({"Status": status} if status else {}))
 
     async def update(self, _call: Call) -> web.Response:
         raise Unavailable("volume update only valid for cluster volumes, but swarm is unavailable")

@@ -121,13 +121,13 @@ class LocalDriver:
         await asyncio.to_thread(self._folders.create, name, size_of(options)) if size_of(options) else self._folders.create(name)
 
     async def remove(self, name: str, options: Mapping[str, str]) -> None:
-        await self.unmount(name, options)
+        await self.unmount(name, options, "", last=True)
         await asyncio.to_thread(self._folders.remove, name)
 
     def path(self, name: str) -> str:
         return self._layout.volume_data(name)
 
-    async def mount(self, name: str, options: Mapping[str, str]) -> str:
+    async def mount(self, name: str, options: Mapping[str, str], user: str) -> str:
         """Where the volume's content is. Idempotent. Raises MountFailed."""
         path = self.path(name)
         if size_of(options):
@@ -152,7 +152,7 @@ class LocalDriver:
         except OSError as error:
             raise MountFailed(path=path, reason=f"{call.describe(path)}: {(error.strerror or '').lower()}") from None
 
-    async def unmount(self, name: str, options: Mapping[str, str]) -> None:
+    async def unmount(self, name: str, options: Mapping[str, str], user: str, *, last: bool) -> None:
         """Idempotent."""
-        if (needs_mount(options) or size_of(options)) and is_mount_point(self.path(name)):
+        if last and (needs_mount(options) or size_of(options)) and is_mount_point(self.path(name)):
             await asyncio.to_thread(unmount_when_free, self.path(name))

@@ -10,14 +10,16 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
 from corten.engine import names
 from corten.engine.events import Events
 from corten.engine.records import ContainerRecord, VolumeRecord, decode_volume, encode_record
+from corten.engine.volume_plugins import MountRefused, PluginFailed, Plugins
 from corten.errors import (
     Conflict,
     CortenError,
@@ -29,7 +31,7 @@ from corten.errors import (
     VolumeNameTaken,
 )
 from corten.spec.filters import Filters, matches_labels, matches_pattern, one_flag
-from corten.spec.timestamps import now_ns, rfc3339_nano
+from corten.spec.timestamps import ZERO, now_ns, rfc3339_nano
 from corten.store.database import Database
 from corten.store.volumes import VolumeFolders
 
@@ -40,7 +42,10 @@ _log = logging.getLogger("corten.engine")
 
 
 class VolumeDriver(Protocol):
-    """What keeps the content. `create` and `mount` are idempotent; every failure is a CortenError or an OSError."""
+    """What keeps the content. `create` and `mount` are idempotent; every failure is a CortenError or an OSError.
+
+    `user` is whoever has it mounted; `last` says that nobody has after this.
+    """
 
     name: str
     scope: str
@@ -51,9 +56,9 @@ class VolumeDriver(Protocol):
 
     def path(self, name: str) -> str: ...
 
-    async def mount(self, name: str, options: Mapping[str, str]) -> str: ...
+    async def mount(self, name: str, options: Mapping[str, str], user: str) -> str: ...
 
-    async def unmount(self, name: str, options: Mapping[str, str]) -> None: ...
+    async def unmount(self, name: str, options: Mapping[str, str], user: str, *, last: bool) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -74,29 +79,26 @@ class Pruned:
 class Volumes:
     """`containers` yields the containers that there are."""
 
-    def __init__(self, database: Database, folders: VolumeFolders, local: VolumeDriver, events: Events,
+    def __init__(self, database: Database, folders: VolumeFolders, local: VolumeDriver, plugins: Plugins, events: Events,
                  containers: Callable[[], Iterable[ContainerRecord]]) -> None:  # fmt: skip
         self._database, self._folders, self._events, self._containers = database, folders, events, containers
-        self._drivers: dict[str, VolumeDriver] = {LOCAL: local}
+        self._local, self._plugins = local, plugins
         self._records = {record.name: record for record in map(decode_volume, database.volumes())}
         self._locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._held: dict[str, set[str]] = defaultdict(set)  # volume -> containers that are being created
         self._users: dict[str, set[str]] = defaultdict(set)  # volume -> what has it mounted now
         self._pruning = False
 
-    def drivers(self) -> list[str]:
-        return sorted(self._drivers)
-
     def driver(self, name: str) -> VolumeDriver:
         """Raises NoVolumePlugin."""
-        driver = self._drivers.get(name or LOCAL)
-        if driver is None:
-            raise NoVolumePlugin(driver=name)
-        return driver
+        return self._local if name in ("", LOCAL) else self._plugins.find(name)
 
     def path(self, record: VolumeRecord) -> str:
         """What Docker shows as the mountpoint."""
-        return self.driver(record.driver).path(record.name)
+        try:
+            return self.driver(record.driver).path(record.name)
+        except NoVolumePlugin:
+            return ""  # its plugin does not run now
 
     def mountpoint(self, name: str) -> str:
         """As above, by name; empty for a volume that is gone (force-removed)."""
@@ -104,7 +106,10 @@ class Volumes:
         return self.path(record) if record else ""
 
     def scope(self, record: VolumeRecord) -> str:
-        return self.driver(record.driver).scope
+        try:
+            return self.driver(record.driver).scope
+        except NoVolumePlugin:
+            return LOCAL
 
     def find(self, name: str) -> VolumeRecord:
         """By its full name. Raises NoSuchVolume."""
@@ -118,6 +123,45 @@ class Volumes:
         stored = [record.id for record in self._containers() if any(mount.name == name for mount in record.mounts if mount.type == "volume")]
         return stored + [container for container in self._held.get(name, ()) if container not in stored]
 
+    # --- plugins
+    def drivers(self) -> list[str]:
+        return [LOCAL, *self._plugins.names()]
+
+    async def discover(self) -> tuple[list[VolumeRecord], list[str]]:
+        """Volumes that plugins have and no row knows, and what plugins said instead of an answer."""
+        found: list[VolumeRecord] = []
+        warnings: list[str] = []
+        for name in self._plugins.names():
+            try:
+                listed = await self._plugins.find(name).list()
+            except NoVolumePlugin:
+                continue  # a plugin of another kind
+            except CortenError as error:
+                warnings.append(f"list {name}: {error.message}")
+                continue
+            found += [VolumeRecord(volume.name, name, volume.created_at or ZERO) for volume in listed if volume.name not in self._records]
+        return found, warnings
+
+    async def look_for(self, name: str) -> None:
+        """Take a volume in that a plugin has under a name which no row has."""
+        if name in self._records:
+            return
+        for plugin in self._plugins.names():
+            with suppress(CortenError):
+                found = await self._plugins.find(plugin).get(name)
+                if found:
+                    self._save(VolumeRecord(name, plugin, found.created_at or ZERO))
+                    return
+
+    async def status(self, record: VolumeRecord) -> dict[str, Any] | None:
+        """What the volume's plugin says of it; a local volume has none."""
+        if record.driver == LOCAL:
+            return None
+        with suppress(NoVolumePlugin):
+            found = await self._plugins.find(record.driver).get(record.name)
+            return found.status if found else None
+        return None
+
     # --- create
     async def create(self, name: str, driver: str = "", options: Mapping[str, str] | None = None,
                      labels: Mapping[str, str] | None = None, *, made_for: str = "") -> VolumeRecord:  # fmt: skip
@@ -126,6 +170,8 @@ class Volumes:
         Raises Invalid, VolumeNameTaken (another driver has the name), NoVolumePlugin.
         """
         anonymous = not name
+        if name and not driver:
+            await self.look_for(name)
         if anonymous:
             name = names.new_id()
             labels = {**(labels or {}), ANONYMOUS: ""}
@@ -151,6 +197,8 @@ class Volumes:
         except (Invalid, NoVolumePlugin) as error:
             error.message = f"create {name}: {error.message}"
             raise
+        except (PluginFailed, KernelRefused) as error:
+            raise CortenError(f"create {name}: {error.message}") from None
         except OSError as error:
             raise KernelRefused(operation="create volume", operand=name, errno=error.errno or 0, reason=error.strerror or str(error)) from None
         record = VolumeRecord(name, driver.name, _now(), _copy(labels), _copy(options), made_for)
@@ -177,7 +225,10 @@ class Volumes:
         """Where the content is, mounted if it has to be, for as long as somebody uses it. Raises what the driver raises."""
         record = self.find(name)
         async with self._locks[name]:
-            path = await self.driver(record.driver).mount(name, record.options or {})
+            try:
+                path = await self.driver(record.driver).mount(name, record.options or {}, user)
+            except PluginFailed as error:
+                raise MountRefused(path=self.path(record), reason=error.message) from None
             self._users[name].add(user)
         return path
 
@@ -191,12 +242,12 @@ class Volumes:
             users.discard(user)
             if not users:
                 del self._users[name]
-                await self._unmount(record)
+            await self._unmount(record, user, last=not users)
         return True
 
-    async def _unmount(self, record: VolumeRecord) -> None:
+    async def _unmount(self, record: VolumeRecord, user: str, *, last: bool) -> None:
         try:
-            await self.driver(record.driver).unmount(record.name, record.options or {})
+            await self.driver(record.driver).unmount(record.name, record.options or {}, user, last=last)
         except (CortenError, OSError) as error:  # nothing that a container's end could wait for
             _log.warning("volume %s stays mounted: %s", record.name, error)
 
@@ -217,10 +268,10 @@ class Volumes:
     def all(self) -> list[VolumeRecord]:
         return list(self._records.values())
 
-    def matching(self, filters: Filters) -> list[VolumeRecord]:
-        """Raises Invalid for a `dangling` that is no truth value."""
+    def matching(self, filters: Filters, strangers: Iterable[VolumeRecord] = ()) -> list[VolumeRecord]:
+        """`strangers` are volumes without a row. Raises Invalid for a `dangling` that is no truth value."""
         dangling = one_flag(filters, "dangling")
-        return [record for record in self.all() if self._matches(record, filters, dangling=dangling)]
+        return [record for record in (*self.all(), *strangers) if self._matches(record, filters, dangling=dangling)]
 
     def _matches(self, record: VolumeRecord, filters: Filters, *, dangling: bool | None) -> bool:
         drivers = filters.get("driver")
@@ -243,6 +294,7 @@ class Volumes:
     # --- remove
     async def remove(self, name: str, *, force: bool = False) -> None:
         """`force`: a volume that is not there, or whose driver does not answer, is as good as removed. Raises VolumeInUse."""
+        await self.look_for(name)
         async with self._locks[name]:
             record = self._records.get(name)
             if record is None:
@@ -302,7 +354,7 @@ class Volumes:
                 self.let_go(record.name, record.made_for)
         for record in self.all():
             if record.driver == LOCAL and not self._users.get(record.name):
-                await self._unmount(record)
+                await self._unmount(record, "", last=True)
         for name in self._folders.sweep(self._records):
             _log.warning("the folder of volume %s had no row: it is taken in again", name)
             self._save(VolumeRecord(name, LOCAL, _now()))
