@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Callable
 from typing import Protocol
 
+from corten.runtime.logdrivers import stored  # noqa: F401 - the default's is warm in the launcher, every other is imported by who uses it
 from corten.runtime.messages import LogSettings
 from corten.runtime.reactor import Reactor
 from corten.spec.log_lines import Run, Splitter

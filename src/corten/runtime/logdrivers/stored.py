@@ -7,17 +7,16 @@ from collections.abc import Callable
 from corten.runtime.logdrivers.rotation import RotatedFile
 from corten.runtime.messages import LogSettings
 from corten.runtime.reactor import Reactor
+from corten.spec import log_json
 from corten.spec.log_lines import Run
 
 
 def _encoder(driver: str) -> Callable[[Run], bytes]:
     if driver == "json-file":
-        from corten.spec.log_json import encode as json_encode
+        return log_json.encode
+    from corten.spec.log_local import encode
 
-        return json_encode
-    from corten.spec.log_local import encode as local_encode
-
-    return local_encode
+    return encode
 
 
 class Stored:
