@@ -289,7 +289,7 @@ def test_the_engine_s_defaults(assets):
 def test_docker_py_reads_logs(engine):
     sdk = docker_sdk.DockerClient(base_url=f"unix://{engine.socket}")
     try:
-        container = sdk.containers.run("busybox", ["sh", "-c", "for n in 1 2 3; do echo out $n; done; echo err >&2"], detach=True)
+        container = sdk.containers.run("busybox", ["sh", "-c", "for n in 1 2 3; do echo out $n; done; sleep 0.1; echo err >&2"], detach=True)
         container.wait()
         assert list(container.logs(stream=True, stderr=False)) == [b"out 1\n", b"out 2\n", b"out 3\n"]
         assert container.logs(stdout=False) == b"err\n"

@@ -18,6 +18,7 @@ from corten.api.versions import Differences, Since, Version, apply
 from corten.errors import Invalid, UnsupportedOption
 from corten.spec.bodies import parse_body
 from corten.spec.filters import Filters, parse_filters
+from corten.spec.timestamps import parse_moment
 
 T = TypeVar("T")
 _FALSE = frozenset({"", "0", "no", "false", "none"})
@@ -83,6 +84,14 @@ class Call:
         if len(value) > 20 or not -_NUMBER_LIMIT <= int(value) < _NUMBER_LIMIT:
             raise BadNumber(value=value, why="value out of range")
         return int(value)
+
+    def moment(self, key: str, *, now: int) -> int | None:
+        """Nanoseconds since the epoch; None if it is not given. Raises Invalid with Go's text."""
+        value = self.text(key)
+        try:
+            return parse_moment(value, now=now) if value else None
+        except Invalid:
+            raise Invalid(f'strconv.ParseInt: parsing "{value}": invalid syntax') from None
 
     def filters(self, *allowed: str) -> Filters:
         return parse_filters(self.text("filters"), frozenset(allowed))

@@ -63,7 +63,10 @@ class StreamHandlers:
 
     async def attach_ws(self, call: Call) -> web.StreamResponse:
         record = self._attachable(call)
-        keys = streams.parse_detach_keys(call.text("detachKeys"))
+        try:
+            keys = streams.parse_detach_keys(call.text("detachKeys"))
+        except Invalid as error:
+            raise Invalid(error.message[:1].upper() + error.message[1:]) from None  # Docker's other text of the same
         kept = self._logs.kept(record) if call.flag("logs") else None
         web_socket = web.WebSocketResponse()
         if not web_socket.can_prepare(call.request):

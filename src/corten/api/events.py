@@ -17,7 +17,7 @@ from corten.engine.events import Event, Events
 from corten.errors import Invalid
 from corten.spec.filters import Filters, parse_any_filters
 from corten.spec.reference import familiar_name
-from corten.spec.timestamps import now_ns, parse_moment
+from corten.spec.timestamps import now_ns
 
 _SECOND = 1_000_000_000
 # What goes before each object; the first that the client accepts is taken.
@@ -34,7 +34,7 @@ class EventHandlers:
 
     async def events(self, call: Call) -> web.StreamResponse:
         now = now_ns()
-        since, until = (_moment(call.text(key), now) for key in ("since", "until"))
+        since, until = (call.moment(key, now=now) for key in ("since", "until"))
         if until is not None and until < (since or 0):
             raise Invalid(f"`since` time ({call.text('since')}) cannot be after `until` time ({call.text('until')})")
         wanted = event_filter(parse_any_filters(call.text("filters")), created_images=call.has(Since.IMAGE_CREATE_EVENTS))
@@ -46,14 +46,6 @@ class EventHandlers:
             await response.write(before + msgspec.json.encode(event_view(event)) + b"\n")
         await response.write_eof()
         return response
-
-
-def _moment(text: str, now: int) -> int | None:
-    """Nanoseconds; None if it is not given. Raises Invalid with Go's text."""
-    try:
-        return parse_moment(text, now=now) if text else None
-    except Invalid:
-        raise Invalid(f'strconv.ParseInt: parsing "{text}": invalid syntax') from None
 
 
 def chosen_form(accept: str) -> str:

@@ -20,7 +20,7 @@ from corten.engine.log_setup import KeptLog
 from corten.engine.logs import Following, read_log
 from corten.errors import Invalid
 from corten.spec.log_lines import LINE_LIMIT, Run
-from corten.spec.timestamps import now_ns, parse_moment, rfc3339_nano_fixed
+from corten.spec.timestamps import now_ns, rfc3339_nano_fixed
 
 _FLUSH = 1 << 18
 
@@ -81,7 +81,7 @@ def parse_window(call: Call, *, framed: bool) -> Window:
     if not wanted:
         raise Invalid("Bad parameters: you must choose at least one stream")
     now = now_ns()
-    since, until = (parse_moment(call.text(key), now=now) if call.text(key) else 0 for key in ("since", "until"))
+    since, until = call.moment("since", now=now) or 0, call.moment("until", now=now) or 0
     return Window(wanted, framed, since, until, call.flag("timestamps"), call.flag("details"))
 
 
