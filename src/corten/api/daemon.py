@@ -47,6 +47,7 @@ from corten.engine.images import ImageService
 from corten.engine.log_setup import LogSetup
 from corten.engine.making import Making
 from corten.engine.mounting import Mounting
+from corten.engine.name_service import NameService
 from corten.engine.network_files import NetworkFiles
 from corten.engine.networks import Networks
 from corten.engine.preparing import Preparing
@@ -133,7 +134,8 @@ class Engine:
         firewall = Firewall(kernel, settings.bridge_name)
         networks = Networks(kernel, self._database, self._events, firewall, settings.network_defaults, self._containers.all)
         network_files = NetworkFiles(self._containers, layout)
-        self._endpoints = Endpoints(kernel, networks, firewall, self._containers, network_files)
+        names = NameService(kernel, self._containers, self._launch)
+        self._endpoints = Endpoints(kernel, networks, firewall, self._containers, network_files, names)
         service = ImageService(self._layers, images, self._containers, self._events)
         hosts = RegistryHosts(settings.insecure_registries, settings.mirrors)
         transfers = ImageTransfers(layout, blobs, self._layers, images, service, hosts)

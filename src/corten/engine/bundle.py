@@ -53,6 +53,7 @@ class Surroundings:
     init_program: str
     cgroup_parent: str
     unshare_network: bool
+    link_env: Sequence[str] = ()  # what legacy links say of the neighbours
     mounts: Sequence[Mount] = ()  # what client and image ask for, a mount before those inside it
 
 
@@ -68,7 +69,7 @@ def make_config(record: ContainerRecord, host: HostFacts, around: Surroundings) 
         annotations[REAPER_ANNOTATION] = INIT_PATH
     return oci.RuntimeConfig(
         oci_version=oci.WRITTEN_VERSION,
-        process=_process(record, capabilities, host.apparmor_profile),
+        process=_process(record, capabilities, host.apparmor_profile, around.link_env),
         root=oci.Root(around.rootfs, settings.readonly_rootfs),
         hostname=around.hostname,
         domainname=record.config.domainname,
@@ -112,14 +113,14 @@ def wanted_capabilities(settings: HostConfig, host: tuple[str, ...]) -> list[str
     return kept + [name for name in adds if name != "ALL" and name not in kept]
 
 
-def environment(record: ContainerRecord) -> list[str]:
+def environment(record: ContainerRecord, link_env: Sequence[str] = ()) -> list[str]:
     env = list(record.config.env or [])
     names = {entry.partition("=")[0] for entry in env}
     first = [] if "PATH" in names else [DEFAULT_ENV]
     first.append(f"HOSTNAME={record.config.hostname}")
     if record.config.tty and "TERM" not in names:
         first.append("TERM=xterm")
-    entries = {entry.partition("=")[0]: entry for entry in (*first, *env) if "=" in entry}
+    entries = {entry.partition("=")[0]: entry for entry in (*first, *link_env, *env) if "=" in entry}
     return list(entries.values())
 
 
@@ -131,7 +132,7 @@ def no_new_privileges(settings: HostConfig) -> bool:
     return any(key == "no-new-privileges" and value in ("", "true") for key, value in security_options(settings))
 
 
-def _process(record: ContainerRecord, capabilities: list[str], apparmor_profile: str) -> oci.Process:
+def _process(record: ContainerRecord, capabilities: list[str], apparmor_profile: str, link_env: Sequence[str]) -> oci.Process:
     settings = record.host_config
     height, width = [*settings.console_size, 0, 0][:2]
     return oci.Process(
@@ -139,7 +140,7 @@ def _process(record: ContainerRecord, capabilities: list[str], apparmor_profile:
         cwd=record.config.working_dir or "/",
         terminal=record.config.tty,
         console_size=oci.Box(height, width) if record.config.tty and height and width else None,
-        env=environment(record),
+        env=environment(record, link_env),
         capabilities=process_capabilities(capabilities),
         rlimits=[oci.Rlimit(f"RLIMIT_{limit.name.upper()}", limit.soft, limit.hard) for limit in settings.ulimits or []] or None,
         no_new_privileges=no_new_privileges(settings),

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import msgspec
 
-from corten.engine import endpoint_settings, health, mounting, mounts, names, options, states
+from corten.engine import endpoint_settings, health, links, mounting, mounts, names, options, states
 from corten.engine.admission import Admission
 from corten.engine.events import Events
 from corten.engine.log_setup import LogSetup
@@ -37,6 +37,7 @@ class Containers:
         self._database, self._snapshots, self._events, self._admission = database, snapshots, events, admission
         self._records = {record.id: record for record in map(decode_record, database.containers())}
         self._names = {record.name: record.id for record in self._records.values()}
+        self.generation = 0  # grows with every change of any record
         self._locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._waiting: dict[tuple[str, str], set[asyncio.Future[ContainerRecord]]] = defaultdict(set)
 
@@ -74,6 +75,7 @@ class Containers:
             raise NameInUse(name=record.name, id=self._names[record.name]) from None
         if before and before.name != record.name:
             del self._names[before.name]
+        self.generation += 1
         self._records[record.id] = record
         self._names[record.name] = record.id
         return record
@@ -84,6 +86,7 @@ class Containers:
 
     def delete(self, record: ContainerRecord) -> None:
         self._database.delete_container(record.id)
+        self.generation += 1
         del self._records[record.id]
         del self._names[record.name]
         self._locks.pop(record.id, None)
@@ -129,6 +132,7 @@ class Containers:
         host = msgspec.structs.replace(host, log_config=logs.complete(host.log_config))
         endpoint_settings.check_network_mode(request, host)
         endpoints = endpoint_settings.places(request, host, networks.known)
+        host = msgspec.structs.replace(host, links=links.stored(links.kept(host, endpoints), chosen, self.find))
         host, warnings = self._admission.admit(host)
         warnings = [*warnings, *endpoint_settings.warnings(request, host)]
         config = _merge(request, image.config.run, container_id, host)

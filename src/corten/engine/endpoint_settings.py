@@ -11,10 +11,11 @@ from ipaddress import IPv4Address, IPv6Address
 
 import msgspec
 
+from corten.engine import links
 from corten.engine.network_records import NetworkRecord
 from corten.engine.networks import Networks
 from corten.engine.records import EndpointRecord
-from corten.errors import Invalid, UnsupportedOption
+from corten.errors import Invalid
 from corten.spec.engine import CreateRequest, EndpointSettings, HostConfig
 
 _MAC = re.compile(r"[0-9a-fA-F]{2}([:-][0-9a-fA-F]{2}){5}")
@@ -26,12 +27,6 @@ Known = Callable[[str], NetworkRecord | None]
 def check_mac(mac: str) -> None:
     if mac and not _MAC.fullmatch(mac):
         raise Invalid(f"invalid MAC address {mac}")
-
-
-def refuse_names(settings: EndpointSettings) -> None:
-    for key, value in (("Aliases", settings.aliases), ("Links", settings.links)):
-        if value:
-            raise UnsupportedOption(key=f"EndpointsConfig.{key}")
 
 
 def check_network_mode(request: CreateRequest, host: HostConfig) -> None:
@@ -80,13 +75,13 @@ def places(request: CreateRequest, host: HostConfig, known: Known) -> list[Endpo
         if first.mac_address not in ("", request.mac_address):
             raise Invalid("the container-wide MAC address must match the endpoint-specific MAC address for the main network, or be left empty")
         first = msgspec.structs.replace(first, mac_address=request.mac_address)
+    first = links.of_endpoint(host, primary, first)
     found = [EndpointRecord(primary, first), *(EndpointRecord(name, settings) for name, settings in asked.items())]
     for place in found:
         try:
             check_mac(place.settings.mac_address)
         except Invalid as error:
             raise Invalid(f"invalid config for network {place.network}: {error.message}") from None
-        refuse_names(place.settings)
         network = known(place.network)
         faults = endpoint_faults(place.settings, place.network, network)
         if faults:
@@ -106,7 +101,6 @@ def _listed(faults: list[str]) -> str:
 def check_connect(settings: EndpointSettings, network: NetworkRecord) -> None:
     """Raises Invalid."""
     check_mac(settings.mac_address)
-    refuse_names(settings)
     faults = endpoint_faults(settings, network.name, network)
     if faults:
         raise Invalid(f"invalid endpoint settings:\n{_listed(faults)}")

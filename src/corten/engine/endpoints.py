@@ -20,6 +20,7 @@ from corten.engine import endpoint_settings, states
 from corten.engine.containers import Containers
 from corten.engine.firewall import Firewall
 from corten.engine.host_ports import HostPorts, Wanted, wanted_ports
+from corten.engine.name_service import NameService
 from corten.engine.network_files import NetworkFiles
 from corten.engine.network_records import NetworkRecord
 from corten.engine.networks import Networks
@@ -39,9 +40,9 @@ _log = logging.getLogger("corten.engine")
 
 class Endpoints:
     def __init__(self, kernel: Kernel, networks: Networks, firewall: Firewall, containers: Containers,
-                 network_files: NetworkFiles) -> None:  # fmt: skip
+                 network_files: NetworkFiles, names: NameService) -> None:  # fmt: skip
         self._kernel, self._networks, self._firewall, self._containers = kernel, networks, firewall, containers
-        self._ports, self._files = HostPorts(), network_files
+        self._ports, self._files, self._names = HostPorts(), network_files, names
         self._leaving: dict[str, EndpointRecord] = {}  # veth -> its endpoint, until the kernel has taken the link away
         self._removals: set[asyncio.Future[None]] = set()
 
@@ -69,7 +70,10 @@ class Endpoints:
         place = replace(place.ended(), network=network.name, network_id=network.id, id=endpoint_id)
         if network.driver in ("host", "null"):
             return place
-        asked, taken = place.settings.ipam, self._taken(record, network)
+        asked = place.settings.ipam
+        if asked and (asked.ipv4 or asked.ipv6):
+            self._free(network, {asked.ipv4, asked.ipv6})
+        taken = self._taken(record, network)
         found: dict[int, tuple[ipam.Address, ipam.Range]] = {}
         for version, fixed in ((4, asked.ipv4 if asked else ""), (6, asked.ipv6 if asked else "")):
             rows = network.ranges(version)
@@ -85,6 +89,13 @@ class Endpoints:
             veth=f"veth{endpoint_id[:8]}" if network.driver == "bridge" else "",
             interface=self._interface_name(record, place.settings, network),
         )  # fmt: skip
+
+    def _free(self, network: NetworkRecord, wanted: set[str]) -> None:
+        """A fixed address cannot wait for another one's dying namespace (a container that is made anew with it): its link goes now."""
+        for veth, place in list(self._leaving.items()):
+            if place.network_id == network.id and wanted & {place.ip, place.address6.partition("/")[0]}:
+                self._kernel.remove_link(veth)
+                del self._leaving[veth]
 
     def _taken(self, record: ContainerRecord, network: NetworkRecord) -> list[ipam.Address]:
         # A dying namespace still answers: whoever got its address at once would share its MAC, too. The kernel takes the link
@@ -119,7 +130,7 @@ class Endpoints:
         prefix = network.options.get("com.docker.network.container_iface_prefix", "eth")
         return next(f"{prefix}{number}" for number in range(len(used) + 1) if f"{prefix}{number}" not in used)
 
-    def attach(self, record: ContainerRecord, namespace: str) -> None:
+    async def attach(self, record: ContainerRecord, namespace: str) -> None:
         """Make the links of a leased record inside a namespace (path), and lead its ports there. Raises OSError; then no link stays."""
         wired = [self._wire(record, place) for place in record.active_endpoints if place.mac]
         fd = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
@@ -128,9 +139,12 @@ class Endpoints:
                 self._kernel.attach(wired, fd, fresh=True)
             elif any(place.network == "none" for place in record.endpoints):
                 self._kernel.set_loopback_up(fd)
+            if record.has_names:
+                await self._names.open(record, fd)
         finally:
             os.close(fd)
         self._firewall.put(record.id, self._elements(record))
+        self._files.started(record)
         for place in record.active_endpoints:
             self._networks.say("connect", self._networks.find(place.network_id), record)
 
@@ -248,6 +262,7 @@ class Endpoints:
         """Let addresses and ports go: the start has failed, or the stored record no longer has the leases. Idempotent."""
         self._ports.let_go(record.id, record.ports)
         self._firewall.drop(record.id)
+        self._names.close(record.id)
         for place in record.endpoints:
             if place.veth:
                 self._leaving[place.veth] = place
@@ -290,10 +305,14 @@ class Endpoints:
             before = record.endpoint_on(network.id, network.name)
             if before and before.active:
                 raise Forbidden(f"endpoint with name {record.name} already exists in network {network.name}")
-            self._plug(record, replace(record, endpoints=[*others, self._lease_one(record, place)]))
+            plugged = self._plug(record, replace(record, endpoints=[*others, self._lease_one(record, place)]))
+            if plugged.has_names and not self._names.serves(record.id):
+                with _namespace(plugged) as fd:
+                    await self._names.open(plugged, fd)
+                self._files.use_resolver(plugged)
             self._networks.say("connect", network, record)
 
-    def _plug(self, before: ContainerRecord, record: ContainerRecord) -> None:
+    def _plug(self, before: ContainerRecord, record: ContainerRecord) -> ContainerRecord:
         """Bring the last endpoint of the record up in the running container, and store it."""
         place = record.endpoints[-1]
         had_ports = bool(record.ports)
@@ -313,6 +332,7 @@ class Endpoints:
                 raise
         self._containers.save(record)
         self._files.connected(record, place)
+        return record
 
     def _set_routes(self, record: ContainerRecord, namespace: int) -> None:
         for gateway in (record.gateway or record.gateway6,):
@@ -359,7 +379,7 @@ class Endpoints:
         self._files.disconnected(record, place)
 
     # --- start-up
-    def restore(self) -> None:
+    async def restore(self) -> None:
         """Make the networks' links and the table again; hold the ports of what is running; take away links that no record names."""
         self._networks.restore()
         named = set()
@@ -372,6 +392,8 @@ class Endpoints:
             named |= {place.veth for place in running.active_endpoints}
             self._ports.restore(running)
             self._firewall.put(running.id, self._elements(running))
+            if running.has_names:
+                await self._restore_names(running)
         for network in self._networks.all():
             if network.driver == "bridge" and network.link:
                 for veth in self._kernel.ports_of(network.link) - named:
@@ -380,6 +402,13 @@ class Endpoints:
                         self._kernel.remove_link(veth)
 
         self._firewall.start()
+
+    async def _restore_names(self, record: ContainerRecord) -> None:
+        try:
+            with _namespace(record) as fd:
+                await self._names.restore(record, fd)
+        except (CortenError, OSError) as error:
+            _log.warning("container %s: its name service cannot be restored: %s", record.name, error)
 
     def tear_down(self) -> None:
         """Take every bridge and the table away: for an engine that ends with nothing running."""
@@ -396,6 +425,7 @@ class Endpoints:
 
     def close(self) -> None:
         self._firewall.close()
+        self._names.close_all()
         self._ports.close()
         self._kernel.close()
 

@@ -6,12 +6,14 @@ What is in them is network.files'. They are changed in place: the container has 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
-from corten.engine import states
+from corten.engine import links, states
 from corten.engine.containers import Containers
 from corten.engine.records import ContainerRecord, EndpointRecord
 from corten.errors import Invalid
 from corten.network import files
+from corten.network.plan import RESOLVER
 from corten.store.layout import Layout
 
 _NAMES = ("resolv.conf", "hostname", "hosts")
@@ -34,12 +36,28 @@ class NetworkFiles:
         texts = {
             "resolv.conf": self._resolver(record),
             "hostname": f"{hostname}\n",
-            "hosts": files.hosts([*extra, *_own_names(record, record.endpoints)]),
+            "hosts": files.hosts([*extra, *self._linked(record), *_own_names(record, record.endpoints)]),
         }
         for name, text in texts.items():
             with open(f"{folder}/{name}", "w", encoding="utf-8") as file:
                 file.write(text)
         return {f"/etc/{name}": f"{folder}/{name}" for name in texts}
+
+    def _linked(self, record: ContainerRecord) -> list[tuple[str, str]]:
+        return [links.host_row(link, other) for link, other in links.resolve(record, self._containers.find)]
+
+    def started(self, record: ContainerRecord) -> None:
+        """Tell those that are linked to a container of the default bridge where it is now."""
+        target = f"/{record.name}:"
+        for other in self._containers.all():
+            for text in other.host_config.links or ():
+                if text.startswith(target) and states.is_running(other):
+                    names, address = links.host_row(links.Link(*text.split(":", 1)), record)
+                    self._replace_row(other, names, address)
+
+    def _replace_row(self, record: ContainerRecord, names: str, address: str) -> None:
+        rows = [(names, address)] if address else []
+        self._rewrite(record, lambda line: line.rstrip("\n").endswith(f"\t{names}"), rows)
 
     def _running(self, mode: str) -> ContainerRecord:
         other = self._containers.find(mode.partition(":")[2])
@@ -50,23 +68,35 @@ class NetworkFiles:
     @staticmethod
     def _resolver(record: ContainerRecord) -> str:
         settings = record.host_config
+        if record.has_names:
+            host = host_resolver(settings.network_mode)
+            return files.own_resolv_conf(host, settings.dns_search or [], settings.dns_options or [], str(RESOLVER))
         return files.resolv_conf(
             host_resolver(settings.network_mode), settings.dns or [], settings.dns_search or [], settings.dns_options or [], keep_loopback=settings.network_mode == "host",
         )  # fmt: skip
 
     def connected(self, record: ContainerRecord, place: EndpointRecord) -> None:
         """Add the lines of a new endpoint to hosts. What the container has written there itself stays."""
-        with open(f"{self._layout.container(record.id)}/hosts", "a", encoding="utf-8") as file:
+        folder = self._layout.container(record.id)
+        with open(f"{folder}/hosts", "a", encoding="utf-8") as file:
             file.write(files.host_lines(_own_names(record, [place])))
+
+    def use_resolver(self, record: ContainerRecord) -> None:
+        """The container has a name service from now on."""
+        with open(f"{self._layout.container(record.id)}/resolv.conf", "w", encoding="utf-8") as file:
+            file.write(self._resolver(record))
 
     def disconnected(self, record: ContainerRecord, place: EndpointRecord) -> None:
         gone = {files.host_lines([pair]) for pair in _own_names(record, [place])}
-        path = f"{self._layout.container(record.id)}/hosts"
-        with open(path, "r+", encoding="utf-8") as file:
-            lines = [line for line in file if line not in gone]
+        self._rewrite(record, lambda line: line in gone, [])
+
+    def _rewrite(self, record: ContainerRecord, drop: Callable[[str], bool], rows: list[tuple[str, str]]) -> None:
+        """Lines of hosts out and in; what the container has written there itself stays."""
+        with open(f"{self._layout.container(record.id)}/hosts", "r+", encoding="utf-8") as file:
+            lines = [line for line in file if not drop(line)]
             file.seek(0)
             file.truncate()
-            file.writelines(lines)
+            file.writelines([*lines, files.host_lines(rows)])
 
 
 def host_resolver(network_mode: str, usual: str = _RESOLVER, behind_stub: str = _BEHIND_STUB) -> str:

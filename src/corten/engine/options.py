@@ -20,7 +20,6 @@ from corten.spec.signals import parse_signal
 
 # HostConfig key -> values that mean "not asked for"
 _UNSUPPORTED: dict[str, tuple[Any, ...]] = {
-    "links": (None, []),
     "cgroup": ("",),
     "isolation": ("", "default"),
     "device_requests": (None, []),

@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import msgspec
 
-from corten.engine import bundle, confinement, states
+from corten.engine import bundle, confinement, links, states
 from corten.engine.containers import Containers
 from corten.engine.groups import Groups
 from corten.engine.log_setup import LogSetup
@@ -44,11 +44,16 @@ class Preparing:
             bundle.Surroundings(
                 rootfs="rootfs", files=paths, hostname=record.config.hostname, namespace_of=self._namespace_of,
                 init_program=self._init_program, cgroup_parent=self._groups.parent,
-                unshare_network=mode != "host" and not mode.startswith("container:"), mounts=mounts,
+                unshare_network=mode != "host" and not mode.startswith("container:"), mounts=mounts, link_env=self._link_env(record),
             ),
         )  # fmt: skip
         with open(f"{folder}/config.json", "wb") as file:
             file.write(msgspec.json.encode(config))
+
+    def _link_env(self, record: ContainerRecord) -> list[str]:
+        if not record.host_config.links:
+            return []
+        return [entry for link, other in links.resolve(record, self._containers.find) for entry in links.environment(link, other)]
 
     def _namespace_of(self, mode: str, kind: str) -> str:
         return f"/proc/{self._running(mode).state.pid}/ns/{kind}"

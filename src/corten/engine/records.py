@@ -160,6 +160,11 @@ class ContainerRecord(msgspec.Struct, frozen=True):
         hostname = [self.config.hostname] if self.config.hostname else []
         return list(dict.fromkeys([self.name, *(endpoint.settings.aliases or []), self.short_id, *hostname]))
 
+    @property
+    def has_names(self) -> bool:
+        """Whether it is on a user-defined network, and so has a name service."""
+        return any(endpoint.address or endpoint.address6 for endpoint in self.endpoints if self.names_on(endpoint) is not None)
+
     def without_leases(self) -> ContainerRecord:
         """As it is once it has ended: what was asked for stays."""
         return msgspec.structs.replace(self, endpoints=[endpoint.ended() for endpoint in self.endpoints], ports=[])

@@ -56,7 +56,7 @@ class Restoring:
         for container_id in self._snapshots.sweep({record.id: record.diff_ids for record in self._containers.all()}):
             _log.info("removed what was left of container %s, whose creation a crash cut short", container_id)
         await self._exits.settle()
-        self._endpoints.restore()
+        await self._endpoints.restore()
         await self._mounting.restore()
         for record in self._containers.all():
             self._probing.watch(record)

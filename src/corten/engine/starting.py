@@ -73,7 +73,7 @@ class Starting:
                 _log.warning("container %s: %s", record.name, warning)
             try:
                 namespace = f"/proc/{created.pid}/ns/net"
-                self._endpoints.attach(record, namespace)
+                await self._endpoints.attach(record, namespace)
                 await self._attaching.hand_over(record)
                 started_at = rfc3339_nano(now_ns())
                 await self._launch.call(messages.Start(0, record.id))

@@ -53,6 +53,21 @@ def is_stub(host: str) -> bool:
     return [row[1] for row in rows if len(row) > 1 and row[0] == "nameserver"] == ["127.0.0.53"]
 
 
+def nameservers(host: str) -> list[str]:
+    """The host's own, loopback ones too: for whoever asks from the host."""
+    rows = [line.split() for line in host.splitlines()]
+    return [row[1] for row in rows if len(row) > 1 and row[0] == "nameserver"]
+
+
+def own_resolv_conf(host: str, search: Sequence[str], options: Sequence[str], resolver: str) -> str:
+    """For a container with a name service of its own: every name is asked there first, single labels too (ndots:0)."""
+    text = resolv_conf(host, [resolver], search, options, keep_loopback=True)
+    lines = text.splitlines()
+    if not any(line.startswith("options ") for line in lines):
+        return "\n".join([*lines, "options ndots:0"]) + "\n"
+    return "\n".join(f"{line} ndots:0" if line.startswith("options ") and "ndots:" not in line else line for line in lines) + "\n"
+
+
 def _is_loopback(server: str) -> bool:
     try:
         return ip_address(server.partition("%")[0]).is_loopback

@@ -200,6 +200,13 @@ class Launch:
                 await link.ask()
         raise JustEnded(operation="find", operand=request.container, errno=3, reason="no monitor serves the container")
 
+    async def kept(self, container: str) -> list[int]:
+        """Copies of the descriptors that an earlier daemon left with the container's monitor; the caller's."""
+        for path, load in self._loads.items():
+            if container in load:
+                return (await self._monitors[path].exchange(messages.GiveKept(0, container)))[1]
+        return []
+
     def forget(self, container: str) -> None:
         """A start that failed: its place in the shard is free again."""
         for load in self._loads.values():

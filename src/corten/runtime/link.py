@@ -54,6 +54,7 @@ class Link:
         self._on_notice, self._on_lost = on_notice, on_lost
         self._serials = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[Reply]] = {}
+        self._descriptors: dict[int, list[int]] = {}  # that came with the reply to a serial
         self._loop = asyncio.get_running_loop()
         self._heard = self._loop.time()
         self._ping: asyncio.Future[Reply] | None = None
@@ -68,14 +69,17 @@ class Link:
             return
         except OSError:
             data, fds = b"", []
-        for fd in fds:
-            os.close(fd)
         if not data:
             self.close()
             self._on_lost()
             return
         self._heard, self.silent = self._loop.time(), False
-        self._take(self._decode(data))
+        message = self._decode(data)
+        if fds and isinstance(message, messages.Done) and message.serial in self._waiting:
+            self._descriptors[message.serial] = fds
+        else:
+            _close_all(fds)
+        self._take(message)
 
     def _take(self, message: messages.FromMonitor) -> None:
         if isinstance(message, messages.Hello):
@@ -92,6 +96,12 @@ class Link:
 
     async def call(self, message: messages.ToMonitor | messages.ToLauncher, fds: Sequence[int] = ()) -> Reply:
         """The reply. Raises what a Failure stands for, KernelRefused if the other side has gone, MonitorSilent if it does not answer."""
+        reply, received = await self.exchange(message, fds)
+        _close_all(received)
+        return reply
+
+    async def exchange(self, message: messages.ToMonitor | messages.ToLauncher, fds: Sequence[int] = ()) -> tuple[Reply, list[int]]:
+        """As `call`, with the descriptors that came along: the caller's from here on."""
         if self.silent:
             await self.ask()
         serial, future = await self._post(message, fds)
@@ -100,9 +110,10 @@ class Link:
                 await asyncio.wait((future,), timeout=PATIENCE if self._pings else None)
                 if not future.done():
                     await self.ask()
-            return future.result()
+            return future.result(), self._descriptors.pop(serial, [])
         finally:
             self._waiting.pop(serial, None)
+            _close_all(self._descriptors.pop(serial, []))
 
     async def _post(self, message: messages.ToMonitor | messages.ToLauncher, fds: Sequence[int] = ()) -> tuple[int, asyncio.Future[Reply]]:
         serial = next(self._serials)
@@ -166,3 +177,8 @@ class Link:
                 future.set_exception(lost)
                 future.exception()  # whoever still waits gets it; nobody may be left to
         self._waiting.clear()
+
+
+def _close_all(fds: Sequence[int]) -> None:
+    for fd in fds:
+        os.close(fd)

@@ -13,6 +13,7 @@
       |-- Start --------------------------------------->|-- Proceed ---------------->| execve
       |<------------------------------- Done ------------|<- end of file -------------|
       |-- Exec / Attach / Resize / Signal / Freeze ---->|                            |
+      |-- Keep(+fds) / GiveKept ---------------------->|   (Done(+fds): what outlives the daemon)
       |<------------------------------- Exited ----------|<- pidfd ready -------------|
 
 A child's failure is a Failure value at any point: operation, operand, errno, text. Descriptors travel with SCM_RIGHTS
@@ -179,6 +180,20 @@ class Ping(_Message, frozen=True):
     container: str = ""
 
 
+class Keep(_Message, frozen=True):
+    """Hold descriptors (sent along) for as long as the container runs, in the place of what was held before: its next daemon needs them."""
+
+    serial: int
+    container: str
+
+
+class GiveKept(_Message, frozen=True):
+    """Answered by Done with copies of what is held."""
+
+    serial: int
+    container: str
+
+
 # --- monitor -> daemon
 class RunningContainer(_Message, frozen=True):
     container: str
@@ -228,7 +243,7 @@ class Ready(_Message, frozen=True):
 
 
 ToLauncher = SpawnMonitor | RunJob
-ToMonitor = Create | Start | Exec | Attach | Resize | Signal | Freeze | Discard | Ping
+ToMonitor = Create | Start | Exec | Attach | Resize | Signal | Freeze | Discard | Ping | Keep | GiveKept
 FromMonitor = Hello | Created | Done | Failure | Exited | Detached
 FromLauncher = Done | Failure
 FromChild = HooksDue | Ready | Failure

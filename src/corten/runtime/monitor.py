@@ -12,7 +12,7 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -77,6 +77,7 @@ class LiveContainer:
     creator: socket.socket  # the daemon's connection: what it did not get to start dies with it
     runtime: tuple[str, ...] = ()  # the command line of another OCI runtime; empty for the built-in one
     execs: dict[str, LiveProcess] = field(default_factory=dict)
+    kept: list[int] = field(default_factory=list)  # descriptors that the daemon's successor will ask for
     spool_folder: str = ""
     lingering: dict[str, Session] = field(default_factory=dict)  # of ended execs whose outputs somebody still has open
 
@@ -108,6 +109,7 @@ class Monitor:
             messages.Freeze: self._freeze,
             messages.Discard: self._discard,
             messages.Ping: lambda message, _fds, reply: reply(messages.Done(message.serial)),
+            messages.Keep: self._keep,
         }
 
     def run(self) -> None:
@@ -152,6 +154,8 @@ class Monitor:
         try:
             if isinstance(message, messages.Create):
                 self._create(message, fds, reply, connection)
+            elif isinstance(message, messages.GiveKept):
+                self._send(connection, messages.Done(message.serial), self._find(message.container).kept)
             else:
                 self._handlers[type(message)](message, fds, reply)
         except KernelRefused as error:
@@ -164,9 +168,9 @@ class Monitor:
         finally:
             _close_all(fds)  # what no handler has taken: a client must not wait on our copy of its connection
 
-    def _send(self, connection: socket.socket, message: messages.FromMonitor) -> None:
+    def _send(self, connection: socket.socket, message: messages.FromMonitor, fds: Sequence[int] = ()) -> None:
         try:
-            descriptors.send_packet(connection, messages.encode(message))
+            descriptors.send_packet(connection, messages.encode(message), fds)
         except OSError:
             self._hang_up(connection)
 
@@ -357,6 +361,7 @@ class Monitor:
         except OSError:  # a group that cannot be removed is one folder too many, and no reason to lose the other containers
             traceback.print_exc()
         self._unlink_fifos(live.run_dir, "")
+        _close_all(live.kept)
         del self._containers[live.id]
 
     def _end_exec(self, live: LiveContainer, exec_id: str, process: LiveProcess) -> None:
@@ -372,6 +377,13 @@ class Monitor:
         for stream in ("stdin", "stdout", "stderr"):
             with suppress(FileNotFoundError):
                 os.unlink(f"{run_dir}/{prefix}{stream}")
+
+    def _keep(self, message: messages.Keep, fds: list[int], reply: Reply) -> None:
+        live = self._find(message.container)
+        _close_all(live.kept)
+        live.kept = list(fds)
+        fds.clear()  # ours now
+        reply(messages.Done(message.serial))
 
     def _discard(self, message: messages.Discard, _fds: list[int], reply: Reply) -> None:
         live = self._containers.get(message.container)
