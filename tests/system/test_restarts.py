@@ -133,6 +133,18 @@ def test_the_next_engine_restarts_what_its_policy_says(own_engine):
     engine.remove(joined)
 
 
+def test_the_docker_cli(engine, docker_cli):
+    container = engine.docker(docker_cli, "run", "-d", "--restart", "on-failure:1", "busybox", "sh", "-c", "sleep 0.3; exit 5").stdout.strip()
+    assert engine.docker(docker_cli, "wait", container).stdout.strip() == "5"
+    until(lambda: status(engine, container) == "exited", "it does not give up")
+    assert engine.docker(docker_cli, "inspect", "--format", "{{.RestartCount}} {{.HostConfig.RestartPolicy.Name}}", container).stdout.strip() == "1 on-failure"
+    assert engine.docker(docker_cli, "wait", container).stdout.strip() == "5"
+    refused = engine.docker(docker_cli, "run", "--rm", "--restart", "always", "busybox", check=False)
+    assert "conflicting options" in refused.stderr
+    engine.docker(docker_cli, "rm", container)
+    assert engine.docker(docker_cli, "run", "--rm", "busybox", "sh", "-c", "exit 7", check=False).returncode == 7
+
+
 def test_restart_by_hand_does_not_remove(engine):
     container = engine.run("sleep", "600", AutoRemove=True)
     first = inspect(engine, container)["State"]["Pid"]

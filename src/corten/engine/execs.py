@@ -29,6 +29,7 @@ from corten.spec import runtime as oci
 from corten.spec.engine import ExecConfig, ExecStart
 
 _KEPT_AFTER_EXIT = 512
+_PF_EXITING = 0x4
 _KILL_PATIENCE = 5.0  # seconds that a killed one gets to be reported
 
 
@@ -70,10 +71,10 @@ async def _collect(sock: socket.socket, limit: int) -> tuple[bytes, bool]:
 
 
 def _alive(pid: int) -> bool:
-    """Whether the process runs; one that nobody has reaped yet does not."""
+    """Whether the process runs and is not about to end: its flags (proc(5)) have PF_EXITING from its first step of that on."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            return file.read().rsplit(")", 1)[1].split()[0] not in "ZX"
+            return not int(file.read().rsplit(")", 1)[1].split()[6]) & _PF_EXITING
     except (FileNotFoundError, ProcessLookupError):
         return False
 
