@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import socket
+import subprocess
 import threading
 import time
 import warnings
@@ -15,6 +16,7 @@ import docker as docker_sdk
 import pytest
 
 from corten.api.client import demultiplex
+from tests.system.test_docker_cli import Terminal
 from tests.system.test_logs import log_config, logs
 
 MIB = 1 << 20
@@ -285,3 +287,37 @@ def test_docker_py_attaches(engine):
         container.remove()
     finally:
         sdk.close()
+
+
+# --- the docker CLI
+def test_docker_attach_proxies_signals_and_the_exit_code(engine, docker_cli):
+    container = engine.run("sh", "-c", "trap 'echo term; exit 7' TERM; while :; do echo tick; sleep 0.05; done")
+    with subprocess.Popen([docker_cli, "attach", "--no-stdin", container], env=engine.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as cli:
+        assert cli.stdout.readline() == b"tick\n"
+        cli.terminate()
+        rest = cli.stdout.read()
+        assert cli.wait(20) == 7
+    assert rest.endswith(b"term\n")
+    engine.remove(container)
+
+
+def test_docker_start_attached_and_interactive(engine, docker_cli):
+    container = created(engine, "sh", "-c", "cat; echo over >&2; exit 3", OpenStdin=True, StdinOnce=True, AttachStdin=True, AttachStdout=True, AttachStderr=True)
+    data = os.urandom(2 * MIB)
+    done = subprocess.run([docker_cli, "start", "-ai", container], env=engine.environment, input=data, capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (3, b"over\n")
+    assert done.stdout == data
+    engine.remove(container)
+
+
+def test_detach_keys_of_one_s_own(engine, docker_cli):
+    container = created(engine, "sh", "-c", "stty raw -echo; echo ready; cat -v", Tty=True, OpenStdin=True)
+    engine.client.post(f"/containers/{container}/start")
+    terminal = Terminal(engine.environment, docker_cli, "attach", "--detach-keys", "ctrl-a,d", container)
+    terminal.type(b"a\x01b")  # a beginning of the keys that is not the keys goes through
+    terminal.until(b"a^Ab")
+    terminal.type(b"\x01d")
+    terminal.until(b"read escape sequence")
+    terminal.close()
+    assert engine.client.get(f"/containers/{container}/json")["State"]["Running"]
+    engine.remove(container)

@@ -328,3 +328,18 @@ def test_attributes_are_picked():
     assert log_tag.pick_attributes({"labels": "a,none", "labels-regex": r"^b\.", "env": "X", "env-regex": "Y"}, labels, environment) == {"a": "1", "b.c": "2", "X": "y", "Y": "z=w"}
     with pytest.raises(Invalid, match="error parsing regexp"):
         log_tag.pick_attributes({"labels-regex": "("}, labels, environment)
+
+
+@pytest.mark.parametrize("driver", ["json-file", "local"])
+@pytest.mark.parametrize("cut", [1, 3, 20])
+def test_a_record_that_was_cut_short_does_not_spoil_the_next(tmp_path, driver, cut):
+    path = str(tmp_path / "x.log")
+    log, _ = make_log(path, driver)
+    log.write("stdout", b"one\ntwo\n")
+    log.close()
+    os.truncate(path, os.path.getsize(path) - cut)
+    log, _ = make_log(path, driver)
+    log.write("stdout", b"three\n")
+    log.close()
+    assert read(path, driver=driver) == [b"one\n", b"three\n"]
+    assert read(path, 2, driver) == [b"one\n", b"three\n"]

@@ -60,7 +60,7 @@ def _local_tail(fd: int, lines: int) -> tuple[int, int]:
 
 
 _FORMATS = {
-    "json-file": _Format(log_json.decode, lambda block: block.rfind(b"\n") + 1, _json_tail),
+    "json-file": _Format(log_json.decode, log_json.whole, _json_tail),
     "local": _Format(log_local.decode, log_local.whole, _local_tail),
 }
 

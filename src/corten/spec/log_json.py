@@ -62,6 +62,11 @@ def decode(block: bytes) -> Iterator[Run]:
         position = last
 
 
+def whole(block: bytes) -> int:
+    """How much of a block is whole records."""
+    return block.rfind(b"\n") + 1
+
+
 def _end_of_run(block: bytes, good: int, tail: bytes) -> int:
     """Where the records that end as the one before `good` end, searched in doubling steps (what is between is proven later)."""
     step = 2 * (len(tail) + len(_HEAD))

@@ -126,6 +126,14 @@ def _piece(data: bytes) -> Piece:
     return Piece(found.get(2, nothing)[1].decode(), found.get(3, nothing)[0], bool(found.get(1, nothing)[0]))
 
 
+def ends_whole(tail: bytes) -> bool:
+    """Whether a file's last 128 KiB (or all of it) end with a whole record: its two lengths agree."""
+    if len(tail) < 8:
+        return not tail
+    (size,) = LENGTH.unpack(tail[-4:])
+    return size + 8 <= len(tail) and tail[-size - 8 : -size - 4] == tail[-4:]
+
+
 def whole(block: bytes) -> int:
     """How much of a block is whole records."""
     position = 0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from contextlib import suppress
 
 from corten.runtime.logdrivers.rotation import RotatedFile
 from corten.runtime.messages import LogSettings
@@ -17,6 +19,9 @@ def _encoder(driver: str) -> Callable[[Run], bytes]:
     from corten.spec.log_local import encode
 
     return encode
+
+
+_TAIL = 1 << 17  # more than the longest record
 
 
 class Stored:
@@ -45,6 +50,23 @@ class Stored:
         self._file.close()
 
 
+def mend(driver: str, path: str) -> None:
+    """Cut off a record that a power cut or a killed monitor has left half written: the next one would be lost with it."""
+    with suppress(FileNotFoundError), open(path, "r+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        start = file.seek(max(0, size - _TAIL))
+        tail = file.read()
+        if driver == "json-file":
+            file.truncate(start + log_json.whole(tail) if tail else 0)
+            return
+        from corten.spec import log_local
+
+        if not log_local.ends_whole(tail):
+            file.seek(0)
+            file.truncate(log_local.whole(file.read()))
+
+
 def make(settings: LogSettings, reactor: Reactor, _on_room: Callable[[], None]) -> Stored:
+    mend(settings.driver, settings.path)
     file = RotatedFile(settings.path, settings.max_size, settings.max_file, reactor, compress=settings.compress)
     return Stored(_encoder(settings.driver), file)
