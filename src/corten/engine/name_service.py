@@ -28,9 +28,9 @@ class NameService:
     def serves(self, container_id: str) -> bool:
         return self._resolver.serves(container_id)
 
-    async def open(self, record: ContainerRecord, namespace: int) -> None:
+    async def open(self, record: ContainerRecord, namespace: int, *, fresh: bool = True) -> None:
         """Serve at 127.0.0.11 inside a namespace (descriptor). Raises OSError, KernelRefused."""
-        datagram, stream = self._kernel.open_resolver(namespace, str(RESOLVER), make_resolver_table)
+        datagram, stream = self._kernel.open_resolver(namespace, str(RESOLVER), make_resolver_table, fresh=fresh)
         try:
             await self._launch.call(messages.Keep(0, record.id), (datagram.fileno(), stream.fileno()))
         except BaseException:
@@ -47,7 +47,7 @@ class NameService:
             return
         for fd in fds:
             os.close(fd)
-        await self.open(record, namespace)
+        await self.open(record, namespace, fresh=False)
 
     def close(self, container_id: str) -> None:
         """Idempotent."""

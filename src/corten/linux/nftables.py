@@ -95,14 +95,24 @@ def _remove_requests(name: str) -> list[Request]:
 
 def replace_table(netlink: Netlink, table: Table, elements: Iterable[Element] = ()) -> None:
     """Put this table in the place of the one of its name, in one transaction: no packet sees half of it."""
-    requests = _remove_requests(table.name)
-    requests.append(_message(_NEWTABLE, NLM_F_CREATE, f"table {table.name}", text(1, table.name)))
+    netlink.execute(_batch(*_remove_requests(table.name), *_add_requests(table, elements)))
+
+
+def add_table(netlink: Netlink, table: Table) -> None:
+    """Where there is none of its name. Much faster than replacing: a socket that has removed something is not closed before the
+    kernel has let go of it (7 to 15 ms, measured).
+    """
+    netlink.execute(_batch(*_add_requests(table, ())))
+
+
+def _add_requests(table: Table, elements: Iterable[Element]) -> list[Request]:
+    requests = [_message(_NEWTABLE, NLM_F_CREATE, f"table {table.name}", text(1, table.name))]
     requests += [_message(_NEWSET, NLM_F_CREATE, str(row), row.encode(table.name, number)) for number, row in enumerate(table.sets, 1)]
     requests += _element_requests(table, _NEWSETELEM, elements)
     for chain in table.chains:
         requests.append(_chain_request(table, chain))
         requests += [_rule_request(table, chain, rule) for rule in chain.rules]
-    netlink.execute(_batch(*requests))
+    return requests
 
 
 def change_elements(netlink: Netlink, table: Table, removed: Iterable[Element], added: Iterable[Element]) -> None:

@@ -183,8 +183,12 @@ class Kernel:
                         requests.append(rtnetlink.delete_default_route(version))
                 inside.execute(requests)
 
-    def open_resolver(self, namespace: int, address: str, make_table: Callable[[int, int], Table]) -> tuple[socket.socket, socket.socket]:
-        """UDP and TCP sockets of the name service inside a namespace, at ports that the kernel chooses, with port 53 led to them."""
+    def open_resolver(self, namespace: int, address: str, make_table: Callable[[int, int], Table], *,
+                      fresh: bool) -> tuple[socket.socket, socket.socket]:  # fmt: skip
+        """UDP and TCP sockets of the name service inside a namespace, at ports that the kernel chooses, with port 53 led to them.
+
+        `fresh`: there has been none before.
+        """
         with network_namespace(namespace):
             datagram = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
             stream = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
@@ -193,7 +197,8 @@ class Kernel:
                 stream.bind((address, 0))
                 stream.listen(64)
                 with Netlink(NETLINK_NETFILTER) as inside:
-                    nftables.replace_table(inside, make_table(datagram.getsockname()[1], stream.getsockname()[1]))
+                    table = make_table(datagram.getsockname()[1], stream.getsockname()[1])
+                    (nftables.add_table if fresh else nftables.replace_table)(inside, table)
             except BaseException:
                 datagram.close()
                 stream.close()
