@@ -61,6 +61,7 @@ from corten.engine.saving import Saving
 from corten.engine.starting import Starting
 from corten.engine.stopping import Stopping
 from corten.engine.system import System
+from corten.engine.tool_shell import Tools
 from corten.engine.updating import Updating
 from corten.engine.usage import DiskUsage
 from corten.engine.volume_local import LocalDriver
@@ -164,13 +165,14 @@ class Engine:
         files = ImageFileHandlers(transfers, making, saving, layout)
         system = System(layout, settings.shown(), self._database, self._containers, service, volumes, self._events, runtimes, hosts)
         usage = DiskUsage(self._containers, service, volumes, snapshots)
+        tools = Tools(self._containers, self._execs, service, networks, mounting, logs, snapshots)
         handlers = Handlers(
             ContainerHandlers(self._containers, logs, attaching, self._execs, service, networks, volumes, mounting, snapshots, layout, groups,
                               usage),
             StreamHandlers(self._containers, attaching, logs),
             ContentHandlers(self._containers, copying, making, snapshots),
             LifecycleHandlers(self._containers, starting, stopping, self._restarting, removal, Updating(self._containers, groups)),
-            ExecHandlers(self._containers, self._execs),
+            ExecHandlers(self._containers, self._execs, tools),
             ImageHandlers(service, transfers, ImageRemoval(service, images, self._containers, self._events), snapshots, files),
             files,
             NetworkHandlers(networks, self._endpoints, self._containers),

@@ -11,19 +11,30 @@ from corten.api.call import Call, empty, json_response
 from corten.api.containers import window_size
 from corten.engine.containers import Containers
 from corten.engine.execs import ExecRecord, Execs
-from corten.errors import CortenError
+from corten.engine.tool_shell import Tools
+from corten.errors import CortenError, Invalid
 from corten.runtime import messages
-from corten.spec.engine import ExecConfig, ExecStart
+from corten.spec import answers
+from corten.spec.engine import ExecConfig, ExecStart, ToolsRequest
 
 
 class ExecHandlers:
-    def __init__(self, containers: Containers, execs: Execs) -> None:
-        self._containers, self._execs = containers, execs
+    def __init__(self, containers: Containers, execs: Execs, tools: Tools) -> None:
+        self._containers, self._execs, self._tools = containers, execs, tools
 
     async def create(self, call: Call) -> web.Response:
         container = self._containers.find(call.parameters["name"])
         record = self._execs.create(container, await call.body(ExecConfig), called=call.parameters["name"])
         return json_response({"Id": record.id}, 201)
+
+    async def tools(self, call: Call) -> web.Response:
+        """Corten's own: a shell of another image in a container, running or not."""
+        called = call.parameters["name"]
+        request = await call.body(ToolsRequest)
+        if not request.image:
+            raise Invalid("Image: the name of an image with the tools is missing")
+        entered = await self._tools.enter(self._containers.find(called), request, called)
+        return json_response(answers.Tools(entered.exec_id, entered.container_id), 201)
 
     async def start(self, call: Call) -> web.Response:
         record = self._execs.find(call.parameters["id"])

@@ -30,7 +30,7 @@ from corten.api.usage import UsageHandlers
 from corten.api.volumes import VolumeHandlers
 from corten.registry.auth import Credentials
 from corten.spec import answers
-from corten.spec.engine import Config, CreateRequest, ExecConfig, ExecStart, UpdateRequest, VolumeRequest
+from corten.spec.engine import Config, CreateRequest, ExecConfig, ExecStart, ToolsRequest, UpdateRequest, VolumeRequest
 from corten.spec.filters import Filters
 from corten.spec.network import NetworkConnect, NetworkCreate, NetworkDisconnect
 
@@ -138,6 +138,7 @@ def make_routes(handlers: Handlers) -> list[Route]:
         _route("GET", "/distribution/{name}/json", image.distribution, answer=answers.Distribution),
         _route("GET", "/images/diff", handlers.insight.differences, query={"a": str, "b": str}, answer=answers.ImageDifferences),
         _route("GET", "/images/{name}/layers", handlers.insight.layers, query={"paths": bool}, answer=list[answers.LayerInsight]),
+        _route("POST", "/corten/containers/{name}/tools", execs.tools, body=ToolsRequest, answer=answers.Tools, status=201),
         _route("POST", "/corten/hello", image.hello, answer=answers.Named, status=201),
     ]  # fmt: skip
     described: list[dict[str, Any]] = []

@@ -106,7 +106,8 @@ def _exit_code(error: ApiError) -> int:
     return _NOT_EXECUTABLE if "permission denied" in error.message or "is a directory" in error.message else _ENGINE_REFUSED
 
 
-def _run(client: Client, container: str, options: dict[str, Any]) -> int:
+def run_attached(client: Client, container: str, options: dict[str, Any]) -> int:
+    """Attach, start, relay to the end; the exit code."""
     terminal, interactive = options["tty"], options["interactive"]
     sock = client.hijack(f"/containers/{container}/attach", stream=1, stdout=1, stderr=1, **({"stdin": 1} if interactive else {}))
     waiting = client.open("POST", f"/containers/{container}/wait", query={"condition": "removed" if options["rm"] else "next-exit"})
@@ -181,7 +182,7 @@ def command(session: Session, /, image: str, arguments: tuple[str, ...], **optio
             client.post(f"/containers/{container}/start")
             print(container)
             return
-        code = _run(client, container, options)
+        code = run_attached(client, container, options)
     except ApiError as error:
         raise RunFailed(error.message, _exit_code(error)) from None
     raise SystemExit(code)

@@ -48,6 +48,7 @@ class ExecRecord:
     exit_code: int | None = None
     pid: int = 0
     started: bool = False
+    tools: tuple[str, ...] = ()  # another image's layers, topmost first, as its root
 
 
 @dataclass(frozen=True)
@@ -107,12 +108,12 @@ class Execs:
     def of_container(self, container_id: str) -> list[str]:
         return [record.id for record in self._records.values() if record.container == container_id and record.running]
 
-    def create(self, container: ContainerRecord, config: ExecConfig, *, called: str) -> ExecRecord:
+    def create(self, container: ContainerRecord, config: ExecConfig, *, called: str, tools: tuple[str, ...] = ()) -> ExecRecord:
         if not config.cmd:
             raise Invalid("No exec command specified")
         states.check("exec", container, called)
         self._forget_old()
-        record = ExecRecord(names.new_id(), container.id, config)
+        record = ExecRecord(names.new_id(), container.id, config, tools=tools)
         self._records[record.id] = record
         self._containers.emit(f"exec_create: {_words(config)}", container, execID=record.id)
         return record
@@ -140,7 +141,7 @@ class Execs:
         self._records[record.id] = replace(record, started=True, running=True)
         message = messages.Exec(
             0, container.id, record.id, msgspec.json.encode(process), record.config.user or container.config.user,
-            container.host_config.group_add or [], streams, detach_keys, pending,
+            container.host_config.group_add or [], streams, detach_keys, pending, list(record.tools),
         )  # fmt: skip
         self._containers.emit(f"exec_start: {_words(record.config)}", container, execID=record.id)
         try:

@@ -155,6 +155,8 @@ class Mounting:
         if mount.type == "image":
             view = stage.view(self._snapshots.view(mount.diff_ids))
             return stage.subpath(view, mount.subpath) if mount.subpath else view
+        if mount.type == "container":
+            return stage.view(self._snapshots.frozen(mount.source, mount.diff_ids))
         if mount.type == "bind":
             _prepare_bind(mount, self._layout.root)
         return mount.source

@@ -92,7 +92,8 @@ class EndpointRecord(msgspec.Struct, frozen=True):
 
 
 class MountRecord(msgspec.Struct, frozen=True):
-    """One mount that the client or the image asked for, decided at creation. `type`: bind, volume, tmpfs, image.
+    """One mount that the client or the image asked for, decided at creation. `type`: bind, volume, tmpfs, image, and
+    container: a read-only view of a stopped container's root, which no client can ask for (tool_shell.py).
 
     `source` is a bind's path or an image's id; a volume is known by `name`. `mode` and `propagation` are as Docker shows
     them. `named` tells a volume that the client chose from one that goes with `rm -v`. `options` are a tmpfs's; `idmap` is the option as given.

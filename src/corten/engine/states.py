@@ -52,6 +52,7 @@ _TABLE: dict[str, dict[str, Refusal]] = {
     "resize": _row(created=NotRunning, running=None, paused=None, restarting=IsRestarting, exited=NotRunning, removing=NotRunning, dead=NotRunning),
     "attach": _row(created=None, running=None, paused=AttachPaused, restarting=AttachRestarting, exited=None, removing=RemovalInProgress, dead=RemovalInProgress),
     "commit": _row(created=None, running=None, paused=None, restarting=None, exited=None, removing=CommitRemoved, dead=CommitDead),
+    "tools": _row(created=None, running=None, paused=ContainerPaused, restarting=IsRestarting, exited=None, removing=RemovalInProgress, dead=RemovalInProgress),
     "export": _row(created=None, running=None, paused=None, restarting=None, exited=None, removing=ExportRemoved, dead=ExportDead),
     "update": _row(created=None, running=None, paused=None, restarting=None, exited=None, removing=UpdateRemoved, dead=UpdateRemoved),
     "rename": _row(created=None, running=None, paused=None, restarting=None, exited=None, removing=RemovalInProgress, dead=RemovalInProgress),

@@ -120,7 +120,10 @@ class Streams(_Message, frozen=True):
 
 
 class Exec(_Message, frozen=True):
-    """Start one more process in a running container. One descriptor: the client's connection, if attached."""
+    """Start one more process in a running container. One descriptor: the client's connection, if attached.
+
+    `tools`: the layers of another image, topmost first, that become its root (tool_root.py); empty: the container's own.
+    """
 
     serial: int
     container: str
@@ -131,6 +134,7 @@ class Exec(_Message, frozen=True):
     streams: Streams
     detach_keys: bytes
     pending: bytes
+    tools: list[str] = []
 
 
 class Attach(_Message, frozen=True):

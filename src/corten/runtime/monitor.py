@@ -443,6 +443,7 @@ class Monitor:
             return sandbox.spawn_exec(
                 live.init.pid, process, message.user, tuple(message.groups), live.group,
                 filter_for(bytes(section)) if section else None, stdio,
+                tools=tuple(message.tools), scratch=live.run_dir,
             )  # fmt: skip
         except (FileNotFoundError, ProcessLookupError) as error:
             if str(error.filename).startswith("/proc/"):  # it has ended, and we have not been told yet

@@ -17,7 +17,7 @@ from corten.linux.cgroup import Cgroup, Layout
 from corten.linux.cgroup_versions import open_cgroup
 from corten.runtime import messages
 from corten.runtime.init import ChildSpec, run_child
-from corten.runtime.operations import JoinNamespaces
+from corten.runtime.operations import JoinNamespaces, Operation
 from corten.runtime.plan import DEFAULT_DEVICE_RULES, confine, make_plan
 from corten.runtime.seccomp_cache import filter_for
 from corten.spec.runtime import IdMapping, Linux, Mount, Process, RuntimeConfig
@@ -103,16 +103,21 @@ def _move_into(group: Cgroup, pid: int, layout: Layout) -> None:
 
 def spawn_exec(target_pid: int, process: Process, user: str | None, groups: tuple[str, ...], group: Cgroup | None,
                seccomp: tuple[bytes, int] | None, stdio: tuple[int, int, int] | None, *,
-               preserve_fds: int = 0) -> Child:  # fmt: skip
-    """Clone one more process into the namespaces of a running container's init."""
+               preserve_fds: int = 0, tools: tuple[str, ...] = (), scratch: str = "") -> Child:  # fmt: skip
+    """Clone one more process into the namespaces of a running container's init; with `tools`, these layers are its root."""
     joins: list[tuple[str, int]] = []
     for kind, flag in _EXEC_NAMESPACES:
         path = f"/proc/{target_pid}/ns/{kind}"
         if os.stat(path).st_ino != os.stat(f"/proc/self/ns/{kind}").st_ino:
             joins.append((path, flag))
     group_fd = group.descriptor(beside=target_pid) if group else -1
+    join: Operation = JoinNamespaces(tuple(joins))
+    if tools:
+        from corten.runtime.tool_root import LayTools  # rare: no monitor carries it before it is used
+
+        join = LayTools(tools, scratch, tuple(joins))
     spec = ChildSpec(
-        process=process, operations=(*confine(process), JoinNamespaces(tuple(joins))), user=user, groups=groups, seccomp=seccomp, stdio=stdio,
+        process=process, operations=(*confine(process), join), user=user, groups=groups, seccomp=seccomp, stdio=stdio,
         make_cwd=False, terminal_here=True, preserve_fds=preserve_fds, enter_cgroup=group.enter if group and group_fd < 0 else None,
     )  # fmt: skip
     return _clone(spec, 0, f"/proc/{target_pid}/ns/pid", group_fd, None)

@@ -28,6 +28,13 @@ class Created(_Answer, frozen=True):
     warnings: list[str] | None
 
 
+class Tools(_Answer, frozen=True):
+    """An exec to be started (the container runs), or a helper container to be attached to and started; the other is empty."""
+
+    exec_id: str
+    container_id: str
+
+
 class Named(_Answer, frozen=True):
     name: str
 

@@ -285,6 +285,12 @@ class ExecConfig(_Api, frozen=True):
     cmd: list[str] | None = None
 
 
+class ToolsRequest(ExecConfig, frozen=True):
+    """Corten's own: an exec with the files of `image` as its root."""
+
+    image: str = ""
+
+
 class ExecStart(_Api, frozen=True):
     detach: bool = False
     tty: bool = False

@@ -68,6 +68,10 @@ class Snapshots:
             return Mount("", "bind", lower[0], ["bind", "ro"])
         return Mount("", "overlay", "overlay", ["ro", f"lowerdir={':'.join(lower)}"])
 
+    def frozen(self, container_id: str, diff_ids: Sequence[str]) -> Mount:
+        """A stopped container's root as it is, to be mounted read-only somewhere. Raises StoreCorrupt."""
+        return Mount("", "overlay", "overlay", ["ro", f"lowerdir={':'.join([self.upper(container_id), *self.below(diff_ids)])}"])
+
     def lower(self, diff_ids: Sequence[str]) -> list[str]:
         """The layers' folders, topmost first. Raises StoreCorrupt if one is missing."""
         return [self._layer_path(diff_id) for diff_id in reversed(diff_ids)]
