@@ -5,7 +5,8 @@
 #   FOLDER/work.img       this checkout and the assets, made for each run; the results come back on it
 #   FOLDER/results/       junit.xml, facts.json, log, journal of the last run; FOLDER/serial.log is the console
 # In software, which works everywhere, it takes up to an hour; CORTEN_VM_ACCEL=kvm uses the processor instead, where it can be used.
-# The machine is left as it was: mounts are made in a namespace of this script's own, qemu ends with it or after CORTEN_VM_SECONDS.
+# The machine is left as it was: mounts are made in a namespace of this script's own, qemu ends with it or after CORTEN_VM_SECONDS
+# (3600); tests that were not reached by then are counted.
 set -euo pipefail
 here=$(cd "$(dirname "$0")/.." && pwd)
 if [ -z "${CORTEN_VM_INSIDE:-}" ]; then exec env CORTEN_VM_INSIDE=1 unshare --mount --propagation private "$0" "$@"; fi
@@ -13,6 +14,7 @@ venv=$(cd "$1" && pwd) assets=$(cd "$2" && pwd); mkdir -p "$3"; folder=$(cd "$3"
 tests=("$@") keep=()
 [ ${#tests[@]} -gt 0 ] || { tests=(tests/system); keep=(--write); }  # a run of everything is kept in docs/compat.md
 log=$folder/log; : >"$log"
+seconds=${CORTEN_VM_SECONDS:-3600}
 qemu=
 trap 'status=$?; [ -z "$qemu" ] || kill "$qemu" 2>/dev/null || true
       [ $status = 0 ] || { echo "test-vm failed ($status); the end of $log:"; tail -n 20 "$log"; }' EXIT
@@ -41,6 +43,7 @@ make_work() {
     cp -a "$assets"/images/{busybox.tar,debian.tar,busybox-rootfs} "$work/assets/images/"
     cp "$here/scripts/vm/run.sh" "$work/"
     printf '%s\n' "${tests[@]}" >"$work/tests"
+    echo $((seconds * 9 / 10)) >"$work/seconds"  # the rest is for booting and for ending in order
     image "$work" "$folder/work.img" 2G
     rm -rf "$work"
 }
@@ -52,7 +55,7 @@ make_work
 [ "${CORTEN_VM_ACCEL:-tcg}" = kvm ] && accel=kvm || accel=tcg,thread=multi
 echo "booting: ${tests[*]}"
 : >"$folder/serial.log"
-TMPDIR=$folder "${low[@]}" timeout --kill-after=10 "${CORTEN_VM_SECONDS:-3600}" qemu-system-x86_64 -accel "$accel" -cpu max,arch-capabilities=off -smp 2 -m 3072 -no-reboot \
+TMPDIR=$folder "${low[@]}" timeout --kill-after=10 "$seconds" qemu-system-x86_64 -accel "$accel" -cpu max,arch-capabilities=off -smp 2 -m 3072 -no-reboot \
     -display none -monitor none -serial "file:$folder/serial.log" -nic none -object rng-random,id=rng,filename=/dev/urandom -device virtio-rng-pci,rng=rng \
     -kernel "$base.kernel" -initrd "$base.initrd" -append "root=/dev/vda ro console=ttyS0 quiet panic=-1 net.ifnames=0" \
     -drive "file=$base.img,format=raw,if=virtio,snapshot=on" -drive "file=$folder/work.img,format=raw,if=virtio,cache=unsafe" >>"$log" 2>&1 &

@@ -123,13 +123,17 @@ class RunningEngine:
             self.remove_all()
         finally:
             self.terminate()
-            end = time.monotonic() + 5 * PATIENCE
-            while os.path.isdir(f"{self.exec_root}/monitors") and any(name.endswith(".sock") for name in os.listdir(f"{self.exec_root}/monitors")):
-                assert time.monotonic() < end, "a monitor does not end"
-                time.sleep(0.02)
-            shutil.rmtree(self.data_root)
-            shutil.rmtree(self.exec_root, ignore_errors=True)
-            os.unlink(f"{self.data_root}.log")
+            self.take_away()
+
+    def take_away(self) -> None:
+        """Remove what a stopped engine without containers has left, once its monitors have ended."""
+        end = time.monotonic() + 5 * PATIENCE
+        while os.path.isdir(f"{self.exec_root}/monitors") and any(name.endswith(".sock") for name in os.listdir(f"{self.exec_root}/monitors")):
+            assert time.monotonic() < end, "a monitor does not end"
+            time.sleep(0.02)
+        shutil.rmtree(self.data_root)
+        shutil.rmtree(self.exec_root, ignore_errors=True)
+        os.unlink(f"{self.data_root}.log")
 
     def docker(self, program: str, *arguments: str, check: bool = True, **options: object) -> subprocess.CompletedProcess:
         """Run the real docker CLI against this engine."""

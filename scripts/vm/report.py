@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What a run in the virtual machine came to: report.py RESULTS COMPAT [--write]. Prints it, and with --write puts it into COMPAT's table.
 
-RESULTS has junit.xml, facts.json and pytest's exit status; the table stands between two marks in COMPAT.
+RESULTS has junit.xml, facts.json, how many tests were collected, and pytest's exit status; the table stands between two marks in COMPAT.
 """
 
 import datetime as dt
@@ -32,12 +32,13 @@ def outcomes(junit: pathlib.Path) -> tuple[Counter, list[str], Counter]:
 
 
 def table(facts: dict, counts: Counter, failed: list[str], reasons: Counter) -> str:
+    unreached = max(0, facts["collected"] - counts.total())
     day = dt.datetime.now(dt.UTC).date().isoformat()
     why = "; ".join(f"{reason} ({count})" for reason, count in sorted(reasons.items())) or "nothing"
     bad = ", ".join(sorted(name.removeprefix("tests.system.") for name in failed)) or "nothing"
     return "\n".join([
-        BEGIN, "| date | system | kernel | passed | failed | skipped |", "|---|---|---|---:|---:|---:|",
-        f"| {day} | {facts['system']}, Python {facts['python']} | {facts['kernel']} | {counts['passed']} | {counts['failed']} | {counts['skipped']} |",
+        BEGIN, "| date | system | kernel | passed | failed | skipped | not reached in time |", "|---|---|---|---:|---:|---:|---:|",
+        f"| {day} | {facts['system']}, Python {facts['python']} | {facts['kernel']} | {counts['passed']} | {counts['failed']} | {counts['skipped']} | {unreached} |",
         "", f"Failed: {bad}. Skipped: {why}.", END,
     ])  # fmt: skip
 
@@ -46,7 +47,7 @@ def main() -> None:
     results, compat = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
     if not (results / "junit.xml").exists():
         sys.exit(f"the virtual machine brought no results back: see {results}/log and {results.parent}/serial.log")
-    facts = json.loads((results / "facts.json").read_text())
+    facts = json.loads((results / "facts.json").read_text()) | {"collected": int((results / "collected").read_text())}
     counts, failed, reasons = outcomes(results / "junit.xml")
     made = table(facts, counts, failed, reasons)
     print(made)

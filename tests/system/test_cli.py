@@ -13,7 +13,7 @@ import tempfile
 import pytest
 
 from corten.api.client import own_engine
-from tests.engines import RunningEngine
+from tests.engines import PATIENCE, RunningEngine
 from tests.system.conftest import free_port, need
 
 BIN = os.path.dirname(sys.executable)
@@ -58,7 +58,7 @@ def test_images_pull_rmi_version(engine, registry):
 def test_hello_starts_and_stops_an_engine_of_its_own():
     folder = tempfile.mkdtemp(prefix=f"cortest-hello-{os.getpid()}-")
     try:
-        done = subprocess.run([f"{BIN}/corten", "--data-root", folder, "hello"], capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run([f"{BIN}/corten", "--data-root", folder, "hello"], capture_output=True, text=True, timeout=60 * PATIENCE, check=False)
         assert done.returncode == 0, done.stderr
         assert done.stdout.startswith("Hello from Corten")
         assert "Its process id is 1:" in done.stdout

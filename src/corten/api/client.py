@@ -21,7 +21,7 @@ import msgspec
 from corten.errors import CortenError, Unavailable
 
 DEFAULT_SOCKET = "/run/corten/corten.sock"
-_START_PATIENCE = 20.0
+_START_PATIENCE = 60.0  # a loaded machine takes its time; an engine that ends is seen at once
 _CHUNK = 1 << 16
 
 
