@@ -10,7 +10,7 @@ from __future__ import annotations
 DEFAULT_PROFILE, UNCONFINED = "docker-default", "unconfined"
 
 # Below /proc a container may write to processes, and of /proc/sys only to kernel.shm*, which is its IPC namespace's.
-_NOT_A_PROCESS = "{[^1-9],[^1-9][^0-9],[^1-9s][^0-9y][^0-9s],[^1-9][^0-9][^0-9][^0-9]*}"
+_NOT_A_PROCESS = "{[^1-9],[^1-9][^0-9],[^1-9s][^0-9y][^0-9s],[^1-9][^0-9][^0-9][^0-9/]*}"
 _DENIED = (
     ("/proc/*", "w"),
     (f"/proc/{_NOT_A_PROCESS}/**", "w"),
