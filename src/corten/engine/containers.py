@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections import defaultdict
+from collections import ChainMap, defaultdict
 from collections.abc import Iterable
 from typing import TypeVar
 
@@ -37,6 +37,8 @@ class Containers:
         self._database, self._snapshots, self._events, self._admission = database, snapshots, events, admission
         self._records = {record.id: record for record in map(decode_record, database.containers())}
         self._names = {record.name: record.id for record in self._records.values()}
+        self._creating: dict[str, str] = {}  # names of containers that are being made
+        self._taken = ChainMap(self._names, self._creating)
         self.generation = 0  # grows with every change of any record
         self._locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._waiting: dict[tuple[str, str], set[asyncio.Future[ContainerRecord]]] = defaultdict(set)
@@ -123,9 +125,9 @@ class Containers:
         """Store a new container, its volumes made. Returns it and warnings. Raises Invalid, UnsupportedOption, NameInUse, NoCommand."""
         host = request.host_config or HostConfig()
         container_id = names.new_id()
-        chosen = names.check_name(name) if name else names.random_name(self._names)
-        if chosen in self._names:
-            raise NameInUse(name=chosen, id=self._names[chosen])
+        chosen = names.check_name(name) if name else names.random_name(self._taken)
+        if chosen in self._taken:
+            raise NameInUse(name=chosen, id=self._taken[chosen])
         options.check_host_config(host)
         mounts.check(host)
         options.check_config(request)
@@ -143,17 +145,26 @@ class Containers:
         )  # fmt: skip
         if not record.argv:
             raise NoCommand
-        made = await mounter.make(container_id, host, config.volumes or {}, record.diff_ids)
+        self._creating[chosen] = container_id
         try:
-            await asyncio.to_thread(self._snapshots.create, container_id, options.layer_size(host))
+            record = await self._make(record, mounter)
+        finally:
+            del self._creating[chosen]
+        self.emit("create", record)
+        return record, [*warnings, *mounting.warnings(record.mounts)]
+
+    async def _make(self, record: ContainerRecord, mounter: Mounting) -> ContainerRecord:
+        """Volumes, writable layer, row; nothing of them stays if one fails."""
+        made = await mounter.make(record.id, record.host_config, record.config.volumes or {}, record.diff_ids)
+        try:
+            await asyncio.to_thread(self._snapshots.create, record.id, options.layer_size(record.host_config))
             record = self.save(msgspec.structs.replace(record, mounts=made))
         except BaseException:
-            await asyncio.to_thread(self._snapshots.remove, container_id)
-            await mounter.drop(container_id, made)
+            await asyncio.to_thread(self._snapshots.remove, record.id)
+            await mounter.drop(record.id, made)
             raise
-        mounter.keep(container_id, made)
-        self.emit("create", record)
-        return record, [*warnings, *mounting.warnings(made)]
+        mounter.keep(record.id, made)
+        return record
 
     def rename(self, record: ContainerRecord, name: str) -> None:
         """Raises InvalidName, NameInUse, RenameToSame."""
@@ -163,8 +174,8 @@ class Containers:
         if new == record.name:
             raise RenameToSame
         states.check("rename", record)
-        if new in self._names:
-            taken = NameInUse(name=new, id=self._names[new])
+        if new in self._taken:
+            taken = NameInUse(name=new, id=self._taken[new])
             taken.message = f"Error when allocating new name: {taken.message}"
             raise taken
         old = record.name
