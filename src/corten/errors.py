@@ -311,6 +311,10 @@ class VolumeNameTaken(Conflict):
     template = "create {name}: driver '{driver}' already has volume '{name}': volume name must be unique"
 
 
+class NotInSwarm(Unavailable):
+    template = "This node is not part of a swarm"
+
+
 class NotSwarmManager(Unavailable):
     template = (
         'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" '

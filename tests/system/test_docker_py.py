@@ -146,3 +146,60 @@ def test_versions_from_1_24(engine):
         client = docker.DockerClient(base_url=f"unix://{engine.socket}", version=version)
         assert client.containers.run("busybox", "echo x", remove=True) == b"x\n"
         client.close()
+
+
+def test_what_an_exec_answers_is_framed_as_its_start_asks(sdk):
+    """A terminal of the process does not make the stream raw: the start's own Tty does."""
+    box = sdk.containers.run("busybox", "sleep 600", detach=True)
+    for tty in (False, True):
+        identifier = sdk.api.exec_create(box.id, ["echo", "hello"], tty=True)["Id"]
+        assert sdk.api.exec_start(identifier, tty=tty) == b"hello\r\n"
+    identifier = sdk.api.exec_create(box.id, ["sh", "-c", "echo out; echo err >&2"])["Id"]
+    assert sdk.api.exec_start(identifier, demux=True) == (b"out\n", b"err\n")
+
+
+def test_keys_of_a_body_in_any_case(sdk):
+    """docker-py spells this one `detachKeys`."""
+    box = sdk.containers.run("busybox", "sleep 600", detach=True)
+    identifier = sdk.api.exec_create(box.id, "cat", stdin=True, tty=True, detach_keys="ctrl-x")["Id"]
+    assert sdk.api.exec_inspect(identifier)["DetachKeys"] == "ctrl-x"
+    stream = sdk.api.exec_start(identifier, tty=True, socket=True)
+    stream._sock.sendall(b"typed")
+    assert stream._sock.recv(5) == b"typed"
+    stream._sock.sendall(b"\x18")
+    while stream._sock.recv(100):
+        continue
+    stream.close()
+    assert sdk.api.exec_inspect(identifier)["Running"]
+
+
+def test_a_killed_container_has_its_exit_code_at_once(sdk):
+    box = sdk.containers.run("busybox", "sleep 600", detach=True)
+    box.kill()
+    box.reload()
+    assert (box.status, box.attrs["State"]["ExitCode"]) == ("exited", 137)
+    box.remove()
+
+
+def test_disk_usage(sdk):
+    usage = sdk.df()
+    assert {"LayersSize", "Images", "Containers", "Volumes", "BuildCache"} <= set(usage)
+    assert any("busybox:latest" in image["RepoTags"] for image in usage["Images"])
+
+
+def test_no_swarm_and_no_plugins(sdk):
+    assert sdk.swarm.leave(force=True)
+    with pytest.raises(docker.errors.APIError) as refused:
+        sdk.swarm.reload()
+    assert refused.value.status_code == 503
+    assert sdk.plugins.list() == []
+
+
+def test_credentials_of_nobody(sdk):
+    with pytest.raises(docker.errors.APIError, match="connection refused"):
+        sdk.login("user", "word", registry=f"127.0.0.1:{free_port()}", reauth=True)
+
+
+def test_a_platform_that_the_image_is_not_for(sdk):
+    with pytest.raises(docker.errors.NotFound, match="does not match the specified platform"):
+        sdk.containers.create("busybox", "true", platform="linux/s390x")

@@ -87,6 +87,12 @@ def test_basic_credentials(engine, assets, tmp_path):
                 break
             time.sleep(0.1)
         assert done.returncode == 0, done.stderr
+        login = {"username": "user", "serveraddress": f"127.0.0.1:{port}"}
+        assert engine.client.post("/auth", login | {"password": "U*U"}) == {"IdentityToken": "", "Status": "Login Succeeded"}
+        for wrong, text in (({"password": "no"}, "failed with status: 401 Unauthorized"), ({}, "no basic auth credentials")):
+            with pytest.raises(ApiError, match=text) as refused:
+                engine.client.post("/auth", login | wrong)
+            assert refused.value.http_status == 401
         with pytest.raises(ApiError, match="pull access denied for"):
             pull(engine, f"127.0.0.1:{port}/private:1")
         with pytest.raises(ApiError, match="pull access denied for"):
@@ -103,6 +109,10 @@ def test_token_credentials(engine, fake):
     put_image(registry, "app", b"x", this_platform().architecture, "latest")
     with pytest.raises(ApiError, match="unauthorized"):
         pull(engine, f"{registry.address}/app", {"username": "user", "password": "wrong"})
+    login = {"username": "user", "serveraddress": f"http://{registry.address}/v2/"}
+    assert engine.client.post("/auth", login | {"password": "right"})["Status"] == "Login Succeeded"
+    with pytest.raises(ApiError, match="unauthorized: incorrect username or password"):
+        engine.client.post("/auth", login | {"password": "wrong"})
     shown = pull(engine, f"{registry.address}/app", {"username": "user", "password": "right"})
     assert shown[0] == {"status": "Pulling from app", "id": "latest"}
     assert [message["status"] for message in shown if "id" in message][-1] == "Pull complete"

@@ -17,7 +17,7 @@ from aiohttp import web
 from corten.api.versions import Differences, Since, Version, apply
 from corten.errors import Invalid, UnsupportedOption
 from corten.spec.bodies import parse_body
-from corten.spec.filters import Filters, parse_filters
+from corten.spec.filters import Filters, parse_any_filters, parse_filters
 from corten.spec.timestamps import parse_moment
 
 T = TypeVar("T")
@@ -95,6 +95,10 @@ class Call:
 
     def filters(self, *allowed: str) -> Filters:
         return parse_filters(self.text("filters"), frozenset(allowed))
+
+    def any_filters(self) -> Filters:
+        """Of an endpoint that passes over keys that it does not know."""
+        return parse_any_filters(self.text("filters"))
 
     async def raw_body(self) -> bytes:
         if self.request.content_length and self.request.content_length > _BODY_LIMIT:

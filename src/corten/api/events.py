@@ -15,7 +15,7 @@ from corten.api.call import Call
 from corten.api.versions import Since
 from corten.engine.events import Event, Events
 from corten.errors import Invalid
-from corten.spec.filters import Filters, parse_any_filters
+from corten.spec.filters import Filters
 from corten.spec.reference import familiar_name
 from corten.spec.timestamps import now_ns
 
@@ -37,7 +37,7 @@ class EventHandlers:
         since, until = (call.moment(key, now=now) for key in ("since", "until"))
         if until is not None and until < (since or 0):
             raise Invalid(f"`since` time ({call.text('since')}) cannot be after `until` time ({call.text('until')})")
-        wanted = event_filter(parse_any_filters(call.text("filters")), created_images=call.has(Since.IMAGE_CREATE_EVENTS))
+        wanted = event_filter(call.any_filters(), created_images=call.has(Since.IMAGE_CREATE_EVENTS))
         form = chosen_form(call.request.headers.get("Accept", ""))
         before = _FORMS.get(form, b"")
         response = web.StreamResponse(headers={"Content-Type": form})

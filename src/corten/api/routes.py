@@ -11,6 +11,7 @@ from typing import Any
 
 from aiohttp import web
 
+from corten.api.absent import ROWS as NOT_HERE
 from corten.api.call import Call, json_response
 from corten.api.container_streams import StreamHandlers
 from corten.api.containers import ContainerHandlers
@@ -124,7 +125,8 @@ def make_routes(handlers: Handlers) -> list[Route]:
         _route("PUT", "/containers/{name}/archive", content.archive_put, query={"path": str, "noOverwriteDirNonDir": bool, "copyUIDGID": bool}, body=TAR),
         _route("POST", "/commit", content.commit, query=commit, body=Config, answer=answers.Id, status=201),
         # --- images
-        _route("GET", "/images/json", image.list, query={"all": bool, "digests": bool, "filter": str, "filters": Filters}, answer=list[answers.ImageSummary]),
+        _route("GET", "/images/json", image.list, query={"all": bool, "digests": bool, "filter": str, "filters": Filters, "shared-size": bool, "manifests": bool},
+               answer=list[answers.ImageSummary]),
         _route("POST", "/images/create", image.create, query=create_image, body=TAR, answer=JSON_MESSAGES),
         _route("POST", "/images/load", handlers.files.load, query={"quiet": bool}, body=TAR, answer=JSON_MESSAGES),
         _route("GET", "/images/get", handlers.files.save, query={"names": list[str], "platform": str}, answer=TAR),
@@ -141,6 +143,7 @@ def make_routes(handlers: Handlers) -> list[Route]:
         _route("POST", "/corten/containers/{name}/tools", execs.tools, body=ToolsRequest, answer=answers.Tools, status=201),
         _route("POST", "/corten/hello", image.hello, answer=answers.Named, status=201),
     ]  # fmt: skip
+    rows += [_route(method, path, absent) for method, path, absent in NOT_HERE]
     described: list[dict[str, Any]] = []
 
     async def openapi(_call: Call) -> web.Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable
 from functools import cache
 
@@ -33,6 +34,15 @@ class ImageService:
     def layer_sizes(self, image: Image) -> list[int]:
         rows = [self._layers.find(diff_id) for diff_id in image.config.rootfs.diff_ids]
         return [row.size if row else 0 for row in rows]
+
+    def shared_sizes(self) -> dict[str, int]:
+        """Image id -> bytes of those of its layers that another image has too."""
+        images = self.all()
+        holders = Counter(diff_id for image in images for diff_id in set(image.config.rootfs.diff_ids))
+        return {
+            image.id: sum(size for diff_id, size in zip(image.config.rootfs.diff_ids, self.layer_sizes(image), strict=True) if holders[diff_id] > 1)
+            for image in images
+        }
 
     def users(self, image: Image) -> list[ContainerRecord]:
         return [record for record in self._containers.all() if record.image == image.id]

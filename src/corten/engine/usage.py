@@ -83,15 +83,8 @@ class DiskUsage:
         return ContainerUsage(record, writable, writable + image)
 
     def images(self) -> list[ImageUsage]:
-        holders = Counter(diff_id for image in self._images.all() for diff_id in set(image.config.rootfs.diff_ids))
-        users = Counter(record.image for record in self._containers.all())
-        sizes = self._layers()
-        return [
-            ImageUsage(
-                image, self._images.size(image), sum(sizes[diff_id] for diff_id in image.config.rootfs.diff_ids if holders[diff_id] > 1), users[image.id]
-            )
-            for image in self._images.all()
-        ]
+        users, shared = Counter(record.image for record in self._containers.all()), self._images.shared_sizes()
+        return [ImageUsage(image, self._images.size(image), shared[image.id], users[image.id]) for image in self._images.all()]
 
     def _layers(self) -> dict[str, int]:
         """Diff id -> bytes."""

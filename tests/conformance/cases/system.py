@@ -22,5 +22,9 @@ CASES: dict[str, list[Request]] = {
     "disk usage": created(
         RUN, ("GET", "/system/df", None), ("GET", "/system/df?type=foo", None), ("GET", "/system/df?type=container&type=build-cache", None),
         ("GET", "/system/df?type=volume", None), ("GET", "/system/df?type=image", None)),
+    "no swarm": [(method, path, {} if method == "POST" else None) for method, path in (
+        ("GET", "/swarm"), ("POST", "/swarm/leave"), ("POST", "/swarm/update?version=1"), ("GET", "/nodes"), ("GET", "/nodes/x"), ("GET", "/services"),
+        ("POST", "/services/create"), ("GET", "/services/x/logs?stdout=1"), ("GET", "/tasks"), ("GET", "/secrets"), ("DELETE", "/configs/x"), ("GET", "/nodes?filters=x"))],
+    "no plugins": [("GET", "/plugins", None), ("GET", "/plugins/x/json", None), ("DELETE", "/plugins/x", None), ("POST", "/plugins/x/disable", None)],
     "prefixes": [("GET", "/containers//json", None), ("GET", "/containers/%20/json", None)],
 }  # fmt: skip
