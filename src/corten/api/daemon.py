@@ -28,6 +28,7 @@ from corten.api.server import Server
 from corten.api.settings import Settings, parse_arguments
 from corten.api.system import SystemHandlers
 from corten.api.usage import UsageHandlers
+from corten.api.volume_extras import VolumeExtraHandlers
 from corten.api.volumes import VolumeHandlers
 from corten.engine.admission import Admission
 from corten.engine.attaching import Attaching
@@ -64,8 +65,10 @@ from corten.engine.system import System
 from corten.engine.tool_shell import Tools
 from corten.engine.updating import Updating
 from corten.engine.usage import DiskUsage
+from corten.engine.volume_copies import VolumeCopies
 from corten.engine.volume_local import LocalDriver
 from corten.engine.volume_plugins import Plugins
+from corten.engine.volume_renaming import Renaming
 from corten.engine.volumes import Volumes
 from corten.errors import CortenError
 from corten.network.apply import Kernel
@@ -180,6 +183,7 @@ class Engine:
             EventHandlers(self._events),
             UsageHandlers(usage, service, volumes),
             VolumeHandlers(volumes),
+            VolumeExtraHandlers(volumes, VolumeCopies(layout, folders, volumes, self._launch), Renaming(self._database, volumes, self._containers)),
             InsightHandlers(service, snapshots),
         )  # fmt: skip
         self._server = Server(make_routes(handlers))

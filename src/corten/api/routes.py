@@ -28,6 +28,7 @@ from corten.api.route import Handler, Route, Stream
 from corten.api.streams import RAW_STREAM
 from corten.api.system import SystemHandlers
 from corten.api.usage import UsageHandlers
+from corten.api.volume_extras import VolumeExtraHandlers
 from corten.api.volumes import VolumeHandlers
 from corten.registry.auth import Credentials
 from corten.spec import answers
@@ -50,6 +51,7 @@ class Handlers:
     events: EventHandlers
     usage: UsageHandlers
     volumes: VolumeHandlers
+    volume_extras: VolumeExtraHandlers
     insight: InsightHandlers
 
 
@@ -64,7 +66,7 @@ _TEXT = Stream("text/plain")
 def make_routes(handlers: Handlers) -> list[Route]:
     container, stream, life, execs = handlers.containers, handlers.streams, handlers.lifecycle, handlers.execs
     content, image, system, volume = handlers.contents, handlers.images, handlers.system, handlers.volumes
-    network = handlers.networks
+    network, extras = handlers.networks, handlers.volume_extras
     attach = {"detachKeys": str, "logs": bool, "stream": bool, "stdin": bool, "stdout": bool, "stderr": bool}
     create_image = {"fromImage": str, "tag": str, "platform": str, "fromSrc": str, "repo": str, "message": str, "changes": list[str]}
     commit = {"container": str, "repo": str, "tag": str, "comment": str, "author": str, "pause": bool, "changes": list[str]}
@@ -141,6 +143,11 @@ def make_routes(handlers: Handlers) -> list[Route]:
         _route("GET", "/images/diff", handlers.insight.differences, query={"a": str, "b": str}, answer=answers.ImageDifferences),
         _route("GET", "/images/{name}/layers", handlers.insight.layers, query={"paths": bool}, answer=list[answers.LayerInsight]),
         _route("POST", "/corten/containers/{name}/tools", execs.tools, body=ToolsRequest, answer=answers.Tools, status=201),
+        _route("POST", "/corten/volumes/load", extras.load, query={"name": str}, body=TAR, answer=answers.Volume, status=201),
+        _route("GET", "/corten/volumes/{name}/tar", extras.save, answer=TAR),
+        _route("POST", "/corten/volumes/{name}/rename", extras.rename, query={"name": str}, status=204),
+        _route("POST", "/corten/volumes/{name}/clone", extras.clone, query={"name": str}, answer=answers.Volume, status=201),
+        _route("POST", "/corten/volumes/{name}/snapshot", extras.snapshot, query={"name": str, "keep": int}, answer=answers.Volume, status=201),
         _route("POST", "/corten/hello", image.hello, answer=answers.Named, status=201),
     ]  # fmt: skip
     rows += [_route(method, path, absent) for method, path, absent in NOT_HERE]

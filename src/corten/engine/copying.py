@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -16,7 +14,7 @@ from corten.engine.containers import Containers
 from corten.engine.copy_job import CopyRequest, PathStat, Point, ReadOnly, Refused
 from corten.engine.mounting import Mounting
 from corten.engine.records import ContainerRecord
-from corten.engine.worker_stream import read_from_worker
+from corten.engine.worker_stream import read_from_worker, write_to_worker
 from corten.errors import ArchiveRefused, CortenError, Invalid, KernelRefused, NoSuchPath, OtherKind
 from corten.runtime.launch import Launch
 from corten.spec.runtime import Mount
@@ -128,25 +126,8 @@ class Copying:
         async with self._view(record) as view:
             owner = record.config.user if as_user else ""
             argument = self._request(record, view, "extract", path, no_overwrite=no_overwrite, owner=owner)
-            await self._write(record, called, path, argument, data)
+            await write_to_worker(lambda source: self._run(record, called, path, argument, (source,)), data)
         self._containers.emit("extract-to-dir", record)
-
-    async def _write(self, record: ContainerRecord, called: str, path: str, argument: bytes, data: AsyncIterator[bytes]) -> None:
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        work = asyncio.ensure_future(self._run(record, called, path, argument, (theirs.fileno(),)))
-        await asyncio.sleep(0)
-        theirs.close()
-        loop = asyncio.get_running_loop()
-        try:
-            async for piece in data:
-                await loop.sock_sendall(ours, piece)
-            ours.shutdown(socket.SHUT_WR)
-        except OSError:
-            await asyncio.sleep(0)  # the worker stopped reading: its own error says why
-        finally:
-            ours.close()
-            await work
 
 
 def _translate(error: KernelRefused, path: str, called: str) -> CortenError:

@@ -192,7 +192,9 @@ def _words(value: list[str] | str | None) -> list[str]:
 
 
 class VolumeRecord(msgspec.Struct, frozen=True):
-    """A volume. `options` are the driver's. `made_for` is the container whose creation it is part of, until that is stored."""
+    """A volume. `options` are the driver's. `made_for` is the container whose creation it is part of, until that is
+    stored; `moved_from` the name that its folder may still have.
+    """
 
     name: str
     driver: str
@@ -200,6 +202,7 @@ class VolumeRecord(msgspec.Struct, frozen=True):
     labels: dict[str, str] | None = None
     options: dict[str, str] | None = None
     made_for: str = ""
+    moved_from: str = ""
 
 
 decode_volume = msgspec.json.Decoder(VolumeRecord).decode

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -206,6 +206,42 @@ class Volumes:
         self._events.emit("volume", "create", name, driver=driver.name)
         return record
 
+    async def take_in(self, name: str, staging: str, labels: Mapping[str, str] | None) -> VolumeRecord:
+        """A local volume made of a staged folder. Raises VolumeNameTaken, OSError."""
+        async with self._locks[name]:
+            if name in self._records:
+                raise VolumeNameTaken(name=name, driver=self._records[name].driver)
+            self._folders.take_in(staging, name)
+            record = VolumeRecord(name, LOCAL, _now(), _copy(labels))
+            self._save(record)
+        self._events.emit("volume", "create", name, driver=LOCAL)
+        return record
+
+    # --- another name: the steps of volume_renaming.py
+    @asynccontextmanager
+    async def alone(self, *volumes: str) -> AsyncIterator[None]:
+        """Nobody else does anything with these volumes inside the block."""
+        async with AsyncExitStack() as held:
+            for name in sorted(set(volumes)):
+                await held.enter_async_context(self._locks[name])
+            yield
+
+    def change_name(self, record: VolumeRecord, new: str) -> None:
+        """The row only, to be called in a transaction. Raises Conflict for one that a container is just being made with."""
+        if self._held.get(record.name):
+            raise Conflict(f"rename {record.name}: a container that uses it is being created")
+        self._database.delete_volume(record.name)
+        self._save(msgspec.structs.replace(record, name=new, moved_from=record.name))
+        del self._records[record.name]
+        if record.name in self._users:
+            self._users[new] = self._users.pop(record.name)
+
+    def finish_rename(self, name: str) -> None:
+        record = self._records[name]
+        if record.moved_from:
+            self._folders.rename(record.moved_from, name)
+            self._save(msgspec.structs.replace(record, moved_from=""))
+
     def _save(self, record: VolumeRecord) -> None:
         self._database.put_volume(record.name, encode_record(record))
         self._records[record.name] = record
@@ -347,6 +383,8 @@ class Volumes:
     async def restore(self) -> None:
         """After `hold`: remove what a crash left half made or mounted. A folder with content that no row names is taken in as a volume, never deleted."""
         known = {container.id for container in self._containers()}
+        for record in self.all():
+            self.finish_rename(record.name)
         for record in self.all():
             if record.made_for and record.made_for not in known:
                 await self.remove(record.name, force=True)

@@ -1,4 +1,4 @@
-"""Reading what a worker writes: its descriptor is one end of a socket pair, whose other end is read here in pieces."""
+"""Reading what a worker writes, and writing what it reads: its descriptor is one end of a socket pair, whose other end is here."""
 
 from __future__ import annotations
 
@@ -25,3 +25,22 @@ async def read_from_worker(run: Callable[[int], Awaitable[bytes]]) -> AsyncItera
         await asyncio.wait((work,))  # a client that leaves early ends the worker with a broken pipe
         if not work.cancelled():
             work.exception()
+
+
+async def write_to_worker(run: Callable[[int], Awaitable[bytes]], data: AsyncIterator[bytes]) -> None:
+    """`run` starts the worker with the descriptor that it reads from. Raises the worker's error."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    work = asyncio.ensure_future(run(theirs.fileno()))
+    await asyncio.sleep(0)
+    theirs.close()
+    loop = asyncio.get_running_loop()
+    try:
+        async for piece in data:
+            await loop.sock_sendall(ours, piece)
+        ours.shutdown(socket.SHUT_WR)
+    except OSError:
+        await asyncio.sleep(0)  # the worker stopped reading: its own error says why
+    finally:
+        ours.close()
+        await work

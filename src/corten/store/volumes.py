@@ -48,6 +48,21 @@ class VolumeFolders:
             if not os.path.isdir(self._layout.volume_data(name)):
                 raise
 
+    def stage(self, path: str) -> None:
+        """Make an empty volume's folders somewhere else, to be filled and then taken in."""
+        os.mkdir(path, 0o701)
+        os.mkdir(f"{path}/_data", 0o755)
+        os.chmod(f"{path}/_data", 0o755)
+
+    def take_in(self, path: str, name: str) -> None:
+        """A staged folder becomes the volume's. Raises OSError if there is one that is not empty."""
+        os.rename(path, self._layout.volume(name))
+
+    def rename(self, name: str, new: str) -> None:
+        """Idempotent. What is mounted in it or from it stays so."""
+        with suppress(FileNotFoundError):  # done already
+            os.rename(self._layout.volume(name), self._layout.volume(new))
+
     def attach(self, name: str) -> None:
         """Mount the file system of a volume with a size limit. Idempotent. Raises OSError."""
         disk_image.mount(f"{self._layout.volume(name)}/disk", self._layout.volume_data(name))

@@ -1,0 +1,115 @@
+"""Corten's own with volumes: clone, snapshot, save and load. A copy is whole before it has a name; a crash leaves none.
+
+Files share their blocks where the file system can (btrfs, xfs with reflink): the kernel does that by itself in copy_file_range(2).
+A volume that is written to meanwhile is copied file by file as it is read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import shutil
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import suppress
+
+import msgspec
+
+from corten.engine import volume_local
+from corten.engine.copy_job import CopyRequest, Point
+from corten.engine.copy_up import COPY_UP_JOB
+from corten.engine.copy_up_job import CopyUpRequest
+from corten.engine.copying import COPY_JOB
+from corten.engine.records import VolumeRecord
+from corten.engine.volumes import LOCAL, Volumes
+from corten.engine.worker_stream import read_from_worker, write_to_worker
+from corten.errors import ArchiveRefused, Conflict, CortenError, Invalid, KernelRefused, VolumeInUse
+from corten.runtime.launch import Launch
+from corten.spec.runtime import Mount
+from corten.store.layout import Layout
+from corten.store.volumes import VolumeFolders
+
+SNAPSHOT_OF = "dev.corten.snapshot.of"
+
+
+class VolumeCopies:
+    def __init__(self, layout: Layout, folders: VolumeFolders, volumes: Volumes, launch: Launch) -> None:
+        self._layout, self._folders, self._volumes, self._launch = layout, folders, volumes, launch
+
+    # --- into a new volume
+    async def clone(self, name: str, new: str, labels: Mapping[str, str] | None = None) -> VolumeRecord:
+        """A new volume with the content of `name`, and its labels. Raises NoSuchVolume, Invalid, Conflict."""
+        record = self._plain(name)
+
+        async def fill(staging: str) -> None:
+            data = await self._volumes.mount(name, user := f"clone to {new}")
+            folder = os.open(staging, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                request = CopyUpRequest(Mount("", "bind", data, ["bind"]), self._layout.temporary, "/")
+                await self._launch.run_job(COPY_UP_JOB, msgspec.json.encode(request), (folder,))
+            finally:
+                os.close(folder)
+                await self._volumes.unmount(name, user)
+
+        return await self._new(new, fill, {**(record.labels or {}), **(labels or {})} or None)
+
+    async def snapshot(self, name: str, new: str, keep: int) -> VolumeRecord:
+        """A clone that says of what it is one; of those, only the newest `keep` stay (0: all). One that is in use stays."""
+        new = new or f"{name}-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
+        made = await self.clone(name, new, {SNAPSHOT_OF: name})
+        mine = [record for record in self._volumes.all() if (record.labels or {}).get(SNAPSHOT_OF) == name]
+        for old in mine[: len(mine) - keep] if keep else []:
+            with suppress(VolumeInUse):
+                await self._volumes.remove(old.name)
+        return made
+
+    async def load(self, new: str, data: AsyncIterator[bytes]) -> VolumeRecord:
+        """A new volume with what a tar holds. Raises Invalid for what is no tar, or leads out; Conflict."""
+
+        async def fill(staging: str) -> None:
+            argument = self._request("extract", "/", staging)
+            try:
+                await write_to_worker(lambda source: self._launch.run_job(COPY_JOB, argument, (source,)), data)
+            except KernelRefused as error:
+                raise Invalid(f"load {new}: {error.reason}") if error.operand == ArchiveRefused.__name__ else error from None
+
+        return await self._new(new, fill, None)
+
+    async def _new(self, new: str, fill: Callable[[str], Awaitable[None]], labels: Mapping[str, str] | None) -> VolumeRecord:
+        try:
+            volume_local.check(new, {})
+        except Invalid as error:
+            raise Invalid(f"create {new}: {error.message}") from None
+        if any(record.name == new for record in self._volumes.all()):
+            raise Conflict(f"create {new}: there is a volume of that name")
+        staging = f"{self._layout.temporary}/volume-copy-{secrets.token_hex(8)}"
+        self._folders.stage(staging)
+        try:
+            await fill(f"{staging}/_data")
+            return await self._volumes.take_in(new, staging, labels)
+        except OSError as error:
+            raise CortenError(f"create {new}: {error.strerror}") from None
+        finally:
+            await asyncio.to_thread(shutil.rmtree, staging, ignore_errors=True)
+
+    def _plain(self, name: str) -> VolumeRecord:
+        record = self._volumes.find(name)
+        if record.driver != LOCAL or record.options:
+            raise Invalid(f"clone {name}: only local volumes without driver options are cloned; save it and load it under another name")
+        return record
+
+    # --- out of a volume
+    async def save(self, name: str) -> AsyncIterator[bytes]:
+        """Its content as a tar, in pieces. Raises NoSuchVolume before the first."""
+        data = await self._volumes.mount(name, user := f"save {secrets.token_hex(4)}")
+        try:
+            argument = self._request("pack", "/.", data)
+            async for piece in read_from_worker(lambda output: self._launch.run_job(COPY_JOB, argument, (output,))):
+                yield piece
+        finally:
+            await self._volumes.unmount(name, user)
+
+    def _request(self, action: str, path: str, folder: str) -> bytes:
+        root = self._layout.temporary  # any folder: the worker mounts on it where only it sees that
+        return msgspec.json.encode(CopyRequest(action, path, 0, root, [Mount("", "bind", folder, ["bind"])], [], [Point("/", True)]))

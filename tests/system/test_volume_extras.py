@@ -1,0 +1,179 @@
+"""Corten's own with volumes: rename, clone, snapshot, save, load."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import tarfile
+
+import pytest
+
+from corten.api.client import ApiError
+from tests.engines import RunningEngine
+from tests.images import entry, layer
+from tests.system.conftest import need
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays(engine):
+    yield
+    engine.remove_all()
+    for volume in engine.client.get("/volumes")["Volumes"]:
+        engine.client.delete(f"/volumes/{volume['Name']}")
+    assert os.listdir(f"{engine.data_root}/volumes") == os.listdir(f"{engine.data_root}/tmp") == []
+
+
+def fill(engine, name: str) -> str:
+    """A volume with a file of somebody's, a link and a folder; its path."""
+    path = engine.client.post("/volumes/create", {"Name": name, "Labels": {"of": "test"}})["Mountpoint"]
+    os.mkdir(f"{path}/sub", 0o750)
+    with open(f"{path}/sub/file", "w", encoding="utf-8") as file:
+        file.write("content")
+    os.chown(f"{path}/sub/file", 12, 34)
+    os.chmod(f"{path}/sub/file", 0o4755)
+    os.symlink("sub/file", f"{path}/link")
+    return path
+
+
+def look(path: str) -> list[tuple]:
+    found = []
+    for folder, folders, names in os.walk(path):
+        for name in sorted([*folders, *names]):
+            status = os.lstat(os.path.join(folder, name))
+            found.append((os.path.relpath(os.path.join(folder, name), path), status.st_mode, status.st_uid, status.st_gid, status.st_size if not folders else 0, status.st_mtime_ns // 10**9))
+    return sorted(found)
+
+
+def read(engine, path: str) -> bytes:
+    with engine.client.open("GET", path) as response:
+        return response.read()
+
+
+def load(engine, name: str, data: bytes) -> dict:
+    with engine.client.open("POST", "/corten/volumes/load", query={"name": name}, body=data, headers={"Content-Type": "application/x-tar"}) as response:
+        return json.load(response)
+
+
+def names(engine) -> set[str]:
+    return {volume["Name"] for volume in engine.client.get("/volumes")["Volumes"]}
+
+
+def refused(engine, path: str, **query: object) -> int:
+    with pytest.raises(ApiError) as caught:
+        engine.client.post(path, **query)
+    return caught.value.http_status
+
+
+def test_a_clone_is_the_same_and_its_own(engine):
+    source = fill(engine, "first")
+    made = engine.client.post("/corten/volumes/first/clone", name="second")
+    assert (made["Name"], made["Labels"]) == ("second", {"of": "test"})
+    assert look(made["Mountpoint"]) == look(source)
+    with open(f"{made['Mountpoint']}/sub/file", "a", encoding="utf-8") as file:
+        file.write(" and more")
+    with open(f"{source}/sub/file", encoding="utf-8") as file:
+        assert file.read() == "content"
+    assert refused(engine, "/corten/volumes/first/clone", name="second") == 409
+    assert refused(engine, "/corten/volumes/nosuch/clone", name="third") == 404
+    assert refused(engine, "/corten/volumes/first/clone", name="../x") == 400
+    assert refused(engine, "/corten/volumes/first/clone") == 400
+
+
+def test_snapshots_are_kept_as_many_as_wanted(engine):
+    fill(engine, "data")
+    made = [engine.client.post("/corten/volumes/data/snapshot", keep=2)["Name"] for _ in range(4)]
+    assert names(engine) == {"data", *made[2:]}
+    labels = engine.client.get(f"/volumes/{made[3]}")["Labels"]
+    assert labels == {"of": "test", "dev.corten.snapshot.of": "data"}
+    assert engine.client.post("/corten/volumes/data/snapshot", name="before-upgrade")["Name"] == "before-upgrade"
+    assert refused(engine, "/corten/volumes/data/snapshot", keep=-1) == 400
+
+
+def test_save_and_load(engine):
+    source = fill(engine, "saved")
+    made = load(engine, "loaded", read(engine, "/corten/volumes/saved/tar"))
+    assert look(made["Mountpoint"]) == look(source)
+
+
+@pytest.mark.parametrize("data", [b"no tar" * 1000, layer([entry("../out", b"x")]), layer([entry("a", b"x" * 5000)])[:3000]], ids=["noise", "leads out", "cut off"])
+def test_what_is_no_archive_makes_no_volume(engine, data):
+    with pytest.raises(ApiError) as caught:
+        load(engine, "bad", data)
+    assert caught.value.http_status == 400
+    assert names(engine) == set()
+
+
+def test_an_archive_cannot_write_through_a_link(engine, tmp_path):
+    archive = layer([entry("way", kind=tarfile.SYMTYPE, linkname=str(tmp_path)), entry("way/file", b"x")])
+    with pytest.raises(ApiError):
+        load(engine, "bad", archive)
+    assert os.listdir(tmp_path) == []
+
+
+def test_containers_follow_a_renamed_volume(engine, docker_cli):
+    fill(engine, "old")
+    box = engine.run("sleep", "600", Binds=["old:/data:ro"])
+    engine.client.post("/corten/volumes/old/rename", name="new")
+    assert names(engine) == {"new"}
+    shown = engine.client.get(f"/containers/{box}/json")
+    assert shown["HostConfig"]["Binds"] == ["new:/data:ro"]
+    assert (shown["Mounts"][0]["Name"], shown["Mounts"][0]["Source"]) == ("new", f"{engine.data_root}/volumes/new/_data")
+    assert engine.docker(docker_cli, "exec", box, "cat", "/data/link").stdout == "content"
+    engine.client.post(f"/containers/{box}/restart", t=0)
+    assert engine.docker(docker_cli, "exec", box, "cat", "/data/link").stdout == "content"
+    assert refused(engine, "/corten/volumes/new/rename", name="new") == 409
+    assert refused(engine, "/corten/volumes/old/rename", name="other") == 404
+    assert refused(engine, "/corten/volumes/new/rename", name="a/b") == 400
+
+
+def test_a_crash_between_the_row_and_the_folder_of_a_renaming(own_engine):
+    fill(own_engine, "old")
+    own_engine.client.post("/corten/volumes/old/rename", name="new")
+    own_engine.terminate()
+    import sqlite3
+
+    database = sqlite3.connect(f"{own_engine.data_root}/state.db")
+    row = json.loads(database.execute("SELECT record FROM volumes").fetchone()[0])
+    database.execute("UPDATE volumes SET record = ?", (json.dumps(row | {"moved_from": "old"}).encode(),))
+    database.commit()
+    database.close()
+    os.rename(f"{own_engine.data_root}/volumes/new", f"{own_engine.data_root}/volumes/old")
+    own_engine.start()
+    assert names(own_engine) == {"new"}
+    assert os.listdir(f"{own_engine.data_root}/volumes") == ["new"]
+    assert "link" in os.listdir(f"{own_engine.data_root}/volumes/new/_data")
+
+
+def test_a_clone_shares_its_blocks_where_the_file_system_can(assets, tmp_path, monkeypatch):
+    need("mkfs.btrfs")
+    disk, point = tmp_path / "disk", tmp_path / "point"
+    point.mkdir()
+    with open(disk, "wb") as file:
+        file.truncate(400 << 20)
+    subprocess.run(["mkfs.btrfs", "-q", disk], check=True)
+    subprocess.run(["mount", "-o", "loop", disk, point], check=True)
+    monkeypatch.setenv("CORTEN_TEST_ROOT", str(point))
+    try:
+        running = RunningEngine("r")
+        try:
+            path = running.client.post("/volumes/create", {"Name": "big"})["Mountpoint"]
+            with open(f"{path}/file", "wb") as file:
+                file.write(os.urandom(100 << 20))
+            os.sync()
+            before = os.statvfs(point).f_bfree
+            running.client.post("/corten/volumes/big/clone", name="copy")
+            os.sync()
+            used = (before - os.statvfs(point).f_bfree) * os.statvfs(point).f_frsize
+            assert used < 20 << 20, "the blocks were copied"
+        finally:
+            running.stop()
+    finally:
+        subprocess.run(["umount", point], check=True)
+
+
+def test_a_saved_tar_is_what_tar_says(engine):
+    fill(engine, "saved")
+    with tarfile.open(fileobj=io.BytesIO(read(engine, "/corten/volumes/saved/tar"))) as archive:
+        assert sorted(os.path.normpath(name) for name in archive.getnames()) == [".", "link", "sub", "sub/file"]
