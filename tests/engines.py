@@ -39,14 +39,15 @@ def free_port() -> int:
 class RunningEngine:
     """A cortend of its own. `stop()` leaves nothing; `kill()` is kill -9, `start()` brings it back on the same data."""
 
-    def __init__(self, name: str, *arguments: str) -> None:
+    def __init__(self, name: str, *arguments: str, prefix: tuple[str, ...] = ()) -> None:
+        """`prefix`: a command that runs the engine somewhere else (nsenter)."""
         self.name = f"cortest-{os.getpid()}-{name}"
         self.data_root = tempfile.mkdtemp(prefix=self.name, dir=os.environ.get("CORTEN_TEST_ROOT"))
         self.exec_root = f"/run/{self.name}"
         self.socket = f"{self.exec_root}/s.sock"
         self.bridge = f"ct{os.getpid() % 100000}{name}"[:15]
         self.cgroup_parent = f"/{self.name}"
-        self.arguments = list(arguments)
+        self.arguments, self.prefix = list(arguments), prefix
         self.client = Client(self.socket)
         self.process: subprocess.Popen | None = None
         self.start()
@@ -58,7 +59,7 @@ class RunningEngine:
     def start(self) -> None:
         with open(f"{self.data_root}.log", "ab") as log:
             self.process = subprocess.Popen(
-                [os.path.join(os.path.dirname(sys.executable), "cortend"), "--data-root", self.data_root, "--exec-root", self.exec_root,
+                [*self.prefix, os.path.join(os.path.dirname(sys.executable), "cortend"), "--data-root", self.data_root, "--exec-root", self.exec_root,
                  "-H", f"unix://{self.socket}", "--bridge", self.bridge, "--cgroup-parent", self.cgroup_parent, *self.arguments],
                 stdout=log, stderr=log, stdin=subprocess.DEVNULL,
             )  # fmt: skip

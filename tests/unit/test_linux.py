@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corten.linux import bpf_devices, cgroup, cgroup_settings, mounts, netlink
+from corten.linux import bpf_devices, cgroup, cgroup_settings, mounts, netlink, nft_guests
 from corten.linux import syscalls as sys
 from corten.linux.cgroup import Setting
 from corten.linux.machine import ASSEMBLERS
@@ -154,3 +154,9 @@ def test_programs_are_valid_elf(architecture):
     assert text[5] == len(program)
     assert all(header[1] & 3 != 3 for header in headers)  # nothing is both writable and executable
 
+
+
+def test_guest_rules_are_read_back():
+    for guest in (nft_guests.Guest("iifname", "br-1"), nft_guests.Guest("oifname", "fifteen-letters")):
+        assert nft_guests._decode(nft_guests._encode(guest)) == guest
+    assert nft_guests._decode(b"") is None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
+from corten.engine.neighbours import CHAIN, Neighbours
 from corten.linux.nft_sets import Element
 from corten.network.apply import Kernel
 from corten.network.plan import make_table
@@ -19,6 +20,7 @@ _log = logging.getLogger("corten.engine")
 class Firewall:
     def __init__(self, kernel: Kernel, name: str) -> None:
         self._kernel, self._table = kernel, make_table(name)
+        self._neighbours = Neighbours(kernel, name)
         self._owned: dict[str, frozenset[Element]] = {}
         self._standing = False
 
@@ -26,6 +28,7 @@ class Firewall:
         """Write the whole table, and watch it from here on."""
         self._replace()
         self._standing = True
+        self._neighbours.look(self._bridges())
         asyncio.get_running_loop().add_reader(self._kernel.watched, self._look)
 
     def _replace(self) -> None:
@@ -46,6 +49,11 @@ class Firewall:
         except OSError:
             self._owned[owner] = before
             raise
+        if any(element.set == "bridges" for element in before ^ elements):
+            self._neighbours.let_through(self._bridges())
+
+    def _bridges(self) -> set[str]:
+        return {str(element.key[0]) for elements in self._owned.values() for element in elements if element.set == "bridges"}
 
     def _change(self, removed: frozenset[Element], added: frozenset[Element]) -> None:
         try:
@@ -58,7 +66,10 @@ class Firewall:
         self.put(owner, frozenset())
 
     def _look(self) -> None:
-        if self._kernel.damaged(self._table.name):
+        damaged, neighbour = self._kernel.changes(self._table.name, CHAIN)
+        if neighbour:
+            self._neighbours.look(self._bridges())
+        if damaged:
             _log.warning("somebody else has removed rules of table inet %s: put back", self._table.name)
             self._replace()
 
@@ -72,4 +83,5 @@ class Firewall:
             asyncio.get_running_loop().remove_reader(self._kernel.watched)
             self._standing = False
         if remove:
+            self._neighbours.let_through(())
             self._kernel.remove_table(self._table.name)

@@ -38,8 +38,8 @@ def attribute(kind: int, data: bytes) -> bytes:
     return _ATTRIBUTE.pack(length, kind) + data + bytes(-length % 4)
 
 
-def nested(kind: int, *attributes: bytes) -> bytes:
-    return attribute(kind | NLA_F_NESTED, b"".join(attributes))
+def nested(kind: int, *parts: bytes) -> bytes:
+    return attribute(kind | NLA_F_NESTED, b"".join(parts))
 
 
 def text(kind: int, value: str) -> bytes:
@@ -56,15 +56,18 @@ def be32(kind: int, value: int) -> bytes:
 
 def parse_attributes(data: bytes) -> dict[int, bytes]:
     """Kind (without flags) -> payload. A repeated kind keeps the last."""
-    found: dict[int, bytes] = {}
+    return dict(attributes(data))
+
+
+def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """(kind without flags, payload) of each."""
     offset = 0
     while offset + _ATTRIBUTE.size <= len(data):
         length, kind = _ATTRIBUTE.unpack_from(data, offset)
         if length < _ATTRIBUTE.size:
-            break
-        found[kind & 0x3FFF] = data[offset + _ATTRIBUTE.size : offset + length]
+            return
+        yield kind & 0x3FFF, data[offset + _ATTRIBUTE.size : offset + length]
         offset += length + 3 & ~3
-    return found
 
 
 class Netlink:

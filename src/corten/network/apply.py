@@ -8,9 +8,10 @@ import socket
 from collections.abc import Callable, Iterable, Sequence
 from ipaddress import IPv4Interface
 
-from corten.linux import nftables, rtnetlink
+from corten.linux import nft_guests, nftables, rtnetlink
 from corten.linux.namespaces import network_namespace
 from corten.linux.netlink import NETLINK_NETFILTER, NETLINK_ROUTE, Netlink, Request
+from corten.linux.nft_guests import ForeignChain, Guest
 from corten.linux.nft_sets import Element
 from corten.linux.nftables import Table
 from corten.network.plan import AnyAddress, Bridge, Endpoint
@@ -107,16 +108,27 @@ class Kernel:
 
     @property
     def watched(self) -> int:
-        """Readable when anybody has changed nftables; then ask `damaged`."""
+        """Readable when anybody has changed nftables; then ask `changes`."""
         return self._watch.fileno()
 
-    def damaged(self, table: str) -> bool:
-        """Whether somebody else has taken something of the table away since the last call."""
+    def changes(self, table: str, guest_chain: str) -> tuple[bool, bool]:
+        """Whether somebody else has, since the last call, taken something of our table away, and changed a chain of that name."""
         try:
             messages = self._watch.notifications()
         except OSError:  # some were lost: it may be
-            return True
-        return nftables.taken_from(messages, table, self._netfilter.port)
+            return True, True
+        port = self._netfilter.port
+        return nftables.taken_from(messages, table, port), nft_guests.concerns(messages, guest_chain, port)
+
+    # --- other programs' rules
+    def foreign_chains(self) -> list[ForeignChain]:
+        return nft_guests.chains(self._netfilter)
+
+    def guests(self, chain: ForeignChain, comment: str) -> dict[Guest, bytes]:
+        return nft_guests.guests(self._netfilter, chain, comment)
+
+    def change_guests(self, chain: ForeignChain, comment: str, added: Iterable[Guest], removed: Iterable[bytes]) -> None:
+        nft_guests.change(self._netfilter, chain, comment, added, removed)
 
     # --- one container
     def attach(self, endpoints: Sequence[Endpoint], namespace: int, *, fresh: bool) -> None:
