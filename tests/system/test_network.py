@@ -18,7 +18,8 @@ from corten.linux.namespaces import network_namespace
 from tests.engines import RunningEngine, eventually
 from tests.system.conftest import free_port, listens
 
-OUTSIDE, GATEWAY = "10.231.77.2", "10.231.77.1"
+_SUBNET = f"10.231.{os.getpid() % 250}"  # of this run
+OUTSIDE, GATEWAY = f"{_SUBNET}.2", f"{_SUBNET}.1"
 
 
 # busybox's wget wants a name service that a static binary does not have; nc does not.

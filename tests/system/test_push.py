@@ -77,7 +77,8 @@ def test_what_was_pushed_is_what_others_and_we_pull(engine, registry, own_engine
     assert own_engine.client.get(f"/images/{name}:1/json")["RootFS"] == original["RootFS"]
 
 
-def test_a_pulled_image_goes_out_with_its_own_digest(engine, registry):
+def test_a_pulled_image_goes_out_with_its_own_digest(own_engine, registry):
+    engine = own_engine
     pull(engine, f"{registry}/debian:latest")
     digest, _ = in_registry(registry, "debian", "latest")
     engine.client.post(f"/images/{registry}/debian/tag", repo=f"{registry}/copies/debian", tag="kept")
