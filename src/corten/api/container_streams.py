@@ -26,7 +26,6 @@ from corten.runtime import messages
 
 _CHUNK = 1 << 16
 _BINARY_SINCE = (1, 28)
-_AFTER_HEAD = 0.02  # seconds: docker-py reads the head through a buffer and the rest past it; what came with the head would be lost to it
 
 
 class StreamHandlers:
@@ -53,7 +52,6 @@ class StreamHandlers:
         kept = self._logs.kept(record) if call.flag("logs") else None
         connection = await streams.hijack(call.request, framed=framed, version=call.version)
         if kept:
-            await asyncio.sleep(_AFTER_HEAD)
             async with aclosing(read_log(kept, None, None)) as runs:
                 async for run in runs:
                     await connection.say(_all(call, framed=framed).show(run))

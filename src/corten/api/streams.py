@@ -9,15 +9,18 @@ import asyncio
 import os
 import socket
 import struct
+import time
 from contextlib import suppress
 
 from aiohttp import web
 
 from corten.errors import Invalid
+from corten.linux.descriptors import unread
 
 RAW_STREAM = "application/vnd.docker.raw-stream"
 MULTIPLEXED_STREAM = "application/vnd.docker.multiplexed-stream"
 _NUMBERS = {"stdout": 1, "stderr": 2}
+_HEAD_PATIENCE, _HEAD_PAUSE = 0.05, 0.0002  # seconds
 _DEFAULT_KEYS = b"\x10\x11"  # ctrl-p ctrl-q
 
 
@@ -73,11 +76,24 @@ async def hijack(request: web.BaseRequest, *, framed: bool, version: tuple[int, 
     transport.write(head.encode())
     while transport.get_write_buffer_size():
         await asyncio.sleep(0.001)
+    await _head_read(transport.get_extra_info("socket"))
     # aiohttp keeps what follows an upgrade request here and has no public name for it.
     pending = bytes(request.protocol._message_tail)  # noqa: SLF001
     fd = os.dup(transport.get_extra_info("socket").fileno())
     transport.abort()  # closes this process's descriptor only: nothing is shut down
     return Hijacked(fd, pending)
+
+
+async def _head_read(sock: socket.socket) -> None:
+    """Wait until the client has taken the head, if that can be known (UNIX sockets), and for 50 ms at most.
+
+    docker-py reads the head through a buffer and what follows past it: output that came along with the head would be lost to it.
+    """
+    if sock.family != socket.AF_UNIX:
+        return
+    end = time.monotonic() + _HEAD_PATIENCE
+    while unread(sock.fileno()) and time.monotonic() < end:
+        await asyncio.sleep(_HEAD_PAUSE)
 
 
 def over() -> web.Response:

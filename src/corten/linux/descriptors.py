@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import array
+import fcntl
 import os
 import socket
+import sys
+import termios
 from collections.abc import Sequence
 
 from corten.linux import syscalls
@@ -50,3 +53,9 @@ def close_all_but(keep: set[int]) -> None:
             syscalls.close_range(previous + 1, fd - 1, 0)
         previous = fd
     syscalls.close_range(previous + 1, 0xFFFFFFFF, 0)
+
+
+def unread(sock: int) -> int:
+    """Bytes sent on a UNIX stream socket that the peer has not read yet (unix(7), SIOCOUTQ)."""
+    answer = fcntl.ioctl(sock, termios.TIOCOUTQ, b"\0\0\0\0")
+    return int.from_bytes(answer, sys.byteorder)
