@@ -176,6 +176,41 @@ def test_unhealthy_means_restarted(engine):
         made(engine, ["CMD", "true"], config={"Labels": {"dev.corten.on-unhealthy": "explode"}})
 
 
+def test_a_pause_and_another_engine_do_not_hide_that_it_is_unhealthy(own_engine):
+    engine = own_engine
+    label = {"Labels": {"dev.corten.on-unhealthy": "restart:1"}, "StopSignal": "SIGKILL"}
+    container = made(engine, ["CMD-SHELL", "test ! -e /tmp/bad"], config=label, host={"Tmpfs": {"/tmp": ""}})
+    becomes(engine, container, "healthy")
+    engine.client.post(f"/containers/{container}/pause")
+    engine.client.post(f"/containers/{container}/unpause")  # unhealthy until the next probe, and no failure so far
+    becomes(engine, container, "healthy")
+    assert "LastRestart" not in health(engine, container)
+    run(engine, container, "touch", "/tmp/bad")
+    engine.kill()
+    engine.start()
+    until(lambda: health(engine, container).get("LastRestart", {}).get("InARow") == 1, "not restarted")
+    becomes(engine, container, "healthy")  # the restart has emptied /tmp
+
+
+def test_an_images_check_is_inherited_and_merged(engine):
+    container = engine.run("true")
+    engine.client.post("/commit", container=container, repo="cortest-checked", changes='HEALTHCHECK --interval=100ms --retries=7 CMD ["echo", "from the image"]')
+    body = {"Image": "cortest-checked", "Cmd": ["sleep", "600"]}
+    checked = engine.client.post("/containers/create", body)["Id"]
+    changed = engine.client.post("/containers/create", body | {"Healthcheck": {"Retries": 2}})["Id"]
+    without = engine.client.post("/containers/create", body | {"Healthcheck": {"Test": ["NONE"]}})["Id"]
+    for each in (checked, without):
+        engine.client.post(f"/containers/{each}/start")
+    becomes(engine, checked, "healthy")
+    assert health(engine, checked)["Log"][0]["Output"] == "from the image\n"
+    assert "Health" not in state(engine, without)
+    config = engine.client.get(f"/containers/{changed}/json")["Config"]["Healthcheck"]
+    assert config == {"Test": ["CMD", "echo", "from the image"], "Interval": 100 * MS, "Retries": 2}
+    for each in (container, checked, changed, without):
+        engine.remove(each)
+    engine.client.delete("/images/cortest-checked")
+
+
 def test_probes_leave_nothing_behind(own_engine):
     engine = own_engine
     container = made(engine, ["CMD", "true"], Interval=20 * MS)

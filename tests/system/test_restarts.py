@@ -154,6 +154,35 @@ def test_restart_by_hand_does_not_remove(engine):
     until(lambda: container not in [item["Id"] for item in engine.client.get("/containers/json", all=1)], "not removed")
 
 
+def test_an_auto_removal_that_fails_is_shown_and_holds_nobody_up(engine):
+    import subprocess
+
+    container = engine.run("sleep", "600", AutoRemove=True)
+    folder = f"{engine.data_root}/containers/{container}"
+    subprocess.run(["mount", "--bind", folder, folder], check=True)
+    try:
+        engine.client.post(f"/containers/{container}/kill")
+        assert status(engine, container) == "dead"
+    finally:
+        subprocess.run(["umount", folder], check=True)
+    engine.remove(container)
+
+
+def test_a_restart_whose_start_fails_removes_after_all(engine):
+    body = {"Image": "busybox", "Cmd": ["/prog", "600"], "HostConfig": {"AutoRemove": True}}
+    container = engine.client.post("/containers/create", body)["Id"]
+    upper = f"{engine.data_root}/containers/{container}/upper"
+    with open(f"{upper}/prog", "w", encoding="utf-8") as script:
+        script.write("#!/bin/sh\nrm /prog\nexec sleep $1\n")
+    os.chmod(f"{upper}/prog", 0o755)
+    engine.client.post(f"/containers/{container}/start")
+    until(lambda: not os.path.exists(f"{upper}/prog") or os.stat(f"{upper}/prog").st_mode & 0o170000 == 0o020000, "the script has not run")
+    with pytest.raises(ApiError, match="Cannot restart container"):
+        engine.client.post(f"/containers/{container}/restart", t=0)
+    with pytest.raises(ApiError, match="No such container"):
+        inspect(engine, container)
+
+
 def test_one_that_cannot_be_removed_is_dead_and_can_be_removed_later(engine):
     import subprocess
 

@@ -20,7 +20,7 @@ _log = logging.getLogger("corten.engine")
 
 
 class Probing:
-    """`on_unhealthy` is told of every container that has just become so."""
+    """`on_unhealthy` is told of a container after each failure that makes or leaves it so."""
 
     def __init__(self, containers: Containers, execs: Execs, on_unhealthy: Callable[[ContainerRecord], None]) -> None:
         self._containers, self._execs, self._on_unhealthy = containers, execs, on_unhealthy
@@ -83,5 +83,5 @@ class Probing:
         record = self._containers.save_state(container_id, health=after)
         if after.status != before.status:
             self._containers.emit(f"health_status: {after.status}", record)
-            if after.status == "unhealthy":
-                self._on_unhealthy(record)
+        if after.failing_streak >= check.retries:  # not only when the status turns: an engine may have died since
+            self._on_unhealthy(record)

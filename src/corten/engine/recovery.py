@@ -20,17 +20,16 @@ _log = logging.getLogger("corten.engine")
 class Recovery:
     def __init__(self, containers: Containers, restarting: Restarting) -> None:
         self._containers, self._restarting = containers, restarting
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._pending: dict[str, asyncio.Task[None]] = {}
 
     def unhealthy(self, record: ContainerRecord) -> None:
-        """It has just become unhealthy: restart it after its back-off, unless it gets well or ends before."""
-        found = record.state.health or Health()
-        delay = health.restart_delay(record.config.labels, found)
-        if delay is None:
+        """It is unhealthy: restart it after its back-off, unless it gets well or ends before. Once is enough."""
+        delay = health.restart_delay(record.config.labels, record.state.health or Health())
+        if delay is None or record.id in self._pending:
             return
         task = asyncio.ensure_future(self._restart(record.id, record.state.started_at, delay))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._pending[record.id] = task
+        task.add_done_callback(lambda _task: self._pending.pop(record.id, None))
 
     async def _restart(self, container_id: str, started_at: str, delay: int) -> None:
         await asyncio.sleep(delay / 1000)
@@ -50,5 +49,5 @@ class Recovery:
 
     def stop(self) -> None:
         """The engine ends; the next one probes on."""
-        for task in self._tasks:
+        for task in tuple(self._pending.values()):
             task.cancel()

@@ -60,9 +60,18 @@ class Removal:
             self._kept.discard(record.id)
 
     async def after_end(self, record: ContainerRecord) -> None:
-        """Remove one that has ended, if it was created so. For whoever holds its lock."""
-        if record.host_config.auto_remove and record.id not in self._kept:
+        """It has ended: remove it, if it was created so. For whoever holds its lock, as the next."""
+        if record.id not in self._kept:
+            await self.after_failed_start(record)
+
+    async def after_failed_start(self, record: ContainerRecord) -> None:
+        """As above, also in the middle of a restart: it will not run again by itself."""
+        if not record.host_config.auto_remove:
+            return
+        try:
             await self.remove_now(record, volumes=True)
+        except RemovalFailed as error:  # it is dead now, and shown so
+            _log.warning("%s", error.message)
 
     async def remove_now(self, record: ContainerRecord, called: str = "", *, volumes: bool) -> None:
         """For whoever holds the container's lock. What a crash cuts short is completed by the next engine."""

@@ -102,5 +102,5 @@ class Starting:
         self._attaching.drop(record.id)
         status = "exited" if states.is_restarting(record) else record.state.status
         record = self._containers.save_state(record.id, status=status, exit_code=code, error=error.message)
-        await self._removal.after_end(record)
+        await self._removal.after_failed_start(record)
         return error
