@@ -226,3 +226,15 @@ def test_probes_leave_nothing_behind(own_engine):
     until(lambda: counts() <= [before[0] + 2, before[1]])
     assert "never retrieved" not in engine.log()
     assert "Traceback" not in engine.log() + engine.monitor_log()
+
+
+def test_a_container_ends_whatever_its_probe_is_doing(own_engine):
+    """A child that is killed half way to its program has to be reaped, or the container's first process never ends."""
+    engine = own_engine
+    for number in range(25):
+        container = made(engine, ["CMD", "true"], Interval=5 * MS)
+        until(lambda c=container: health(engine, c)["Log"])
+        time.sleep(number / 500)
+        engine.client.post(f"/containers/{container}/pause")
+        engine.remove(container)
+    assert "Traceback" not in engine.log() + engine.monitor_log()

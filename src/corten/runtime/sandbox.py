@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from corten.errors import CommandNotStarted, KernelRefused
@@ -168,7 +169,10 @@ def _write_maps(pid: int, linux: Linux) -> None:
 
 def receive(channel: socket.socket) -> tuple[messages.FromChild | None, list[int]]:
     """Next message of a child, with its descriptors; None when the channel closed: the program runs, or the child died."""
-    data, fds = descriptors.receive_packet(channel)
+    try:
+        data, fds = descriptors.receive_packet(channel)
+    except ConnectionResetError:  # killed before it has read all that it was told: an end like any other
+        data, fds = b"", []
     return (messages.decode_from_child(data) if data else None), fds
 
 
@@ -186,7 +190,9 @@ def await_ready(child: Child, run_hooks: Callable[[], None] | None = None) -> tu
 
 
 def proceed(channel: socket.socket) -> None:
-    descriptors.send_packet(channel, messages.encode(messages.Proceed()))
+    """Tell the child to go on. One that has been killed is told nothing: the end of its channel is what the caller reads next."""
+    with suppress(BrokenPipeError, ConnectionResetError):
+        descriptors.send_packet(channel, messages.encode(messages.Proceed()))
 
 
 def error_from(message: messages.FromChild | None) -> KernelRefused | CommandNotStarted:
