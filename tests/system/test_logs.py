@@ -246,6 +246,7 @@ def test_what_is_refused_at_creation(engine, host, status, text):
     [
         (log_config("json-file", max_size="abc"), "invalid size: 'abc'"),
         (log_config("json-file", tag="{{.Foo}}"), "template: log-tag:1:2: executing \"log-tag\" at <.Foo>: can't evaluate field Foo in type *logger.Info"),
+        (log_config("syslog", syslog_address="tcp+tls://127.0.0.1:1", syslog_tls_ca_cert="/nope"), 'could not read CA certificate "/nope": open /nope: no such file or directory'),
         (log_config("syslog", syslog_address="tcp://127.0.0.1:1"), "dial tcp 127.0.0.1:1: connect: connection refused"),
         (log_config("gelf", gelf_address="tcp://127.0.0.1:1"), "gelf: cannot connect to GELF endpoint: 127.0.0.1:1 dial tcp 127.0.0.1:1: connect: connection refused"),
     ],

@@ -127,6 +127,21 @@ def test_the_engine_does_not_grow_with_what_passes_through(engine):
     engine.remove(container)
 
 
+def test_a_log_follower_that_does_not_read_costs_no_memory(engine):
+    container = created(engine, "sh", "-c", "read go; yes $(head -c 999 /dev/zero | tr '\\0' x) | head -c 40000000; echo done >&2; sleep 600", host=log_config("json-file", max_size="1g"), OpenStdin=True)
+    engine.client.post(f"/containers/{container}/start")
+    with engine.client.open("GET", f"/containers/{container}/logs", query={"stdout": 1, "follow": 1}) as follower, attach(engine, container, stdout=0, stdin=1) as other:
+        before = resident(engine)
+        other.sendall(b"\n")
+        assert other.recv(100).endswith(b"done\n")
+        after = resident(engine)
+        assert all(after[pid] - before[pid] < 8 * MIB for pid in before)
+        read = 0
+        while read < 40000000:
+            read += len(next(demultiplex(follower.read))[1])
+    engine.remove(container)
+
+
 def test_many_attachers_get_the_same(engine):
     container = created(engine, "sh", "-c", "read go; for n in $(seq 500); do echo line $n; done", OpenStdin=True)
     socks = [attach(engine, container, stdin=int(number == 0)) for number in range(12)]

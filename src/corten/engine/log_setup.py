@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import ssl
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import msgspec
 
 from corten.engine.records import ContainerRecord
 from corten.errors import Invalid, LogDriverFailed, LogsNotReadable, UnsupportedOption
+from corten.runtime.logdrivers.syslog import tls_context
 from corten.runtime.messages import LogSettings
 from corten.spec import log_options
 from corten.spec.engine import LogConfig
@@ -109,7 +111,7 @@ async def _reach(driver: str, options: Mapping[str, str]) -> list[tuple[str, int
     """The addresses of the driver's destination, tried unless it is told to wait for it. Raises Invalid with Go's texts."""
     match driver:
         case "syslog":
-            return await _reach_syslog(options.get("syslog-address", ""))
+            return await _reach_syslog(options)
         case "gelf":
             scheme, host, port = log_options.gelf_address(options["gelf-address"])
             try:
@@ -119,7 +121,8 @@ async def _reach(driver: str, options: Mapping[str, str]) -> list[tuple[str, int
         case "fluentd":
             scheme, host, port = log_options.fluentd_address(options.get("fluentd-address", ""))
             later = log_options.parse_bool(options.get("fluentd-async") or "false")
-            return await _addresses(scheme, host, port, attempt=not later)
+            context = ssl.create_default_context() if scheme == "tls" else None
+            return await _addresses(scheme, host, port, attempt=not later, context=context)
         case "journald":
             if not os.path.exists(JOURNAL_SOCKET):
                 raise Invalid("journald is not enabled on this host")
@@ -127,10 +130,10 @@ async def _reach(driver: str, options: Mapping[str, str]) -> list[tuple[str, int
     return []
 
 
-async def _reach_syslog(address: str) -> list[tuple[str, int]]:
-    scheme, host, port = log_options.syslog_address(address)
+async def _reach_syslog(options: Mapping[str, str]) -> list[tuple[str, int]]:
+    scheme, host, port = log_options.syslog_address(options.get("syslog-address", ""))
     if scheme:
-        return await _addresses(scheme, host, port, attempt=True)
+        return await _addresses(scheme, host, port, attempt=True, context=tls_context(options) if scheme == "tcp+tls" else None)
     for path in _SYSLOG_SOCKETS:
         with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
             probe.connect(path)
@@ -138,7 +141,7 @@ async def _reach_syslog(address: str) -> list[tuple[str, int]]:
     raise Invalid("Unix syslog delivery error")
 
 
-async def _addresses(scheme: str, host: str, port: int, *, attempt: bool) -> list[tuple[str, int]]:
+async def _addresses(scheme: str, host: str, port: int, *, attempt: bool, context: ssl.SSLContext | None = None) -> list[tuple[str, int]]:
     if scheme in ("unix", "unixgram"):
         if attempt:
             await _try_unix(host, socket.SOCK_DGRAM if scheme == "unixgram" else socket.SOCK_STREAM)
@@ -150,16 +153,19 @@ async def _addresses(scheme: str, host: str, port: int, *, attempt: bool) -> lis
         raise Invalid(f"dial {kind}: lookup {host}: no such host") from None
     addresses = [(str(address[0]), int(address[1])) for *_, address in found]
     if attempt and kind == "tcp":
-        await _try_tcp(addresses)
+        await _try_tcp(addresses[0], context, host)
     return addresses
 
 
-async def _try_tcp(addresses: list[tuple[str, int]]) -> None:
-    host, port = addresses[0]
+async def _try_tcp(address: tuple[str, int], context: ssl.SSLContext | None, name: str) -> None:
+    host, port = address
     try:
-        _, writer = await asyncio.wait_for(asyncio.open_connection(host, port), _CONNECT_SECONDS)
+        connection = asyncio.open_connection(host, port, ssl=context, server_hostname=name if context else None)
+        _, writer = await asyncio.wait_for(connection, _CONNECT_SECONDS)
     except TimeoutError:
         raise Invalid(f"dial tcp {host}:{port}: i/o timeout") from None
+    except ssl.SSLCertVerificationError as error:
+        raise Invalid(f"tls: failed to verify certificate: x509: {error.verify_message}") from None
     except OSError as error:
         raise Invalid(f"dial tcp {host}:{port}: connect: {os.strerror(error.errno or 0).lower()}") from None
     writer.close()

@@ -5,14 +5,19 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
+from corten.errors import Invalid
 from corten.runtime.logdrivers.sender import Patience, Peer, Sender
 from corten.runtime.messages import LogSettings
 from corten.runtime.reactor import Reactor
 from corten.spec import log_options
 from corten.spec.log_lines import Run
 from corten.spec.timestamps import rfc3339_nano_fixed
+
+if TYPE_CHECKING:
+    import ssl  # 3 MiB that only who uses TLS should carry
 
 _SEVERITIES = {"stdout": 6, "stderr": 3}  # informational, error
 
@@ -57,16 +62,29 @@ class Syslog:
         self._sender.close()
 
 
-def _secure(settings: LogSettings) -> Callable[[socket.socket], socket.socket]:
+def tls_context(options: Mapping[str, str]) -> ssl.SSLContext:
+    """Raises Invalid with Docker's texts for files that cannot be read."""
     import ssl
 
-    options = settings.options
-    context = ssl.create_default_context(cafile=options.get("syslog-tls-ca-cert") or None)
+    authority, certificate, key = (options.get(f"syslog-tls-{name}", "") for name in ("ca-cert", "cert", "key"))
+    try:
+        context = ssl.create_default_context(cafile=authority or None)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise Invalid(f'could not read CA certificate "{authority}": open {authority}: {reason}') from None
     if "syslog-tls-skip-verify" in options:
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    if options.get("syslog-tls-cert"):
-        context.load_cert_chain(options["syslog-tls-cert"], options.get("syslog-tls-key"))
-    _, host, _ = log_options.syslog_address(options["syslog-address"])
+    if certificate:
+        try:
+            context.load_cert_chain(certificate, key or None)
+        except OSError as error:
+            raise Invalid(f"could not load X509 key pair: {error}. Make sure the key is not encrypted") from None
+    return context
+
+
+def _secure(settings: LogSettings) -> Callable[[socket.socket], socket.socket]:
+    context = tls_context(settings.options)
+    _, host, _ = log_options.syslog_address(settings.options["syslog-address"])
     return lambda sock: context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
 
 
