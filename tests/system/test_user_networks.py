@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 
 import pytest
@@ -252,6 +253,42 @@ def test_a_flush_by_others_is_put_back(nets):
         subprocess.run([nft, *damage], check=True)
         eventually(lambda: whole(subprocess.run([nft, "list", "table", "inet", nets.bridge], capture_output=True, text=True, check=False).stdout))
         socket.create_connection(("127.0.0.1", port), 5).close()
+
+
+def test_the_plan_says_what_nft_lists(nets):
+    port = free_port()
+    run(nets, "server", "front", PortBindings={"80/tcp": [{"HostIp": "127.0.0.1", "HostPort": str(port)}]})
+    done = subprocess.run([os.path.join(os.path.dirname(sys.executable), "corten"), "-H", f"unix://{nets.socket}", "network", "plan"],
+                          capture_output=True, text=True, check=True)  # fmt: skip
+    assert "bridge br-" in done.stdout
+    assert f"127.0.0.1 . tcp . {port} : 10.231.80." in done.stdout
+    nft = shutil.which("nft")
+    if nft:
+        listed = subprocess.run([nft, "list", "table", "inet", nets.bridge], capture_output=True, text=True, check=True).stdout
+        rules = [line.strip() for line in done.stdout.splitlines() if line.startswith("\t\t") and " hook " not in line]
+        assert [rule for rule in rules if rule not in listed] == []
+
+
+def test_a_link_that_is_somebody_elses_stays(nets):
+    name = f"cto{os.getpid() % 100000}"
+    option = {"com.docker.network.bridge.name": name}
+    with IPRoute() as host:
+        host.link("add", ifname=name, kind="veth", peer={"ifname": f"ctp{os.getpid() % 100000}"})
+        try:
+            with pytest.raises(ApiError, match=f"existing interface {name} is not a bridge"):
+                make(nets, "taken", Options=option)
+        finally:
+            host.link("del", index=host.link_lookup(ifname=name)[0])
+        host.link("add", ifname=name, kind="bridge")
+        try:
+            make(nets, "borrowed", Options=option)
+            container = run(nets, "guest", "borrowed")
+            assert os.listdir(f"/sys/class/net/{name}/brif")
+            nets.remove(container)
+            nets.client.delete("/networks/borrowed")
+            assert host.link_lookup(ifname=name)
+        finally:
+            host.link("del", index=host.link_lookup(ifname=name)[0])
 
 
 def our_links(engine) -> set[str]:

@@ -73,6 +73,9 @@ class NetworkHandlers:
         await self._endpoints.disconnect(request.container, call.parameters["name"])
         return empty(200)
 
+    async def plan(self, _call: Call) -> web.Response:
+        return web.Response(text=self._endpoints.plan())
+
     async def prune(self, call: Call) -> web.Response:
         filters = call.filters("label", "label!", "until")
         untils = filters.get("until", [])

@@ -86,6 +86,7 @@ def make_routes(handlers: Handlers) -> list[Route]:
         _route("DELETE", "/networks/{name}", network.remove, status=204),
         _route("POST", "/networks/{name}/connect", network.connect, body=NetworkConnect),
         _route("POST", "/networks/{name}/disconnect", network.disconnect, body=NetworkDisconnect),
+        _route("GET", "/corten/networks/plan", network.plan, answer=_TEXT),
         # --- volumes
         _route("GET", "/volumes", volume.list, query={"filters": Filters}, answer=answers.Volumes),
         _route("POST", "/volumes/create", volume.create, body=VolumeRequest, answer=answers.Volume, status=201),

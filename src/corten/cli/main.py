@@ -23,6 +23,7 @@ COMMANDS = {
     "pull": ("pull", "Download an image from a registry"),
     "images": ("images", "List images"),
     "rmi": ("rmi", "Remove one or more images"),
+    "network": ("network", "Look at networks"),
     "version": ("version", "Show the versions of client and engine"),
     "daemon": ("daemon", "Look at the engine"),
     "hello": ("hello", "Run Corten's own little image and show what it sees"),

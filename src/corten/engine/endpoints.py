@@ -22,7 +22,7 @@ from corten.engine.firewall import Firewall
 from corten.engine.host_ports import HostPorts, Wanted, wanted_ports
 from corten.engine.name_service import NameService
 from corten.engine.network_files import NetworkFiles
-from corten.engine.network_records import NetworkRecord
+from corten.engine.network_records import NetworkRecord, bridge_of
 from corten.engine.networks import Networks
 from corten.engine.options import parse_port
 from corten.engine.records import ContainerRecord, EndpointRecord, PublishedPort
@@ -196,8 +196,10 @@ class Endpoints:
             families.append("::")
         rows = wanted_ports(host, record.config.exposed_ports or {}, families)
         for row in rows:
-            if any(ip_address(text).version == 6 for text in row.host_ips) and not record.gateway6:
-                raise Invalid(f"cannot publish on {row.host_ips[0]}: the container has no IPv6 address")
+            for text in row.host_ips:
+                version = ip_address(text).version
+                if not (record.gateway if version == 4 else record.gateway6):
+                    raise Invalid(f"cannot publish on {text}: the container has no IPv{version} address")
         return rows
 
     def _elements(self, record: ContainerRecord) -> frozenset[Element]:
@@ -261,7 +263,10 @@ class Endpoints:
     def give_back(self, record: ContainerRecord) -> None:
         """Let addresses and ports go: the start has failed, or the stored record no longer has the leases. Idempotent."""
         self._ports.let_go(record.id, record.ports)
-        self._firewall.drop(record.id)
+        try:
+            self._firewall.drop(record.id)
+        except OSError as error:  # the next change puts the whole table right
+            _log.warning("container %s: its published ports stay in the table of rules: %s", record.name, error)
         self._names.close(record.id)
         for place in record.endpoints:
             if place.veth:
@@ -335,9 +340,9 @@ class Endpoints:
         return record
 
     def _set_routes(self, record: ContainerRecord, namespace: int) -> None:
-        for gateway in (record.gateway or record.gateway6,):
-            routes = self._wire(record, gateway).default_routes if gateway else ()
-            self._kernel.set_default_routes(namespace, gateway.interface if gateway else "", routes)
+        routes = [(place.interface, ip_address(text)) for place, text in (
+            (record.gateway, record.gateway and record.gateway.gateway), (record.gateway6, record.gateway6 and record.gateway6.gateway6)) if place and text]
+        self._kernel.set_default_routes(namespace, routes)
 
     async def disconnect(self, container: str, network_name: str) -> None:
         """Raises Docker's errors."""
@@ -422,6 +427,11 @@ class Endpoints:
         for place in lost:
             _log.warning("container %s: its link %s of network %s is gone; connect it again", record.name, place.veth, place.network)
         return self._containers.save(replace(record, endpoints=[place for place in record.endpoints if place not in lost]))
+
+    def plan(self) -> str:
+        """What there should be in the kernel, to be read: the bridges, and the table as nft(8) lists it."""
+        bridges = [str(bridge_of(network)) for network in self._networks.all() if network.driver == "bridge" and network.link]
+        return "\n".join([*bridges, self._firewall.render(), ""])
 
     def close(self) -> None:
         self._firewall.close()

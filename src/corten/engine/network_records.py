@@ -32,6 +32,7 @@ class NetworkRecord(msgspec.Struct, frozen=True):
     created: str
     driver: str
     link: str = ""
+    link_made: bool = True  # by us, to be removed by us; one that was there before is its owner's
     ipv4: bool = True
     ipv6: bool = False
     ipam_driver: str = "default"

@@ -93,13 +93,16 @@ class Networks:
         if name != "bridge":
             return NetworkRecord(network_id, name, created, _BUILTIN_DRIVERS[name])
         gateway = self._default_gateway()
+        made = self._database.setting("bridge-made") == self.defaults.bridge or not self._kernel.has_link(self.defaults.bridge)
+        if made:
+            self._database.put_setting("bridge-made", self.defaults.bridge)
         options = {
             f"{_PREFIX}.bridge.default_bridge": "true", f"{_PREFIX}.bridge.enable_icc": "true", f"{_PREFIX}.bridge.enable_ip_masquerade": "true",
             f"{_PREFIX}.bridge.host_binding_ipv4": self.defaults.publish_address or "0.0.0.0", f"{_PREFIX}.bridge.name": self.defaults.bridge,
             f"{_PREFIX}.driver.mtu": "1500",
         }  # fmt: skip
         row = ipam.Range(gateway.network, gateway.network, gateway.ip, frozenset({gateway.ip}))
-        return NetworkRecord(network_id, name, created, "bridge", self.defaults.bridge, subnets=[subnet_record(row)], options=options)
+        return NetworkRecord(network_id, name, created, "bridge", self.defaults.bridge, made, subnets=[subnet_record(row)], options=options)
 
     def _default_gateway(self) -> IPv4Interface:
         """As told; or what the bridge that is there has; or the subnet used before, as long as nothing else uses it."""
@@ -108,6 +111,8 @@ class Networks:
                 return IPv4Interface(self.defaults.bip)
             except ValueError:
                 raise Invalid(f"--bip {self.defaults.bip!r}: want an IPv4 address with its prefix, such as 172.20.0.1/16") from None
+        if self._kernel.has_link(self.defaults.bridge) and not self._kernel.is_bridge(self.defaults.bridge):
+            raise Invalid(f"--bridge {self.defaults.bridge}: existing interface {self.defaults.bridge} is not a bridge")
         existing = self._kernel.address_of(self.defaults.bridge)
         if existing:
             return existing
@@ -191,9 +196,14 @@ class Networks:
         del self._networks[network.id]
         del self._names[network.name]
         self._firewall.drop(network.id)
-        if network.driver == "bridge":
+        if self._owns_link(network):
             self._kernel.remove_link(network.link)
         self._database.delete_network(network.id)
+
+    def _owns_link(self, network: NetworkRecord) -> bool:
+        """Whether its link goes with it: we have made it, and no other network sits on it."""
+        used = any(other.link == network.link for other in self._networks.values() if other.id != network.id)
+        return bool(network.link) and network.link_made and not used
 
     def _check_request(self, request: NetworkCreate) -> None:
         driver = request.driver or "bridge"
@@ -237,13 +247,16 @@ class Networks:
         if network.driver == "bridge":
             options = bridge_options.parse_options(network.options, internal=network.internal)
             link = options.name or f"br-{network.id[:12]}"
+            if self._kernel.has_link(link) and not self._kernel.is_bridge(link):
+                raise Invalid(f"existing interface {link} is not a bridge")
             if any(other.link == link for other in self._networks.values()):
                 raise Forbidden(f"cannot create network {network.id} ({link}): conflicts with another network: networks have same bridge name")
         else:
             link = sublink_options.parse_options(network.driver, network.options).parent
         rows = ipam_config.allocate(wanted, families, self._pools, self._subnets(), self._routed)
         warning = self._clash(network.name, [row.subnet for row in wanted]) if wanted and network.driver == "bridge" else ""
-        return replace(network, link=link, subnets=[subnet_record(row) for row in rows]), warning
+        made = not self._kernel.has_link(link)
+        return replace(network, link=link, link_made=made, subnets=[subnet_record(row) for row in rows]), warning
 
     def _clash(self, name: str, asked: list[ipam.Subnet]) -> str:
         """A warning if the host routes part of what was asked for to somewhere else: asked is asked, but it should be known."""
@@ -295,7 +308,7 @@ class Networks:
         del self._networks[network.id]
         del self._names[network.name]
         self._firewall.drop(network.id)
-        if network.driver == "bridge":
+        if self._owns_link(network):
             await asyncio.to_thread(self._kernel.remove_link_elsewhere, network.link)
         self._database.delete_network(network.id)
         self._say("destroy", network)
@@ -333,7 +346,7 @@ class Networks:
     def tear_down(self) -> None:
         """Take every bridge away: for an engine that ends with nothing running."""
         for network in self._networks.values():
-            if network.driver == "bridge" and not network.config_only:
+            if self._owns_link(network):
                 self._kernel.remove_link(network.link)
 
 

@@ -170,7 +170,7 @@ class Protocol:
         return f"meta l4proto {self.name}"
 
     def encode(self) -> bytes:
-        number = {"icmp": 1, "icmpv6": 58, **PROTOCOLS}[self.name]
+        number = {"icmp": 1, "ipv6-icmp": 58, **PROTOCOLS}[self.name]
         return _meta(_META_L4PROTO) + _compare(_REG_1, _CMP_EQ, bytes([number]))
 
 

@@ -45,6 +45,9 @@ class Kernel:
     def routes(self) -> list[rtnetlink.Route]:
         return rtnetlink.routes(self._route)
 
+    def is_bridge(self, name: str) -> bool:
+        return os.path.isdir(f"/sys/class/net/{name}/bridge")
+
     def has_link(self, name: str) -> bool:
         try:
             rtnetlink.link_index(name)
@@ -181,16 +184,16 @@ class Kernel:
             with Netlink(NETLINK_ROUTE) as inside:
                 inside.execute([rtnetlink.delete_link(endpoint.interface)])
 
-    def set_default_routes(self, namespace: int, interface: str, gateways: Iterable[AnyAddress]) -> None:
-        """The default routes of a running container; a family without a gateway has none."""
+    def set_default_routes(self, namespace: int, routes: Iterable[tuple[str, AnyAddress]]) -> None:
+        """The default routes of a running container: (interface, gateway), one a family; a family without has none."""
         with network_namespace(namespace):
             with Netlink(NETLINK_ROUTE) as inside:
-                found = {gateway.version: gateway for gateway in gateways}
-                index = rtnetlink.link_index(interface) if found else 0
+                found = {gateway.version: (interface, gateway) for interface, gateway in routes}
                 requests: list[Request] = []
                 for version in (4, 6):
                     if version in found:
-                        requests.append(rtnetlink.set_default_route(found[version], index))
+                        interface, gateway = found[version]
+                        requests.append(rtnetlink.set_default_route(gateway, rtnetlink.link_index(interface)))
                     elif version == 4 or os.path.exists("/proc/sys/net/ipv6"):
                         requests.append(rtnetlink.delete_default_route(version))
                 inside.execute(requests)

@@ -64,6 +64,11 @@ class Bridge:
     source4: IPv4Address | None = None
     source6: IPv6Address | None = None
 
+    def __str__(self) -> str:
+        words = [f"bridge {self.name} mtu {self.mtu}", *(f"address {address}" for address in self.addresses)]
+        words += [word for word, on in (("internal", self.internal), ("ports isolated", not self.icc), ("masquerade", self.masquerade)) if on]
+        return " ".join(words)
+
     @property
     def has_ipv6(self) -> bool:
         return any(subnet.version == 6 for subnet in self.subnets)
@@ -149,7 +154,7 @@ def _forward() -> tuple[Rule, ...]:
         Rule((In((DADDR4, *_WAY), "ports4"),), _ACCEPT),
         Rule((In((DADDR6, *_WAY), "ports6"),), _ACCEPT),
         Rule((Protocol("icmp"), In((OIFNAME,), "routed4")), _ACCEPT),
-        Rule((Protocol("icmpv6"), In((OIFNAME,), "routed6")), _ACCEPT),
+        Rule((Protocol("ipv6-icmp"), In((OIFNAME,), "routed6")), _ACCEPT),
         Rule((Family("ipv4"), In((OIFNAME,), "open4")), _ACCEPT),
         Rule((Family("ipv6"), In((OIFNAME,), "open6")), _ACCEPT),
         Rule((In((OIFNAME,), "bridges"),), _DROP),
