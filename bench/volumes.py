@@ -33,7 +33,7 @@ def load(engine: Engine, path: str) -> None:
 
 def three_volumes(engine: Engine) -> float:
     """Start only: the volumes are there, as they are in every start but the first."""
-    container = engine.create(["sleep", "600"], NetworkMode="none", Binds=[f"corten-bench-{name}:/{name}" for name in "abc"])
+    container = engine.create(["sleep", "600"], Binds=[f"corten-bench-{name}:/{name}" for name in "abc"])
     try:
         return timed(lambda: engine.call("POST", f"/containers/{container}/start"))
     finally:
@@ -45,7 +45,7 @@ def three_new_volumes(engine: Engine) -> float:
 
     def work() -> None:
         mounts = [{"Type": "volume", "Target": f"/{name}"} for name in "abc"]
-        container = engine.create(["sleep", "600"], NetworkMode="none", Mounts=mounts)
+        container = engine.create(["sleep", "600"], Mounts=mounts)
         engine.call("POST", f"/containers/{container}/start")
         engine.call("DELETE", f"/containers/{container}?force=1&v=1")
 

@@ -370,6 +370,13 @@ def test_an_image_is_mounted_read_only_and_kept(engine):
         engine.output("true", Mounts=[mount | {"ImageOptions": {"Subpath": "nosuch"}}])
 
 
+def test_an_image_of_several_layers_is_mounted_merged(engine, copyup):
+    shown = run(engine, "cat /img/data/one /img/etc/group; readlink /img/way; ! touch /img/x 2>/dev/null; cat /proc/self/mountinfo", Mounts=[{"Type": "image", "Source": copyup, "Target": "/img"}])
+    assert shown.startswith("aroot")
+    options, kind = mount_of(shown, "/img")
+    assert ("ro" in options, kind) == (True, "overlay")
+
+
 # --- crashes
 def test_a_crash_leaves_no_mount_and_no_half_made_volume(own_engine):
     options = {"type": "tmpfs", "device": "tmpfs", "o": ""}

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from corten.engine import volume_local, volumes
+from corten.engine import volume_local, volume_pruning
 from corten.errors import Invalid
 from corten.linux import mounts
 from corten.linux import syscalls as sys
@@ -59,10 +59,10 @@ def test_filter_values():
     assert matches_pattern([], "x")
     assert matches_pattern(["[", "^x"], "xy")
     assert not matches_pattern(["["], "x")
-    assert volumes.prune_all({"all": ["T"]})
-    assert not volumes.prune_all({"all": ["0"]})
+    assert volume_pruning.prune_all({"all": ["T"]})
+    assert not volume_pruning.prune_all({"all": ["0"]})
     with pytest.raises(Invalid, match="only one value is expected"):
-        volumes.prune_all({"all": ["1", "0"]})
+        volume_pruning.prune_all({"all": ["1", "0"]})
 
 
 def test_folders(tmp_path):

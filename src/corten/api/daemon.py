@@ -68,6 +68,7 @@ from corten.engine.usage import DiskUsage
 from corten.engine.volume_copies import VolumeCopies
 from corten.engine.volume_local import LocalDriver
 from corten.engine.volume_plugins import Plugins
+from corten.engine.volume_pruning import VolumePruning
 from corten.engine.volume_renaming import Renaming
 from corten.engine.volumes import Volumes
 from corten.errors import CortenError
@@ -182,7 +183,7 @@ class Engine:
             SystemHandlers(system, hosts),
             EventHandlers(self._events),
             UsageHandlers(usage, service, volumes),
-            VolumeHandlers(volumes),
+            VolumeHandlers(volumes, VolumePruning(volumes, folders, self._events)),
             VolumeExtraHandlers(volumes, VolumeCopies(layout, folders, volumes, self._launch), Renaming(self._database, volumes, self._containers)),
             InsightHandlers(service, snapshots),
         )  # fmt: skip

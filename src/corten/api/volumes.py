@@ -9,6 +9,7 @@ from aiohttp import web
 from corten.api import views
 from corten.api.call import Call, empty, json_response
 from corten.engine.records import VolumeRecord
+from corten.engine.volume_pruning import VolumePruning
 from corten.engine.volumes import Volumes
 from corten.errors import Invalid, InvalidFilter, NotSwarmManager, Unavailable
 from corten.spec.engine import VolumeRequest
@@ -17,8 +18,8 @@ _ALL_BEFORE = (1, 42)  # older clients prune named volumes too
 
 
 class VolumeHandlers:
-    def __init__(self, volumes: Volumes) -> None:
-        self._volumes = volumes
+    def __init__(self, volumes: Volumes, pruning: VolumePruning) -> None:
+        self._volumes, self._pruning = volumes, pruning
 
     def _view(self, record: VolumeRecord) -> dict[str, Any]:
         return views.volume_view(record, self._volumes.path(record), self._volumes.scope(record))
@@ -58,5 +59,5 @@ class VolumeHandlers:
         filters = call.filters("all", "label", "label!")
         if call.version < _ALL_BEFORE:
             filters = {**filters, "all": ["true"]}
-        pruned = await self._volumes.prune(filters)
+        pruned = await self._pruning.prune(filters)
         return json_response({"VolumesDeleted": pruned.names, "SpaceReclaimed": pruned.reclaimed})

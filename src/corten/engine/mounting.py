@@ -18,7 +18,8 @@ from corten.engine import idmap, mounts, states
 from corten.engine.copy_up import CopyUp, finish
 from corten.engine.mounts import Wanted
 from corten.engine.records import ContainerRecord, MountRecord
-from corten.engine.volumes import LOCAL, Volumes
+from corten.engine.volume_drivers import LOCAL
+from corten.engine.volumes import Volumes
 from corten.errors import CortenError, Invalid, KernelRefused, NotFound, VolumeInUse
 from corten.linux import mounts as kernel
 from corten.linux import syscalls as sys

@@ -22,7 +22,8 @@ from corten.engine.copy_up import COPY_UP_JOB
 from corten.engine.copy_up_job import CopyUpRequest
 from corten.engine.copying import COPY_JOB
 from corten.engine.records import VolumeRecord
-from corten.engine.volumes import LOCAL, Volumes
+from corten.engine.volume_drivers import LOCAL
+from corten.engine.volumes import Volumes
 from corten.engine.worker_stream import read_from_worker, write_to_worker
 from corten.errors import ArchiveRefused, Conflict, CortenError, Invalid, KernelRefused, VolumeInUse
 from corten.runtime.launch import Launch

@@ -7,7 +7,8 @@ from msgspec.structs import replace
 from corten.engine import volume_local
 from corten.engine.containers import Containers
 from corten.engine.records import ContainerRecord
-from corten.engine.volumes import LOCAL, Volumes
+from corten.engine.volume_drivers import LOCAL
+from corten.engine.volumes import Volumes
 from corten.errors import Conflict, Invalid
 from corten.store.database import Database
 

@@ -1,4 +1,4 @@
-"""The volumes there are: creating, finding, listing, removing, pruning, and who uses which.
+"""The volumes there are: creating, finding, listing, mounting, removing, and who uses which.
 
 Owns the records (a row each) and one lock per volume. What a volume is made of is its driver's; which container mounts what is
 in the containers' records, so that a reference is never stored twice. Source: Docker Engine 28.5 (moby volume/service).
@@ -12,13 +12,14 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
 from corten.engine import names
 from corten.engine.events import Events
 from corten.engine.records import ContainerRecord, VolumeRecord, decode_volume, encode_record
+from corten.engine.volume_drivers import ANONYMOUS, LOCAL, VolumeDriver
 from corten.engine.volume_plugins import MountRefused, PluginFailed, Plugins
 from corten.errors import (
     Conflict,
@@ -35,30 +36,8 @@ from corten.spec.timestamps import ZERO, now_ns, rfc3339_nano
 from corten.store.database import Database
 from corten.store.volumes import VolumeFolders
 
-ANONYMOUS = "com.docker.volume.anonymous"
-LOCAL = "local"
 _SECOND = 1_000_000_000
 _log = logging.getLogger("corten.engine")
-
-
-class VolumeDriver(Protocol):
-    """What keeps the content. `create` and `mount` are idempotent; every failure is a CortenError or an OSError.
-
-    `user` is whoever has it mounted; `last` says that nobody has after this.
-    """
-
-    name: str
-    scope: str
-
-    async def create(self, name: str, options: Mapping[str, str]) -> None: ...
-
-    async def remove(self, name: str, options: Mapping[str, str]) -> None: ...
-
-    def path(self, name: str) -> str: ...
-
-    async def mount(self, name: str, options: Mapping[str, str], user: str) -> str: ...
-
-    async def unmount(self, name: str, options: Mapping[str, str], user: str, *, last: bool) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -68,12 +47,6 @@ class Usage:
     volume: VolumeRecord
     size: int
     references: int
-
-
-@dataclass(frozen=True)
-class Pruned:
-    names: list[str]
-    reclaimed: int
 
 
 class Volumes:
@@ -87,7 +60,6 @@ class Volumes:
         self._locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._held: dict[str, set[str]] = defaultdict(set)  # volume -> containers that are being created
         self._users: dict[str, set[str]] = defaultdict(set)  # volume -> what has it mounted now
-        self._pruning = False
 
     def driver(self, name: str) -> VolumeDriver:
         """Raises NoVolumePlugin."""
@@ -307,9 +279,10 @@ class Volumes:
     def matching(self, filters: Filters, strangers: Iterable[VolumeRecord] = ()) -> list[VolumeRecord]:
         """`strangers` are volumes without a row. Raises Invalid for a `dangling` that is no truth value."""
         dangling = one_flag(filters, "dangling")
-        return [record for record in (*self.all(), *strangers) if self._matches(record, filters, dangling=dangling)]
+        return [record for record in (*self.all(), *strangers) if self.matches(record, filters, dangling=dangling)]
 
-    def _matches(self, record: VolumeRecord, filters: Filters, *, dangling: bool | None) -> bool:
+    def matches(self, record: VolumeRecord, filters: Filters, *, dangling: bool | None) -> bool:
+        """`dangling`: whether it shall be unused; None if that does not matter."""
         drivers = filters.get("driver")
         return (
             (not drivers or record.driver in drivers)
@@ -353,32 +326,6 @@ class Volumes:
             self._locks.pop(name, None)
         self._events.emit("volume", "destroy", name, driver=record.driver)
 
-    async def prune(self, filters: Filters) -> Pruned:
-        """Remove unused local volumes without options: the anonymous ones, or `all`. Raises Conflict while another prune runs."""
-        if self._pruning:
-            raise Conflict("a prune operation is already running")
-        everything = prune_all(filters)
-        self._pruning = True
-        deleted: list[str] = []
-        reclaimed = 0
-        try:
-            for record in self.all():
-                wanted = record.driver == LOCAL and not record.options and (everything or ANONYMOUS in (record.labels or {}))
-                if not wanted or not self._matches(record, filters, dangling=True):
-                    continue
-                size = await asyncio.to_thread(self._folders.size, record.name)
-                try:
-                    await self.remove(record.name)
-                except CortenError as error:  # somebody has begun to use it
-                    _log.warning("volume %s is not pruned: %s", record.name, error.message)
-                    continue
-                deleted.append(record.name)
-                reclaimed += size
-        finally:
-            self._pruning = False
-        self._events.emit("volume", "prune", "", reclaimed=str(reclaimed))
-        return Pruned(deleted, reclaimed)
-
     # --- start-up
     async def restore(self) -> None:
         """After `hold`: remove what a crash left half made or mounted. A folder with content that no row names is taken in as a volume, never deleted."""
@@ -396,16 +343,6 @@ class Volumes:
         for name in self._folders.sweep(self._records):
             _log.warning("the folder of volume %s had no row: it is taken in again", name)
             self._save(VolumeRecord(name, LOCAL, _now()))
-
-
-def prune_all(filters: Filters) -> bool:
-    """The `all` filter of a prune. Raises Invalid with Docker's texts."""
-    values = filters.get("all", [])
-    if len(values) > 1:
-        raise Invalid(f"invalid filter 'all=[{' '.join(sorted(values))}]': only one value is expected")
-    if values and values[0] not in ("1", "t", "T", "TRUE", "true", "True", "0", "f", "F", "FALSE", "false", "False"):
-        raise Invalid(f"invalid filter 'all': strconv.ParseBool: parsing \"{values[0]}\": invalid syntax")
-    return bool(values) and values[0].lower() in ("1", "t", "true")
 
 
 def _now() -> str:

@@ -228,7 +228,13 @@ class MountInto(Operation):
         for flag in options.propagation:
             sys.mount(None, path, None, flag)
         if options.recursive:
-            sys.mount_setattr(target, "", sys.AT_EMPTY_PATH | sys.AT_RECURSIVE, attr_set=options.recursive)
+            try:
+                sys.mount_setattr(target, "", sys.AT_EMPTY_PATH | sys.AT_RECURSIVE, attr_set=options.recursive)
+            except OSError as error:
+                if error.errno != errno.ENOSYS:  # before Linux 5.12 only the mount itself can be made read-only, as Docker does there
+                    raise
+                locked = os.statvfs(path).f_flag & (sys.MS_NOSUID | sys.MS_NODEV | sys.MS_NOEXEC)
+                sys.mount(None, path, None, extra | locked | sys.MS_RDONLY | sys.MS_REMOUNT | sys.MS_BIND)
 
 
 @dataclass(frozen=True)
