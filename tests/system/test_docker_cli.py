@@ -258,3 +258,14 @@ def test_cp_packs_to_standard_output(engine, docker_cli, docker, image):
     with tarfile.open(fileobj=BytesIO(done.stdout)) as archive:
         assert archive.getnames() == ["debian_version"]
     docker("rm", "box")
+
+
+def test_a_link_is_removed_and_nothing_else(docker):
+    docker("run", "-d", "--name", "linked", "busybox", "sleep", "600")
+    docker("run", "-d", "--name", "linking", "--link", "linked:other", "busybox", "sleep", "600")
+    assert docker("inspect", "linking", "--format", "{{.HostConfig.Links}}") == "[/linked:/linking/other]\n"
+    assert docker("rm", "--link", "/linking/nosuch", check=False).returncode == 1
+    assert docker("rm", "--link", "/linking/other") == "/linking/other\n"
+    assert docker("inspect", "linking", "--format", "{{.HostConfig.Links}} {{.State.Running}}") == "[] true\n"
+    assert docker("inspect", "linked", "--format", "{{.State.Running}}") == "true\n"
+    docker("rm", "-f", "linked", "linking")

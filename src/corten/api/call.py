@@ -14,7 +14,7 @@ from urllib.parse import unquote_plus
 import msgspec
 from aiohttp import web
 
-from corten.api.versions import Differences, Since, Version, apply
+from corten.api.versions import Differences, Version, apply
 from corten.errors import Invalid, UnsupportedOption
 from corten.spec.bodies import parse_body
 from corten.spec.filters import Filters, parse_any_filters, parse_filters
@@ -45,9 +45,9 @@ class Call:
     def __init__(self, request: web.BaseRequest, version: Version, parameters: Mapping[str, str], older: Differences) -> None:
         self.request, self.version, self.parameters, self._older = request, version, parameters, older
 
-    def has(self, behaviour: Since) -> bool:
-        """Whether this call's version is new enough for it."""
-        return self.version >= behaviour.value
+    def has(self, since: Version) -> bool:
+        """Whether this call's version is new enough for a behaviour of versions.Since."""
+        return self.version >= since
 
     @cached_property
     def _query(self) -> dict[str, list[str]]:

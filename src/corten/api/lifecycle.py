@@ -18,7 +18,7 @@ from corten.engine.restarting import Restarting
 from corten.engine.starting import Starting
 from corten.engine.stopping import Stopping
 from corten.engine.updating import Updating
-from corten.errors import CannotStop, Invalid, InvalidSignal, NoLinkOfThatName
+from corten.errors import CannotStop, Invalid, InvalidSignal
 from corten.spec.engine import UpdateRequest
 
 _CONDITIONS = {"": "not-running", "not-running": "not-running", "next-exit": "next-exit", "removed": "removed"}
@@ -66,9 +66,10 @@ class LifecycleHandlers:
         return empty()
 
     async def remove(self, call: Call) -> web.Response:
-        record = self._find(call)
         if call.flag("link"):
-            raise NoLinkOfThatName
+            self._containers.unlink(call.parameters["name"])
+            return empty()
+        record = self._find(call)
         await self._removal.remove(record, force=call.flag("force"), volumes=call.flag("v"), called=call.parameters["name"])
         return empty()
 

@@ -16,6 +16,7 @@ from aiohttp import web
 
 from corten.api.call import Call
 from corten.api.streams import MULTIPLEXED_STREAM, RAW_STREAM, frame
+from corten.api.versions import Since
 from corten.engine.log_setup import KeptLog
 from corten.engine.logs import Following, read_log
 from corten.errors import Invalid
@@ -91,7 +92,7 @@ def _tail(call: Call) -> int | None:
 
 
 async def log_response(call: Call, window: Window, kept: KeptLog, following: Following | None) -> web.StreamResponse:
-    content_type = MULTIPLEXED_STREAM if window.framed and call.version >= (1, 42) else RAW_STREAM
+    content_type = MULTIPLEXED_STREAM if window.framed and call.has(Since.MULTIPLEXED_TYPE) else RAW_STREAM
     response = web.StreamResponse(headers={"Content-Type": content_type})
     await response.prepare(call.request)
     block = bytearray()

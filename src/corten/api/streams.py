@@ -14,6 +14,7 @@ from contextlib import suppress
 
 from aiohttp import web
 
+from corten.api.versions import Since, Version
 from corten.errors import Invalid
 from corten.linux.descriptors import unread
 
@@ -60,13 +61,13 @@ class Hijacked:
             await asyncio.get_running_loop().sock_sendall(sock, data)
 
 
-async def hijack(request: web.BaseRequest, *, framed: bool, version: tuple[int, int]) -> Hijacked:
+async def hijack(request: web.BaseRequest, *, framed: bool, version: Version) -> Hijacked:
     """Answer 101 (or 200 without Upgrade) and take the connection. The handler must end with `over()`."""
     transport = request.transport
     if transport is None:
         raise ConnectionResetError("the client has gone")
     upgraded = request.headers.get("Upgrade", "").lower() == "tcp"
-    content_type = MULTIPLEXED_STREAM if upgraded and framed and version >= (1, 42) else RAW_STREAM
+    content_type = MULTIPLEXED_STREAM if upgraded and framed and version >= Since.MULTIPLEXED_TYPE else RAW_STREAM
     head = (
         f"HTTP/1.1 101 UPGRADED\r\nContent-Type: {content_type}\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
         if upgraded

@@ -28,15 +28,15 @@ class _Absent(Enum):
 ABSENT: Final = _Absent.ABSENT
 
 
-class Since(Enum):
+class Since:
     """Behaviours by the version that brought them."""
 
-    WAIT_CONDITIONS = (1, 30)  # and the head of `wait` goes out at registration
-    WAIT_REMOVAL_ERRORS = (1, 34)
-    NO_FILTER_PARAMETER = (1, 41)  # of the image list: a reference pattern
-    IMAGE_CREATE_EVENTS = (1, 46)
-    MULTIPLEXED_TYPE = (1, 42)
-    ENDPOINT_MAC = (1, 44)
+    WAIT_CONDITIONS: Final = (1, 30)  # and the head of `wait` goes out at registration
+    NO_FILTER_PARAMETER: Final = (1, 41)  # of the image list: a reference pattern
+    MULTIPLEXED_TYPE: Final = (1, 42)  # the content type of framed streams
+    ANONYMOUS_PRUNE: Final = (1, 42)  # pruning spares volumes that have a name
+    CLUSTER_VOLUMES: Final = (1, 42)
+    IMAGE_CREATE_EVENTS: Final = (1, 46)
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,10 @@ def _one_network(networking: Object) -> Any:
     if isinstance(endpoints, dict) and len(endpoints) > 1:
         raise Invalid(f"Container cannot be created with multiple network endpoints: {', '.join(endpoints)}")
     return endpoints
+
+
+def _without_warning(start: str) -> Older:
+    return lambda answer: [warning for warning in answer["Warnings"] or [] if not warning.startswith(start)]
 
 
 def _names_only(info: Object) -> list[str]:
@@ -163,6 +167,8 @@ GATES: list[Gate] = [
     *_body((1, 45), _CREATE, f"{_MOUNT}.VolumeOptions.Subpath", _refused("Subpath", "VolumeOptions.Subpath needs API v1.45 or newer")),
     *_body((1, 48), _CREATE, "NetworkingConfig.EndpointsConfig.*.GwPriority"),
     *_body((1, 48), _CREATE, f"{_MOUNT}.Type", _no_image_mount),
+    *_answer((1, 44), _CREATE, "Warnings", _without_warning("The container-wide MacAddress field is now deprecated")),
+    *_answer((1, 48), _CREATE, "Warnings", _without_warning("WARNING: the container-wide volume-driver")),
     *_answer((1, 45), _INSPECT, "NetworkSettings.Networks", _with_short_id),
     *_answer((1, 46), _LIST, "*.HostConfig.Annotations"),
     *_query((1, 41), "GET /containers/{name}/stats", "one-shot"),

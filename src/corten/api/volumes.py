@@ -8,13 +8,12 @@ from aiohttp import web
 
 from corten.api import views
 from corten.api.call import Call, empty, json_response
+from corten.api.versions import Since
 from corten.engine.records import VolumeRecord
 from corten.engine.volume_pruning import VolumePruning
 from corten.engine.volumes import Volumes
 from corten.errors import Invalid, InvalidFilter, NotSwarmManager, Unavailable
 from corten.spec.engine import VolumeRequest
-
-_ALL_BEFORE = (1, 42)  # older clients prune named volumes too
 
 
 class VolumeHandlers:
@@ -37,7 +36,7 @@ class VolumeHandlers:
 
     async def create(self, call: Call) -> web.Response:
         request = await call.body(VolumeRequest, empty=VolumeRequest())
-        if request.cluster_volume_spec is not None and call.version >= _ALL_BEFORE:
+        if request.cluster_volume_spec is not None and call.has(Since.CLUSTER_VOLUMES):
             raise NotSwarmManager
         record = await self._volumes.create(request.name, request.driver, request.driver_opts, request.labels)
         return json_response(self._view(record), 201)
@@ -57,7 +56,7 @@ class VolumeHandlers:
 
     async def prune(self, call: Call) -> web.Response:
         filters = call.filters("all", "label", "label!")
-        if call.version < _ALL_BEFORE:
+        if not call.has(Since.ANONYMOUS_PRUNE):
             filters = {**filters, "all": ["true"]}
         pruned = await self._pruning.prune(filters)
         return json_response({"VolumesDeleted": pruned.names, "SpaceReclaimed": pruned.reclaimed})

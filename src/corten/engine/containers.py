@@ -20,7 +20,15 @@ from corten.engine.log_setup import LogSetup
 from corten.engine.mounting import Mounting
 from corten.engine.networks import Networks
 from corten.engine.records import ContainerRecord, decode_record, encode_record
-from corten.errors import AmbiguousPrefix, Invalid, NameInUse, NoCommand, NoSuchContainer, RenameToSame
+from corten.errors import (
+    AmbiguousPrefix,
+    Invalid,
+    NameInUse,
+    NoCommand,
+    NoLinkOfThatName,
+    NoSuchContainer,
+    RenameToSame,
+)
 from corten.spec.engine import Config, CreateRequest, HostConfig
 from corten.spec.image import RunConfig
 from corten.spec.timestamps import now_ns, rfc3339_nano
@@ -136,7 +144,7 @@ class Containers:
         endpoints = endpoint_settings.places(request, host, networks.known)
         host = msgspec.structs.replace(host, links=links.stored(links.kept(host, endpoints), chosen, self.find))
         host, warnings = self._admission.admit(host)
-        warnings = [*warnings, *endpoint_settings.warnings(request, host)]
+        warnings = [*warnings, *endpoint_settings.warnings(request, host), *mounts.warnings(host)]
         config = _merge(request, image.config.run, container_id, host)
         record = ContainerRecord(
             id=container_id, name=chosen, created=rfc3339_nano(now_ns()), image=image.id,
@@ -165,6 +173,17 @@ class Containers:
             raise
         mounter.keep(record.id, made)
         return record
+
+    def unlink(self, name: str) -> None:
+        """Forget the legacy link `CONTAINER/ALIAS`; its neighbour's address goes with the next start. Raises NoSuchContainer, NoLinkOfThatName."""
+        owner, slash, alias = name.strip("/").partition("/")
+        record = self.find(owner)
+        if not slash:
+            raise NoLinkOfThatName
+        left = [text for text in record.host_config.links or () if not text.endswith(f":/{record.name}/{alias}")]
+        if len(left) == len(record.host_config.links or ()):
+            raise NoSuchContainer(name=name)
+        self.save(msgspec.structs.replace(record, host_config=msgspec.structs.replace(record.host_config, links=left or None)))
 
     def rename(self, record: ContainerRecord, name: str) -> None:
         """Raises InvalidName, NameInUse, RenameToSame."""

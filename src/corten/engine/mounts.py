@@ -285,6 +285,21 @@ def check(host: HostConfig) -> None:
             raise Invalid(reason)
 
 
+_IGNORED_DRIVER = (
+    "WARNING: the container-wide volume-driver configuration is ignored for volumes specified via 'mount'. "
+    "Use '--mount type=volume,volume-driver=...' instead"
+)
+
+
+def warnings(host: HostConfig) -> list[str]:
+    """Pure. What is asked for and means nothing: `--volume-driver` beside `--mount type=volume`."""
+    named = [spec.volume_options and spec.volume_options.driver_config and spec.volume_options.driver_config.name
+             for spec in host.mounts or [] if spec.type == "volume"]  # fmt: skip
+    if not host.volume_driver or all(named):
+        return []
+    return [_IGNORED_DRIVER]
+
+
 def plan(host: HostConfig, volumes: Iterable[str], data_root: str, find: Callable[[str], ContainerRecord]) -> list[Wanted]:
     """What is mounted where: mounts of other containers, binds, `Mounts`, and a new volume for each of `volumes` left over.
 
