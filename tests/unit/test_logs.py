@@ -129,7 +129,7 @@ def make_log(path: str, driver: str = "json-file", *, size: int = 0, count: int 
 
 def read(path: str, tail: int | None = None, driver: str = "json-file") -> list[bytes]:
     async def collect() -> bytes:
-        return b"".join([run.data async for run in read_log(KeptLog(driver, path), tail, None)])
+        return b"".join([run.data async for runs in read_log(KeptLog(driver, path), tail, None) for run in runs])
 
     return asyncio.run(collect()).splitlines(keepends=True)
 
@@ -217,7 +217,7 @@ def test_a_follower_loses_and_doubles_nothing_across_rotations(tmp_path_factory,
             following.stir()
 
         writer = asyncio.ensure_future(write())
-        found = b"".join([run.data async for run in read_log(KeptLog("json-file", path), None, following)])
+        found = b"".join([run.data async for runs in read_log(KeptLog("json-file", path), None, following) for run in runs])
         await writer
         return found
 

@@ -52,9 +52,10 @@ class StreamHandlers:
         kept = self._logs.kept(record) if call.flag("logs") else None
         connection = await streams.hijack(call.request, framed=framed, version=call.version)
         if kept:
-            async with aclosing(read_log(kept, None, None)) as runs:
-                async for run in runs:
-                    await connection.say(_all(call, framed=framed).show(run))
+            window = _all(call, framed=framed)
+            async with aclosing(read_log(kept, None, None)) as blocks:
+                async for runs in blocks:
+                    await connection.say(b"".join(map(window.show, runs)))
         if not call.flag("stream"):
             connection.close()
             return streams.over()
@@ -74,9 +75,10 @@ class StreamHandlers:
         await web_socket.prepare(call.request)
         binary = call.version >= _BINARY_SINCE
         if kept:
-            async with aclosing(read_log(kept, None, None)) as runs:
-                async for run in runs:
-                    if data := _all(call, framed=False).show(run):
+            window = _all(call, framed=False)
+            async with aclosing(read_log(kept, None, None)) as blocks:
+                async for runs in blocks:
+                    if data := b"".join(map(window.show, runs)):
                         await _say(web_socket, data, binary=binary)
         if call.flag("stream"):
             ours, theirs = socket.socketpair()

@@ -23,8 +23,6 @@ from corten.errors import Invalid
 from corten.spec.log_lines import LINE_LIMIT, Run
 from corten.spec.timestamps import now_ns, rfc3339_nano_fixed
 
-_FLUSH = 1 << 18
-
 
 @dataclass(frozen=True)
 class Window:
@@ -66,9 +64,11 @@ def _heads(stream: str) -> list[bytes]:
 
 def frames(stream: str, data: bytes) -> bytes:
     """A frame for each line of `data`."""
+    heads, first = _heads(stream), data.find(b"\n")
+    if 0 <= first == len(data) - 1 <= LINE_LIMIT:
+        return heads[first] + data
     lines = data.split(b"\n")
     rest = lines.pop()
-    heads = _heads(stream)
     try:
         framed = b"".join(chain.from_iterable(zip(map(heads.__getitem__, map(len, lines)), lines, repeat(b"\n"))))
     except IndexError:  # a line over Docker's limit, with its prefix or from another writer
@@ -95,17 +95,12 @@ async def log_response(call: Call, window: Window, kept: KeptLog, following: Fol
     content_type = MULTIPLEXED_STREAM if window.framed and call.has(Since.MULTIPLEXED_TYPE) else RAW_STREAM
     response = web.StreamResponse(headers={"Content-Type": content_type})
     await response.prepare(call.request)
-    block = bytearray()
-    async with aclosing(read_log(kept, _tail(call), following)) as runs:
-        async for run in runs:
-            if window.over(run):
+    async with aclosing(read_log(kept, _tail(call), following)) as blocks:
+        async for runs in blocks:
+            block = b"".join(window.show(run) for run in runs if not window.over(run))
+            if block:
+                await response.write(block)
+            if window.over(runs[-1]):
                 break
-            block += window.show(run)
-            if following or len(block) >= _FLUSH:
-                if block:
-                    await response.write(bytes(block))
-                block.clear()
-    if block:
-        await response.write(bytes(block))
     await response.write_eof()
     return response

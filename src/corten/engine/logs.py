@@ -76,8 +76,8 @@ class Following:
         self.changed.set()
 
 
-async def read_log(kept: KeptLog, tail: int | None, following: Following | None) -> AsyncGenerator[Run, None]:
-    """Oldest first; `tail` None means all. With `following`, what is written until it has ended, too."""
+async def read_log(kept: KeptLog, tail: int | None, following: Following | None) -> AsyncGenerator[list[Run], None]:
+    """Block by block, oldest first; `tail` None means all. With `following`, what is written until it has ended, too."""
     form = _FORMATS[kept.driver]
     watch = _watch(kept.path, following)
     files = LogFiles(kept.path)
@@ -101,8 +101,8 @@ async def read_log(kept: KeptLog, tail: int | None, following: Following | None)
                 files.collect()
             complete = len(files.files) > 1  # a newer one has been started
             if files.files:
-                async for run in _rest(files.files[0], form):
-                    yield run
+                async for runs in _rest(files.files[0], form):
+                    yield runs
             if complete:
                 files.drop_first()
                 continue
@@ -126,7 +126,7 @@ def _watch(path: str, following: Following | None) -> FileWatch | None:
     return FileWatch(folder)
 
 
-async def _rest(file: LogFile, form: _Format) -> AsyncGenerator[Run, None]:
+async def _rest(file: LogFile, form: _Format) -> AsyncGenerator[list[Run], None]:
     """What is in a file from its position on, as far as records are whole."""
     fd, size = await file.ready(), _BLOCK
     while block := os.pread(fd, size, file.position):
@@ -137,8 +137,9 @@ async def _rest(file: LogFile, form: _Format) -> AsyncGenerator[Run, None]:
             size *= 2  # one record of that length
             continue
         file.position += whole
-        for run in form.decode(block[:whole]):
-            yield run
+        runs = list(form.decode(block[:whole]))
+        if runs:
+            yield runs
         await asyncio.sleep(0)
 
 

@@ -7,7 +7,7 @@ What is not ASCII is written as it is, not escaped; every JSON reader reads the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
 import msgspec
@@ -19,6 +19,7 @@ from corten.spec.timestamps import parse_rfc3339, rfc3339_nano
 _HEAD = b'{"log":"'
 _TAIL = b'","stream":"'
 _MARK = "\x7f"  # stands for a newline while a run is encoded: JSON needs no escape for it, and text hardly ever has it
+_SCALE = [int(10 ** (9 - digits)) for digits in range(10)]  # of a fraction with so many digits, to nanoseconds
 _encode = msgspec.json.encode
 _text = msgspec.json.Decoder(str).decode
 
@@ -49,16 +50,20 @@ def encode(run: Run) -> bytes:
 
 def decode(block: bytes) -> Iterator[Run]:
     """The runs of a block of whole records. What is no record (a torn write after a power cut) is left out."""
-    position = 0
-    while position < len(block):
-        end = block.find(b"\n", position) + 1 or len(block)
+    position, size = 0, len(block)
+    while position < size:
+        end = block.find(b"\n", position) + 1 or size
         record = block[position:end]
         tail = record[record.rfind(_TAIL) :]
+        if not block.endswith(tail, end, block.find(b"\n", end) + 1):  # alone: a log that was written slowly has many such
+            yield from _decode_each((record,))
+            position = end
+            continue
         last = _end_of_run(block, end, tail)
         try:
             yield _decode_run(block[position:last], record, tail)
         except (msgspec.MsgspecError, UnicodeError, Invalid):
-            yield from _decode_each(block[position:last])
+            yield from _decode_each(block[position:last].splitlines())
         position = last
 
 
@@ -84,8 +89,6 @@ def _decode_run(records: bytes, first: bytes, tail: bytes) -> Run:
     record = _record(first)
     attributes = tuple(sorted(record.attrs.items())) if record.attrs else ()
     moment = _parse_time(record.time)
-    if len(records) == len(first):
-        return Run(record.stream, moment, record.log.encode(), attributes)
     border = tail + _HEAD
     body = records[len(_HEAD) : -len(tail)]
     joined = body.replace(border, b"")
@@ -95,8 +98,8 @@ def _decode_run(records: bytes, first: bytes, tail: bytes) -> Run:
     return Run(record.stream, moment, data, attributes)
 
 
-def _decode_each(records: bytes) -> Iterator[Run]:
-    for raw in records.splitlines():
+def _decode_each(records: Iterable[bytes]) -> Iterator[Run]:
+    for raw in records:
         try:
             record = _record(raw)
             attributes: Attributes = tuple(sorted(record.attrs.items())) if record.attrs else ()
@@ -105,14 +108,12 @@ def _decode_each(records: bytes) -> Iterator[Run]:
             continue
 
 
-@lru_cache(maxsize=64)
-def _second(text: str) -> int:
-    return parse_rfc3339(text + "Z")
+_second = lru_cache(maxsize=64)(parse_rfc3339)
 
 
 def _parse_time(text: str) -> int:
     """Most records share their second; only the fraction is parsed anew."""
     fraction = text[20:-1]
-    if len(text) > 20 and text[19] == "." and text[-1] == "Z" and fraction.isdecimal() and len(fraction) <= 9:
-        return _second(text[:19]) + int(fraction.ljust(9, "0"))
+    if text[19:20] == "." and text[-1] == "Z" and len(fraction) <= 9 and fraction.isdecimal():
+        return _second(text[:19]) + int(fraction) * _SCALE[len(fraction)]
     return parse_rfc3339(text)

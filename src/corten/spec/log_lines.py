@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import codecs
 import os
-from dataclasses import dataclass
+
+import msgspec
 
 LINE_LIMIT = 16 * 1024
 Attributes = tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(msgspec.Struct, frozen=True, gc=False):
     """Which part of a line longer than LINE_LIMIT this is; `ordinal` counts from 1."""
 
     id: str
@@ -24,8 +24,7 @@ class Piece:
     last: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(msgspec.Struct, frozen=True, gc=False):
     """`data` is one or more whole lines with their newlines, or (`piece` is set, or the writer is another) one without.
 
     `time` is nanoseconds since the epoch.

@@ -26,17 +26,21 @@ def now_ns() -> int:
     return time.time_ns()
 
 
+@lru_cache(maxsize=16)
+def _second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+
+
 def rfc3339_nano(ns: int) -> str:
     """Go's time.RFC3339Nano in UTC: trailing zeros of the fraction are cut."""
     seconds, fraction = divmod(ns, _NS)
-    text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
-    return f"{text}.{fraction:09d}".rstrip("0").rstrip(".") + "Z"
+    return f"{_second(seconds)}.{fraction:09d}".rstrip("0").rstrip(".") + "Z"
 
 
 def rfc3339_nano_fixed(ns: int) -> str:
     """As above with all nine digits kept: what `docker logs --timestamps` prints."""
     seconds, fraction = divmod(ns, _NS)
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{fraction:09d}Z"
+    return f"{_second(seconds)}.{fraction:09d}Z"
 
 
 @lru_cache(maxsize=4096)  # lists ask for the same times again and again
