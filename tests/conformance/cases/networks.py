@@ -89,6 +89,19 @@ CASES: dict[str, list[Request]] = {
                  _disconnect(_NET), _disconnect(_NET), _connect(_NET, IPAMConfig={"IPv4Address": "10.9.9.9"}), _connect(_NET, MacAddress="x"),
                  _connect(_NET, IPAMConfig={"IPv4Address": "10.231.76.9"}, GwPriority=3), _INSPECT),
     ),
+    "network names": _network(
+        _SUBNET,
+        *created(_ON_NET | {"NetworkingConfig": {"EndpointsConfig": {_NET: {"Aliases": ["al"], "Links": ["conf-x:y"], "GwPriority": 2, "DriverOpts": {"a": "b"}}}}},
+                 _INSPECT, _START, _INSPECT, ("GET", '/containers/json?filters={"name":["conf-box"]}', None), ("GET", '/containers/json?filters={"network":["conf-net"]}', None),
+                 _connect("bridge", Aliases=["q"])),
+    ),
+    "legacy links": [
+        ("POST", "/containers/create?name=conf-other", RUN),
+        *created(RUN | {"HostConfig": {"NetworkMode": "bridge", "Links": ["conf-other:al"]}}, _INSPECT, _START),
+        ("DELETE", "/containers/conf-other", None),
+        ("POST", "/containers/create", RUN | {"HostConfig": {"Links": ["conf-nosuch:al"]}}),
+        ("POST", "/containers/create", RUN | {"HostConfig": {"NetworkMode": "host", "Links": ["conf-other:al"]}}),
+    ],
     "network of a stopped container": _network({}, *created(RUN, _connect(_NET), _connect(_NET, GwPriority=1), _INSPECT, _disconnect(_NET), _disconnect(_NET))),
     "address taken": _network(
         _SUBNET, ("POST", "/containers/create?name=conf-other", _ON_NET), ("POST", "/containers/conf-other/start", None),
