@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import logging
 import os
+import resource
 import signal
 import sys
 import time
@@ -111,6 +112,12 @@ def _take_lock(root: str) -> int:
     except BlockingIOError:
         raise SystemExit(f"cortend: another engine uses {root}; stop it, or give this one its own --data-root") from None
     return fd
+
+
+def _raise_descriptor_limit() -> None:
+    """To what the host allows: a container on a user-defined network costs the engine two. After the launcher, whose children are containers."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _write_program(path: str, program: bytes) -> str:
@@ -259,6 +266,7 @@ def main() -> None:
         lock = _take_lock(settings.data_root)
         layout.create()
         launcher = LauncherProcess(_JOBS)
+        _raise_descriptor_limit()
         asyncio.run(serve(settings, layout, launcher))
         os.close(lock)
     except CortenError as error:
