@@ -114,6 +114,8 @@ class Link:
         finally:
             self._waiting.pop(serial, None)
             _close_all(self._descriptors.pop(serial, []))
+            if future.done() and not future.cancelled():
+                future.exception()  # a caller that is cancelled in this moment does not look at it any more
 
     async def _post(self, message: messages.ToMonitor | messages.ToLauncher, fds: Sequence[int] = ()) -> tuple[int, asyncio.Future[Reply]]:
         serial = next(self._serials)
@@ -123,7 +125,7 @@ class Link:
         held = [os.dup(fd) for fd in fds]  # the caller may close its own at once, also while this has to wait
         try:
             await self._send(packet, held, type(message).__name__)
-        except CortenError:
+        except BaseException:
             self._waiting.pop(serial, None)
             raise
         finally:

@@ -445,10 +445,9 @@ class Monitor:
                 filter_for(bytes(section)) if section else None, stdio,
                 tools=tuple(message.tools), scratch=live.run_dir,
             )  # fmt: skip
-        except (FileNotFoundError, ProcessLookupError) as error:
-            if str(error.filename).startswith("/proc/"):  # it has ended, and we have not been told yet
-                raise _ended(live.id) from None
-            raise
+        except OSError as error:  # mostly because its namespaces are about to go: nothing to report here, the daemon looks
+            reason = error.strerror or str(error)
+            raise KernelRefused(operation="start exec", operand=str(error.filename), errno=error.errno or 0, reason=reason) from None
 
     def _attach(self, message: messages.Attach, fds: list[int], reply: Reply) -> None:
         live = self._find(message.container)
