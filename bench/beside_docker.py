@@ -37,6 +37,8 @@ def main() -> None:
         print(flush=True)
         subprocess.run([sys.executable, f"{HERE}/logs.py", *sides, "--folder", f"{work}/disk"], check=True)
         print(flush=True)
+        subprocess.run([sys.executable, "-m", "bench.volumes", *sides, "--base", f"{assets}/images/busybox.tar"], check=True)
+        print(flush=True)
         subprocess.run([sys.executable, f"{HERE}/images.py", *sides, "--archive", f"{assets}/images/debian.tar"], check=True)
 
 

@@ -360,6 +360,16 @@ class JustEnded(KernelRefused):
     template = "container {operand} is not running"
 
 
+class MountNotMade(KernelRefused):
+    """A mount that the kernel or the runtime refuses; Docker's text up to the reason (runc's)."""
+
+    template = (
+        "failed to create task for container: failed to create shim task: OCI runtime create failed: "
+        "corten-runtime create failed: unable to start container process: error during container init: "
+        "error mounting {operand}: {reason}"
+    )
+
+
 class CommandNotStarted(CortenError):
     """The user's program could not be executed; Docker's text (runc's, as the daemon passes it on)."""
 

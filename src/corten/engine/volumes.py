@@ -200,8 +200,8 @@ class Volumes:
 
     def change_name(self, record: VolumeRecord, new: str) -> None:
         """The row only, to be called in a transaction. Raises Conflict for one that a container is just being made with."""
-        if self._held.get(record.name):
-            raise Conflict(f"rename {record.name}: a container that uses it is being created")
+        if self._held.get(record.name) or self.visitors(record.name):
+            raise Conflict(f"rename {record.name}: it is being copied, or a container that uses it is being created")
         self._database.delete_volume(record.name)
         self._save(msgspec.structs.replace(record, name=new, moved_from=record.name))
         del self._records[record.name]
@@ -227,6 +227,11 @@ class Volumes:
         record = self._records.get(name)
         if container and record and record.made_for == container:
             self._save(msgspec.structs.replace(record, made_for=""))
+
+    def visitors(self, name: str) -> list[str]:
+        """What has it mounted at this moment and is no container: a copy, a save."""
+        ids = {record.id for record in self._containers()}
+        return [user for user in self._users.get(name, ()) if user not in ids]
 
     # --- mounting
     async def mount(self, name: str, user: str) -> str:
@@ -311,7 +316,7 @@ class Volumes:
                 if force:
                     return
                 raise NoSuchVolume(name=name)
-            users = self.references(name)
+            users = self.references(name) or self.visitors(name)
             if users:
                 raise VolumeInUse(name=name, containers=", ".join(users))
             try:

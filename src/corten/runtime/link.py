@@ -20,6 +20,7 @@ from corten.errors import (
     JustEnded,
     KernelRefused,
     MonitorSilent,
+    MountNotMade,
     OtherCommandNotStarted,
     OtherRuntimeRefused,
 )
@@ -33,12 +34,16 @@ Notice = messages.Exited | messages.Detached
 Reply = messages.Done | messages.Created
 
 
+# operation that failed -> the error that it is, where it is one of its own
+_KINDS: dict[str, type[KernelRefused]] = {"find": JustEnded, "MountInto": MountNotMade}
+
+
 def error_for(failure: messages.Failure) -> CortenError:
     if failure.operation == messages.OTHER_RUNTIME:
         return OtherCommandNotStarted(failure.text, failure.exit_code) if failure.exit_code else OtherRuntimeRefused(reason=failure.text)
     if failure.exit_code:
         return CommandNotStarted(failure.text, failure.exit_code)
-    kind = JustEnded if failure.operation == "find" else KernelRefused
+    kind = _KINDS.get(failure.operation, KernelRefused)
     return kind(
         operation=failure.operation, operand=failure.operand, errno=failure.errno, reason=failure.text
     )

@@ -183,7 +183,7 @@ class MountInto(Operation):
             reason = error.strerror or ""
             if error.errno == errno.ENOTDIR:
                 reason = _WRONG_KIND
-            raise OSError(error.errno, reason, f"{mount.source or mount.type} on {mount.destination}") from None
+            raise OSError(error.errno, reason, f'"{mount.source or mount.type}" to rootfs at "{mount.destination}"') from None
         finally:
             os.close(target)
         target = mounts.open_in_root(sandbox.root_fd, mount.destination)
