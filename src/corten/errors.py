@@ -214,6 +214,12 @@ class CannotStop(Invalid):
     template = "cannot stop container: {name}: {reason}"
 
 
+class CannotJoin(Conflict):
+    """Another container's namespace, at a start (Docker: 400, 409 or 500 for the same texts)."""
+
+    template = "{how}: {reason}"
+
+
 class SurvivesKill(CortenError):
     template = "tried to kill container, but did not receive an exit event"
 

@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 from corten.api import settings, streams, views
 from corten.api.json_messages import progress_message
 from corten.cli.run import create_request, parse_publish
-from corten.engine import bundle, names, options, states
+from corten.engine import bundle, names, options, security_options, states
 from corten.engine.records import ContainerRecord, PublishedPort, State, decode_record, encode_record
-from corten.errors import CortenError, Invalid, InvalidName, UnsupportedOption
+from corten.errors import CortenError, Invalid, InvalidName
 from corten.registry.auth import parse_challenge, parse_registry_auth
 from corten.registry.progress import Progress
 from corten.spec.engine import Config, HostConfig, PortBinding
 from corten.spec.security import DEFAULT_CAPABILITIES, default_seccomp
 from corten.store.layout import Layout
 
-HOST = bundle.HostFacts("x86_64", ("CAP_CHOWN", "CAP_SYS_ADMIN"), cgroup_unified=False, devices={})
+HOST = bundle.HostFacts("x86_64", "6.1.0", ("CAP_CHOWN", "CAP_SYS_ADMIN"), cgroup_unified=False, devices={})
 AROUND = bundle.Surroundings("rootfs", {"/etc/hosts": "/c/hosts"}, "h", lambda mode, kind: f"/proc/1/ns/{kind}", "/init", "/corten", unshare_network=True)
 
 
@@ -102,12 +102,12 @@ def test_privileged_bundle():
     ],
 )
 def test_capabilities(host, expected):
-    assert bundle.wanted_capabilities(host, HOST.capabilities) == expected
+    assert security_options.wanted_capabilities(host, HOST.capabilities) == expected
 
 
 def test_unknown_capability_is_named():
-    with pytest.raises(Invalid, match="NOPE"):
-        bundle.wanted_capabilities(HostConfig(cap_add=["NOPE"]), HOST.capabilities)
+    with pytest.raises(Invalid, match='invalid CapAdd: unknown capability: "CAP_NOPE"'):
+        security_options.check_security(HostConfig(cap_add=["NOPE"]))
 
 
 def test_dangerous_calls_are_not_in_the_default_profile():
@@ -116,29 +116,6 @@ def test_dangerous_calls_are_not_in_the_default_profile():
                  "perf_event_open", "keyctl", "add_key", "userfaultfd", "open_by_handle_at", "swapon", "iopl", "clone3", "io_uring_setup"}  # fmt: skip
     assert not allowed & dangerous
     assert {"read", "execve", "openat", "chroot"} - allowed <= {"chroot"}
-
-
-def test_seccomp_profile_in_dockers_format():
-    profile = {"defaultAction": "SCMP_ACT_ERRNO", "archMap": [{"architecture": "SCMP_ARCH_X86_64", "subArchitectures": ["SCMP_ARCH_X86"]}],
-               "syscalls": [{"names": ["read"], "action": "SCMP_ACT_ALLOW"},
-                            {"names": ["bpf"], "action": "SCMP_ACT_ALLOW", "includes": {"caps": ["CAP_BPF"]}},
-                            {"names": ["clone"], "action": "SCMP_ACT_ALLOW", "excludes": {"caps": ["CAP_SYS_ADMIN"]}}]}  # fmt: skip
-    made = bundle.translate_profile(json.dumps(profile), ["CAP_CHOWN"], "x86_64")
-    assert [rule.names for rule in made.syscalls] == [["read"], ["clone"]]
-    assert made.architectures == ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"]
-    with pytest.raises(Invalid, match="Decoding seccomp profile failed"):
-        bundle.translate_profile("{", [], "x86_64")
-
-
-@pytest.mark.parametrize(
-    ("host", "key"),
-    [
-        (HostConfig(device_requests=[{"Driver": "cdi"}]), "DeviceRequests"),
-    ],
-)
-def test_what_is_not_supported_is_refused_by_name(host, key):
-    with pytest.raises(UnsupportedOption, match=key):
-        options.check_host_config(host)
 
 
 @pytest.mark.parametrize(

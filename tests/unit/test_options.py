@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import os
+
+import msgspec
 import pytest
 
 from corten.api import settings
+from corten.engine import devices, options, security_options
+from corten.engine.groups import group_path
 from corten.engine.runtimes import Runtimes, RuntimeSetting, parse_flag
 from corten.errors import Invalid
+from corten.spec.engine import DeviceMapping, HostConfig
+from corten.spec.seccomp_profile import parse_profile, translate
 
 
 def test_runtimes_are_the_settings_and_the_built_in_one():
@@ -46,3 +54,99 @@ def test_runtimes_in_daemon_json(tmp_path):
         settings.read_config_file(str(path), required=True)
     with pytest.raises(Invalid, match="want name=path"):
         parse_flag("crun")
+
+
+PROFILE = {
+    "defaultAction": "SCMP_ACT_ERRNO", "archMap": [{"architecture": "SCMP_ARCH_X86_64", "subArchitectures": ["SCMP_ARCH_X86"]}],
+    "syscalls": [{"names": ["read"], "action": "SCMP_ACT_ALLOW"},
+                 {"names": ["bpf"], "action": "SCMP_ACT_ALLOW", "includes": {"caps": ["CAP_BPF"]}},
+                 {"names": ["ptrace"], "action": "SCMP_ACT_ALLOW", "includes": {"minKernel": "4.8"}},
+                 {"names": ["future"], "action": "SCMP_ACT_ALLOW", "includes": {"minKernel": "99.0"}},
+                 {"name": "old", "action": "SCMP_ACT_ALLOW", "excludes": {"arches": ["amd64"]}},
+                 {"names": ["clone"], "action": "SCMP_ACT_ALLOW", "excludes": {"caps": ["CAP_SYS_ADMIN"]}}],
+}  # fmt: skip
+
+
+def test_a_profile_in_dockers_format_is_fitted_to_the_process():
+    made = translate(parse_profile(json.dumps(PROFILE)), ["CAP_CHOWN"], "x86_64", "6.1.0-13-amd64")
+    assert [rule.names for rule in made.syscalls] == [["read"], ["ptrace"], ["clone"]]
+    assert made.architectures == ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"]
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("{", "line 1"),
+        ('{\n "defaultAction": "SCMP_ACT_ALLOW",\n oops}', "line 3"),
+        ("{}", "defaultAction"),
+        ('{"defaultAction": "ALLOW"}', "defaultAction: unknown action 'ALLOW'"),
+        ('{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["a"], "action": 5}]}', r"\$.syscalls\[0\].action"),
+        ('{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["a"], "action": "NO"}]}', r"syscalls\[0\].action: unknown action 'NO'"),
+        ('{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"action": "SCMP_ACT_LOG"}]}', r"syscalls\[0\].names"),
+        ('{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["a"], "action": "SCMP_ACT_LOG", "args": [{"index": 9, "value": 1, "op": "SCMP_CMP_EQ"}]}]}',
+         r"syscalls\[0\].args\[0\].index"),
+    ],
+)  # fmt: skip
+def test_a_profile_with_errors_names_line_or_key(text, named):
+    with pytest.raises(Invalid, match=f"Decoding seccomp profile failed: .*{named}"):
+        parse_profile(text)
+
+
+@pytest.mark.parametrize(
+    ("host", "text"),
+    [
+        ({"Isolation": "hyperv"}, "invalid isolation (hyperv): linux only supports 'default'"),
+        ({"PidMode": "container:"}, "invalid PID mode: container:"),
+        ({"UTSMode": "private"}, "invalid UTS mode: private"),
+        ({"Annotations": {"": "x"}}, "invalid Annotations: the empty string is not permitted as an annotation key"),
+        ({"Sysctls": {"kernel.panic": "1"}}, 'sysctl "kernel.panic" is not in a separate kernel namespace'),
+        ({"Sysctls": {"net.ipv4.ip_forward": "1"}, "NetworkMode": "host"}, 'sysctl "net.ipv4.ip_forward" not allowed in host network namespace'),
+        ({"Sysctls": {"kernel.shmmax": "1"}, "IpcMode": "host"}, 'sysctl "kernel.shmmax" is not allowed in the hosts ipc namespace'),
+        ({"Sysctls": {"kernel.hostname": "x"}}, 'sysctl "kernel.hostname" is not allowed as it conflicts with the OCI "hostname" field'),
+        ({"Sysctls": {"kernel.domainname": "x"}, "UTSMode": "host"}, 'sysctl "kernel.domainname" is not in a separate kernel namespace'),
+        ({"SecurityOpt": ["foo"]}, 'invalid --security-opt 1: "foo"'),
+        ({"SecurityOpt": ["foo=bar"]}, 'invalid --security-opt 2: "foo=bar"'),
+        ({"SecurityOpt": ["no-new-privileges=x"]}, 'invalid --security-opt 2: "no-new-privileges=x"'),
+        ({"CapDrop": ["NOPE"]}, 'invalid CapDrop: unknown capability: "CAP_NOPE"'),
+        ({"ExtraHosts": ["foo"]}, 'bad format for add-host: "foo"'),
+        ({"ExtraHosts": ["foo:[::1]"]}, 'invalid IP address in add-host: "[::1]"'),
+        ({"Dns": ["x"]}, 'bad nameserver address x: ParseAddr("x"): unable to parse IP'),
+        ({"IOMaximumIOps": 5}, "invalid option: QoS maximum IOPs configuration is not supported on linux"),
+        ({"CpuShares": -1}, "invalid CPU shares (-1): value must be a positive integer"),
+        ({"CpuRealtimePeriod": 1000, "CpuRealtimeRuntime": 100000}, "cpu real-time runtime cannot be higher than cpu real-time period"),
+        ({"Ulimits": [{"Name": "foo", "Soft": 1, "Hard": 1}]}, "wrong rlimit value: RLIMIT_FOO"),
+        ({"Ulimits": [{"Name": "nofile", "Soft": 5, "Hard": 1}]}, "soft limit must be less than or equal to hard limit: 5 > 1"),
+        ({"DeviceCgroupRules": ["foo"]}, "invalid device cgroup rule format: 'foo'"),
+        ({"DeviceCgroupRules": ["c 1:99999999999 rwm"]}, "invalid device cgroup rule format"),
+    ],
+)  # fmt: skip
+def test_refusals_have_dockers_texts(host, text):
+    with pytest.raises(Invalid) as caught:
+        options.check_host_config(msgspec.convert(host, HostConfig))
+    assert text in caught.value.message
+
+
+@pytest.mark.parametrize("host", [{"Isolation": "Default"}, {"UsernsMode": "keep-id"}, {"Cgroup": "x"}, {"CpuCount": -2}, {"SecurityOpt": ["label=type:x", "seccomp:unconfined"]},
+                                  {"Sysctls": {"net/ipv4/ip_forward": "1", "fs.mqueue.msg_max": "20"}}, {"ExtraHosts": ["foo:::1", "bar:host-gateway"]}])  # fmt: skip
+def test_what_docker_takes_is_taken(host):
+    options.check_host_config(msgspec.convert(host, HostConfig))
+
+
+def test_the_last_security_option_counts():
+    host = HostConfig(security_opt=["seccomp=unconfined", "seccomp=builtin", "no-new-privileges:1", "writable-cgroups"])
+    assert security_options.seccomp_profile(host) == ""
+    assert security_options.no_new_privileges(host)
+    assert security_options.writable_cgroups(host)
+    assert not security_options.writable_cgroups(HostConfig(privileged=True, security_opt=["writable-cgroups=false"]))
+
+
+def test_a_folder_stands_for_its_devices():
+    there = {"/x/a": os.stat("/dev/null"), "/x/b": os.stat("/dev/zero")}
+    host = HostConfig(devices=[DeviceMapping("/x", "/y", "rxz")])
+    assert [(device.path, device.minor) for device in devices.make_devices(host, there)] == [("/y/a", 3), ("/y/b", 5)]
+    assert [(rule.access, rule.minor) for rule in devices.make_rules(host, there)[1:]] == [("r", 3), ("r", 5)]
+
+
+def test_a_cgroup_parent_stays_below_the_root():
+    assert group_path("../../foo", "id") == "/foo/id"
+    assert group_path("foo.slice", "id") == "/foo.slice/id"

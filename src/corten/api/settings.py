@@ -8,14 +8,15 @@ from __future__ import annotations
 import hashlib
 import os
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, ip_address
 from typing import Any
 
 import click
 import msgspec
 
+from corten.engine.cdi import DEFAULT_FOLDERS
 from corten.engine.networks import NetworkDefaults
 from corten.engine.runtimes import RuntimeSetting, parse_flag
 from corten.engine.system import Configured
@@ -45,6 +46,8 @@ class Settings:
     cgroup_parent: str = "/corten"
     runtimes: Mapping[str, RuntimeSetting] = field(default_factory=dict)
     default_runtime: str = ""
+    host_gateway_ips: tuple[str, ...] = ()
+    cdi_spec_dirs: tuple[str, ...] = DEFAULT_FOLDERS
     debug: bool = False
     log_level: str = "info"
     log_driver: str = "json-file"
@@ -68,7 +71,7 @@ class Settings:
         return "corten-" + hashlib.sha256(self.data_root.encode()).hexdigest()[:6]
 
     def shown(self) -> Configured:
-        return Configured(self.debug, self.hosts, bool(self.tls or self.tlsverify), bool(self.tlsverify), self.log_driver)
+        return Configured(self.debug, self.hosts, bool(self.tls or self.tlsverify), bool(self.tlsverify), self.log_driver, self.cdi_spec_dirs)
 
     @property
     def mirrors(self) -> dict[str, tuple[str, ...]]:
@@ -98,7 +101,14 @@ class Settings:
 _KEYS = {"data-root": "data_root", "exec-root": "exec_root", "storage-driver": "storage_driver", "exec-opts": "exec_opts",
          "cgroup-parent": "cgroup_parent", "default-address-pools": "default_address_pools", "log-level": "log_level", "log-driver": "log_driver", "log-opts": "log_opts",
          "default-runtime": "default_runtime", "insecure-registries": "insecure_registries", "registry-mirrors": "registry_mirrors",
-         "corten.mirrors": "corten_mirrors", "plugin-dir": "plugin_dir"}  # fmt: skip
+         "corten.mirrors": "corten_mirrors", "plugin-dir": "plugin_dir", "host-gateway-ips": "host_gateway_ips",
+         "host-gateway-ip": "host_gateway_ips", "cdi-spec-dirs": "cdi_spec_dirs"}  # fmt: skip
+# Keys of dockerd's that would change what a container is: refused by name, with the reason
+_NOT_HERE = {
+    "userns-remap": "containers share the host's user namespace; take capabilities away (--cap-drop), and run as a user (--user)",
+    "selinux-enabled": "SELinux labels are not written",
+    "rootless": "the engine needs root",
+}
 _STORAGE_DRIVERS = ("", "overlay2", "overlay")
 _LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
 
@@ -117,7 +127,15 @@ def _mirrors(value: Any, path: str, key: str) -> Mapping[str, tuple[str, ...]]:
         raise Invalid(f"unable to configure the engine with file {path}: {key}: {error}; want a registry's domain (or *) -> a list of addresses") from None
 
 
-_READ = {"runtimes": _runtimes, "corten_mirrors": _mirrors}  # field -> how its value in the file is read, where it is not text, number or list
+def _addresses(value: Any, path: str, key: str) -> tuple[str, ...]:
+    found = (value,) if isinstance(value, str) else value
+    if not isinstance(found, list | tuple) or not all(isinstance(address, str) for address in found):
+        raise Invalid(f"unable to configure the engine with file {path}: {key}: want an address or a list of them")
+    return tuple(found)
+
+
+# field -> how its value in the file is read, where it is not text, number or list
+_READ: dict[str, Callable[[Any, str, str], Any]] = {"runtimes": _runtimes, "corten_mirrors": _mirrors, "host_gateway_ips": _addresses}
 
 
 def read_config_file(path: str, *, required: bool) -> dict[str, Any]:
@@ -135,6 +153,8 @@ def read_config_file(path: str, *, required: bool) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in document.items():
         name = _KEYS.get(key, key)
+        if key in _NOT_HERE:
+            raise Invalid(f"unable to configure the engine with file {path}: {key} is not supported: {_NOT_HERE[key]}")
         if name not in known:
             raise Invalid(f"unable to configure the engine with file {path}: the following directives don't match any configuration option: {key}")
         found[name] = _READ[name](value, path, key) if name in _READ else tuple(value) if isinstance(value, list) else value
@@ -165,6 +185,11 @@ def check(settings: Settings) -> None:
         log_options.check(settings.log_driver, settings.log_opts)
     except Invalid as error:
         raise Invalid(f"failed to set log opts: {error.message}") from None
+    for address in settings.host_gateway_ips:
+        try:
+            ip_address(address)
+        except ValueError:
+            raise Invalid(f"--host-gateway-ip {address!r}: want an IP address") from None
     if settings.log_level not in _LOG_LEVELS:
         raise Invalid(f"invalid logging level: {settings.log_level}")
     if not settings.cgroup_parent.startswith("/"):
@@ -206,6 +231,8 @@ _FLAGS = [
     click.option("--cgroup-parent", help="Parent cgroup of all containers"),
     click.option("--add-runtime", "runtimes", multiple=True, help="Another OCI runtime: name=path (repeatable)"),
     click.option("--default-runtime", help="Runtime of containers that ask for none (corten)"),
+    click.option("--cdi-spec-dir", "cdi_spec_dirs", multiple=True, help="Folder of CDI specs, instead of /etc/cdi and /var/run/cdi (repeatable)"),
+    click.option("--host-gateway-ip", "host_gateway_ips", multiple=True, help="Address that host-gateway in --add-host stands for (repeatable)"),
     click.option("-D", "--debug", is_flag=True, default=None, help="Debug logging"),
     click.option("-l", "--log-level", help="debug, info, warn, error, fatal"),
     click.option("--log-driver", help="Log driver of containers that name none (json-file)"),

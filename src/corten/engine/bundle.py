@@ -6,24 +6,23 @@ Source: Docker Engine 28.5's defaults (moby daemon/oci_linux.go, oci/defaults.go
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 from msgspec.structs import replace
 
+from corten.engine.devices import make_devices, make_rules
+from corten.engine.groups import group_path
 from corten.engine.mounts import in_order
-from corten.engine.options import security_options
 from corten.engine.records import ContainerRecord
-from corten.errors import Invalid
-from corten.linux.capabilities import NAMES as ALL_CAPABILITIES
+from corten.engine.security_options import no_new_privileges, seccomp_profile, wanted_capabilities, writable_cgroups
 from corten.runtime.sandbox import GROUPS_ANNOTATION, REAPER_ANNOTATION, USER_ANNOTATION
 from corten.spec import runtime as oci
 from corten.spec.engine import HostConfig, ThrottleDevice
 from corten.spec.runtime import Mount
-from corten.spec.security import DEFAULT_CAPABILITIES, MASKED_PATHS, READONLY_PATHS, default_seccomp_json
+from corten.spec.seccomp_profile import parse_profile, translate
+from corten.spec.security import MASKED_PATHS, READONLY_PATHS, default_seccomp_json
 
 DEFAULT_SHM = 64 << 20
 DEFAULT_ENV = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -36,6 +35,7 @@ class HostFacts:
     """What the host is like, so that this module need not look."""
 
     machine: str
+    kernel: str  # its release
     capabilities: tuple[str, ...]
     cgroup_unified: bool
     devices: Mapping[str, os.stat_result]  # of the paths that the record names
@@ -65,7 +65,7 @@ def make_config(record: ContainerRecord, host: HostFacts, around: Surroundings) 
     annotations[USER_ANNOTATION] = record.config.user
     if settings.group_add:
         annotations[GROUPS_ANNOTATION] = ",".join(settings.group_add)
-    if settings.init:
+    if has_init(settings):
         annotations[REAPER_ANNOTATION] = INIT_PATH
     return oci.RuntimeConfig(
         oci_version=oci.WRITTEN_VERSION,
@@ -77,40 +77,33 @@ def make_config(record: ContainerRecord, host: HostFacts, around: Surroundings) 
         annotations=annotations,
         linux=oci.Linux(
             namespaces=_namespaces(settings, around, host),
-            cgroups_path=f"{settings.cgroup_parent or around.cgroup_parent}/{record.id}",
-            resources=replace(make_resources(settings, host.devices), devices=_device_rules(settings, host)),
-            devices=_devices(settings, host),
+            cgroups_path=group_path(settings.cgroup_parent or around.cgroup_parent, record.id),
+            resources=replace(make_resources(settings, host.devices), devices=make_rules(settings, host.devices)),
+            devices=make_devices(settings, host.devices),
             seccomp=_seccomp(settings, capabilities, host),
-            sysctl=settings.sysctls,
+            sysctl=_sysctls(settings, around),
             masked_paths=_paths(settings, settings.masked_paths, MASKED_PATHS),
             readonly_paths=_paths(settings, settings.readonly_paths, READONLY_PATHS),
         ),
     )
 
 
+def has_init(settings: HostConfig) -> bool:
+    """In somebody else's pid namespace there is an init already."""
+    return bool(settings.init) and not settings.pid_mode
+
+
+def _sysctls(settings: HostConfig, around: Surroundings) -> dict[str, str] | None:
+    """Docker's defaults for a network namespace of its own: nothing below is worth a capability there."""
+    defaults = {"net.ipv4.ping_group_range": "0 2147483647", "net.ipv4.ip_unprivileged_port_start": "0"} if around.unshare_network else {}
+    asked = {key.replace("/", "."): value for key, value in (settings.sysctls or {}).items()}
+    return defaults | asked or None
+
+
 def _paths(settings: HostConfig, asked: list[str] | None, default: tuple[str, ...]) -> list[str]:
     if asked is not None:
         return asked
-    open_paths = ("systempaths", "unconfined") in security_options(settings)
-    return [] if settings.privileged or open_paths else list(default)
-
-
-def wanted_capabilities(settings: HostConfig, host: tuple[str, ...]) -> list[str]:
-    """Docker's rule: the default set, or all with `privileged` or ALL, minus drops, plus adds."""
-
-    def normal(name: str) -> str:
-        upper = name.upper()
-        full = upper if upper == "ALL" or upper.startswith("CAP_") else f"CAP_{upper}"
-        if full != "ALL" and full not in ALL_CAPABILITIES:
-            raise Invalid(f'invalid capability: "{name}"')
-        return full
-
-    adds, drops = [normal(name) for name in settings.cap_add or []], [normal(name) for name in settings.cap_drop or []]
-    if settings.privileged:
-        return list(host)
-    base = list(host) if "ALL" in adds else [] if "ALL" in drops else list(DEFAULT_CAPABILITIES)
-    kept = [name for name in base if name not in drops]
-    return kept + [name for name in adds if name != "ALL" and name not in kept]
+    return [] if settings.privileged else list(default)
 
 
 def environment(record: ContainerRecord, link_env: Sequence[str] = ()) -> list[str]:
@@ -126,10 +119,6 @@ def environment(record: ContainerRecord, link_env: Sequence[str] = ()) -> list[s
 
 def process_capabilities(names: list[str]) -> oci.Capabilities:
     return oci.Capabilities(bounding=names, effective=names, permitted=names)
-
-
-def no_new_privileges(settings: HostConfig) -> bool:
-    return any(key == "no-new-privileges" and value in ("", "true") for key, value in security_options(settings))
 
 
 def _process(record: ContainerRecord, capabilities: list[str], apparmor_profile: str, link_env: Sequence[str]) -> oci.Process:
@@ -173,19 +162,20 @@ def cgroupns(settings: HostConfig, host: HostFacts) -> str:
 def _mounts(record: ContainerRecord, around: Surroundings) -> list[Mount]:
     settings = record.host_config
     writable = "rw" if settings.privileged else "ro"
+    groups = "rw" if writable_cgroups(settings) else "ro"
     rows = [
         Mount("/proc", "proc", "proc", ["nosuid", "noexec", "nodev"]),
         Mount("/dev", "tmpfs", "tmpfs", ["nosuid", "strictatime", "mode=755", "size=65536k"]),
         Mount("/dev/pts", "devpts", "devpts", ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
         Mount("/sys", "sysfs", "sysfs", ["nosuid", "noexec", "nodev", writable]),
-        Mount("/sys/fs/cgroup", "cgroup", "cgroup", [writable, "nosuid", "noexec", "nodev"]),
+        Mount("/sys/fs/cgroup", "cgroup", "cgroup", [groups, "nosuid", "noexec", "nodev"]),
         Mount("/dev/mqueue", "mqueue", "mqueue", ["nosuid", "noexec", "nodev"]),
     ]
     if settings.pid_mode == "host":
         rows[0] = Mount("/proc", "bind", "/proc", ["rbind", "nosuid", "noexec", "nodev"])
     rows += _shared_memory(settings, around)
     files = [Mount(inside, "bind", outside, ["rbind", "rprivate"]) for inside, outside in around.files.items()]
-    if settings.init:
+    if has_init(settings):
         files.append(Mount(INIT_PATH, "bind", around.init_program, ["bind", "ro"]))
     inside = [mount for mount in files if not _replaced(mount.destination, around.mounts)]
     return [row for row in rows if not _replaced(row.destination, around.mounts)] + in_order([*around.mounts, *inside])
@@ -206,43 +196,6 @@ def _shared_memory(settings: HostConfig, around: Surroundings) -> list[Mount]:
         return []
     size = settings.shm_size or DEFAULT_SHM
     return [Mount("/dev/shm", "tmpfs", "shm", ["nosuid", "noexec", "nodev", "mode=1777", f"size={size}"])]
-
-
-def _devices(settings: HostConfig, host: HostFacts) -> list[oci.Device]:
-    found = [_device(device.path_in_container or device.path_on_host, host.devices[device.path_on_host])
-             for device in settings.devices or []]  # fmt: skip
-    if settings.privileged:
-        found += [_device(path, status) for path, status in host.devices.items()
-                  if path not in {device.path_on_host for device in settings.devices or []}]  # fmt: skip
-    return found
-
-
-def _device(path: str, status: os.stat_result) -> oci.Device:
-    kind = "b" if stat.S_ISBLK(status.st_mode) else "c"
-    return oci.Device(path, kind, os.major(status.st_rdev), os.minor(status.st_rdev), stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
-
-
-def _device_rules(settings: HostConfig, host: HostFacts) -> list[oci.DeviceRule]:
-    if settings.privileged:
-        return [oci.DeviceRule(True, "rwm")]
-    rules = [oci.DeviceRule(False, "rwm")]
-    for device in settings.devices or []:
-        made = _device(device.path_in_container, host.devices[device.path_on_host])
-        rules.append(oci.DeviceRule(True, device.cgroup_permissions or "rwm", made.type, made.major, made.minor))
-    for text in settings.device_cgroup_rules or []:
-        rules.append(parse_device_rule(text))
-    return rules
-
-
-def parse_device_rule(text: str) -> oci.DeviceRule:
-    """`c 1:3 rwm`, with `*` for any number. Raises Invalid."""
-    words = text.split()
-    numbers = words[1].split(":") if len(words) == 3 else []
-    valid = len(numbers) == 2 and words[0] in ("a", "b", "c") and set(words[2]) <= set("rwm")
-    if not valid or not all(number == "*" or number.isdigit() for number in numbers):
-        raise Invalid(f"invalid device cgroup rule format: '{text}'")
-    major, minor = (None if number == "*" else int(number) for number in numbers)
-    return oci.DeviceRule(True, words[2], words[0], major, minor)
 
 
 def _throttles(throttled: list[ThrottleDevice] | None, devices: Mapping[str, os.stat_result]) -> list[oci.ThrottleDevice] | None:
@@ -270,6 +223,8 @@ def make_resources(settings: HostConfig, devices: Mapping[str, os.stat_result]) 
         shares=settings.cpu_shares or None,
         quota=quota or None,
         period=(_PERIOD if settings.nano_cpus else settings.cpu_period) or None,
+        realtime_runtime=settings.cpu_realtime_runtime or None,
+        realtime_period=settings.cpu_realtime_period or None,
         cpus=settings.cpuset_cpus,
         mems=settings.cpuset_mems,
     )
@@ -290,45 +245,9 @@ def make_resources(settings: HostConfig, devices: Mapping[str, os.stat_result]) 
 
 
 def _seccomp(settings: HostConfig, capabilities: list[str], host: HostFacts) -> msgspec.Raw:
-    for key, value in security_options(settings):
-        if key == "seccomp":
-            if value == "unconfined":
-                return oci.NO_SECCOMP
-            if value != "builtin":
-                return msgspec.Raw(msgspec.json.encode(translate_profile(value, capabilities, host.machine)))
-    if settings.privileged:
+    asked = seccomp_profile(settings)
+    if asked == "unconfined" or (settings.privileged and not asked):
         return oci.NO_SECCOMP
+    if asked:
+        return msgspec.Raw(msgspec.json.encode(translate(parse_profile(asked), capabilities, host.machine, host.kernel)))
     return msgspec.Raw(default_seccomp_json(frozenset(capabilities), host.machine))
-
-
-_GO_MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
-
-
-def translate_profile(text: str, capabilities: list[str], machine: str) -> oci.Seccomp:
-    """A profile in Docker's JSON format (the CLI sends the file's text). Raises Invalid."""
-    try:
-        profile: dict[str, Any] = msgspec.json.decode(text)
-        rules: list[oci.SyscallRule] = []
-        for rule in profile.get("syscalls") or []:
-            if _applies(rule.get("includes") or {}, capabilities, machine, missing=True) and not _applies(
-                rule.get("excludes") or {}, capabilities, machine, missing=False
-            ):
-                names = rule.get("names") or [rule["name"]]
-                args = msgspec.convert(rule.get("args") or [], list[oci.SeccompArg])
-                rules.append(oci.SyscallRule(names, rule["action"], rule.get("errnoRet"), args or None))
-        architectures = profile.get("architectures")
-        for row in profile.get("archMap") or []:
-            if row["architecture"].lower() == f"scmp_arch_{machine}":
-                architectures = [row["architecture"], *(row.get("subArchitectures") or [])]
-        return oci.Seccomp(profile["defaultAction"], profile.get("defaultErrnoRet"), architectures, profile.get("flags"), rules)
-    except (msgspec.MsgspecError, KeyError, TypeError) as error:
-        raise Invalid(f"Decoding seccomp profile failed: {error}") from None
-
-
-def _applies(condition: dict[str, Any], capabilities: list[str], machine: str, *, missing: bool) -> bool:
-    arches, caps = condition.get("arches"), condition.get("caps")
-    if not arches and not caps:
-        return missing
-    by_arch = not arches or _GO_MACHINES.get(machine, machine) in arches
-    by_caps = not caps or (all if missing else any)(name in capabilities for name in caps)
-    return by_arch and by_caps if missing else bool((arches and by_arch) or (caps and by_caps))

@@ -10,8 +10,8 @@ from __future__ import annotations
 import logging
 from functools import cache
 
-from corten.engine.options import security_options
 from corten.engine.records import ContainerRecord
+from corten.engine.security_options import security_options
 from corten.errors import Invalid, KernelRefused
 from corten.linux import apparmor
 from corten.spec.apparmor import DEFAULT_PROFILE, UNCONFINED, default_profile

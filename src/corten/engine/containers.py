@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import msgspec
 
-from corten.engine import endpoint_settings, health, links, mounting, mounts, names, options, states
+from corten.engine import endpoint_settings, health, links, modes, mounting, mounts, names, options, states
 from corten.engine.admission import Admission
 from corten.engine.events import Events
 from corten.engine.log_setup import LogSetup
@@ -22,6 +22,7 @@ from corten.engine.networks import Networks
 from corten.engine.records import ContainerRecord, decode_record, encode_record
 from corten.errors import (
     AmbiguousPrefix,
+    CortenError,
     Invalid,
     NameInUse,
     NoCommand,
@@ -136,12 +137,14 @@ class Containers:
         chosen = names.check_name(name) if name else names.random_name(self._taken)
         if chosen in self._taken:
             raise NameInUse(name=chosen, id=self._taken[chosen])
-        options.check_host_config(host)
-        mounts.check(host)
         options.check_config(request)
+        options.check_host_config(host)
+        modes.check_together(request, host)
+        mounts.check(host)
+        host = self._with_ids(host)
         host = msgspec.structs.replace(host, log_config=logs.complete(host.log_config))
         endpoint_settings.check_network_mode(request, host)
-        endpoints = endpoint_settings.places(request, host, networks.known)
+        endpoints = [] if request.network_disabled else endpoint_settings.places(request, host, networks.known)
         host = msgspec.structs.replace(host, links=links.stored(links.kept(host, endpoints), chosen, self.find))
         host, warnings = self._admission.admit(host)
         warnings = [*warnings, *endpoint_settings.warnings(request, host), *mounts.warnings(host)]
@@ -185,6 +188,20 @@ class Containers:
             raise NoSuchContainer(name=name)
         self.save(msgspec.structs.replace(record, host_config=msgspec.structs.replace(record.host_config, links=left or None)))
 
+    def _with_ids(self, host: HostConfig) -> HostConfig:
+        """`container:NAME` by its id, which a rename does not change. Raises Invalid where nothing has that name."""
+        changes: dict[str, str] = {}
+        for field in ("pid_mode", "ipc_mode", "network_mode"):
+            kind, _, other = getattr(host, field).partition(":")
+            if kind != "container" or not other:
+                continue
+            try:
+                changes[field] = f"container:{self.find(other).id}"
+            except CortenError as error:
+                if field != "network_mode":  # which the start will miss
+                    raise Invalid(error.message) from None
+        return msgspec.structs.replace(host, **changes)
+
     def rename(self, record: ContainerRecord, name: str) -> None:
         """Raises InvalidName, NameInUse, RenameToSame."""
         if not name:
@@ -210,6 +227,10 @@ def _either(first: _T, second: _T) -> _T:
     return first or second
 
 
+def _clean(path: str) -> str:
+    return os.path.normpath(path).replace("//", "/") if path else ""
+
+
 def _merge(request: CreateRequest, image: RunConfig, container_id: str, host: HostConfig) -> Config:
     """The request over the image's defaults (moby runconfig.Merge): an entrypoint of its own drops the image's command."""
     entrypoint, cmd = request.entrypoint, request.cmd
@@ -229,7 +250,7 @@ def _merge(request: CreateRequest, image: RunConfig, container_id: str, host: Ho
         "cmd": [cmd] if isinstance(cmd, str) else cmd,
         "env": [*(request.env or []), *env],
         "user": _either(request.user, image.user),
-        "working_dir": _either(request.working_dir, image.working_dir),
+        "working_dir": _clean(_either(request.working_dir, image.working_dir)),
         "stop_signal": _either(request.stop_signal, image.stop_signal),
         "stop_timeout": request.stop_timeout if request.stop_timeout is not None else image.stop_timeout,
         "healthcheck": health.merged(request.healthcheck, image.healthcheck),
@@ -238,9 +259,15 @@ def _merge(request: CreateRequest, image: RunConfig, container_id: str, host: Ho
                           **{port: {} for port in host.port_bindings or {}}} or None,
         "shell": _either(request.shell, image.shell),
         "volumes": {**(image.volumes or {}), **(request.volumes or {})} or None,
-        "on_build": None,
+        "on_build": request.on_build,
     }  # fmt: skip
     return Config(**fields)
+
+
+def _unlabelled(asked: list[str] | None) -> list[str]:
+    """Docker writes down that such a container has no SELinux label, wherever it runs."""
+    own = any(option.partition("=")[0] == "label" for option in asked or [])
+    return list(asked or []) if own else [*(asked or []), "label=disable"]
 
 
 def _complete(host: HostConfig) -> HostConfig:
@@ -248,7 +275,11 @@ def _complete(host: HostConfig) -> HostConfig:
     changes: dict[str, object] = {}
     if host.network_mode in ("", "default"):
         changes["network_mode"] = "bridge"
-    if not host.shm_size and not host.ipc_mode.startswith(("host", "container:")):
+    if len(host.console_size) != 2:
+        changes["console_size"] = [*host.console_size, 0, 0][:2]
+    if host.ipc_mode == "host" or host.pid_mode == "host" or host.privileged:
+        changes["security_opt"] = _unlabelled(host.security_opt)
+    if not host.shm_size:
         changes["shm_size"] = 64 << 20
     if not host.ipc_mode:
         changes["ipc_mode"] = "private"

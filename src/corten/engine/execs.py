@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from corten.engine import bundle, confinement, names, states
+from corten.engine import bundle, confinement, names, security_options, states
 from corten.engine.containers import Containers
 from corten.engine.records import ContainerRecord
 from corten.errors import (
@@ -187,7 +187,7 @@ class Execs:
     def _process(self, container: ContainerRecord, config: ExecConfig, size: list[int] | None) -> oci.Process:
         settings = container.host_config
         privileged = config.privileged or settings.privileged
-        granted = list(self._capabilities) if privileged else bundle.wanted_capabilities(settings, self._capabilities)
+        granted = list(self._capabilities) if privileged else security_options.wanted_capabilities(settings, self._capabilities)
         entries = {entry.partition("=")[0]: entry for entry in bundle.environment(container) if "=" in entry}
         if config.tty:
             entries.setdefault("TERM", "TERM=xterm")
@@ -197,7 +197,7 @@ class Execs:
             args=list(config.cmd or []), cwd=config.working_dir or container.config.working_dir or "/", terminal=config.tty,
             console_size=oci.Box(size[0], size[1]) if config.tty and size and all(size[:2]) else None,
             env=list(entries.values()), capabilities=bundle.process_capabilities(granted), rlimits=limits or None,
-            no_new_privileges=bundle.no_new_privileges(settings), apparmor_profile=confinement.profile(settings),
+            no_new_privileges=security_options.no_new_privileges(settings), apparmor_profile=confinement.profile(settings),
         )  # fmt: skip
 
     def on_exit(self, notice: messages.Exited) -> None:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 
 from corten.engine.records import ContainerRecord
 from corten.linux.cgroup import Cgroup, Layout, host_layout
 from corten.linux.cgroup_abilities import abilities
 from corten.linux.cgroup_versions import open_cgroup, remove_if_empty
+
+
+def group_path(parent: str, container_id: str) -> str:
+    """A parent that a client names stays below the root, whatever it is."""
+    return os.path.normpath(f"/{parent}/{container_id}").replace("//", "/")
 
 
 class Groups:
@@ -21,7 +27,7 @@ class Groups:
         return self.layout.unified
 
     def of(self, record: ContainerRecord) -> Cgroup:
-        return open_cgroup(f"{record.host_config.cgroup_parent or self.parent}/{record.id}", self.layout)
+        return open_cgroup(group_path(record.host_config.cgroup_parent or self.parent, record.id), self.layout)
 
     def sweep(self, record: ContainerRecord) -> None:
         """Kill and remove what is left of a container that nobody watches any more."""

@@ -6,12 +6,12 @@ What is in them is network.files'. They are changed in place: the container has 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from corten.engine import links, states
 from corten.engine.containers import Containers
+from corten.engine.joining import donor
 from corten.engine.records import ContainerRecord, EndpointRecord
-from corten.errors import Invalid
 from corten.network import files
 from corten.network.plan import RESOLVER
 from corten.store.layout import Layout
@@ -21,18 +21,19 @@ _RESOLVER, _BEHIND_STUB = "/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"
 
 
 class NetworkFiles:
-    def __init__(self, containers: Containers, layout: Layout) -> None:
-        self._containers, self._layout = containers, layout
+    def __init__(self, containers: Containers, layout: Layout, host_gateways: Sequence[str] = ()) -> None:
+        """`host_gateways`: addresses that `host-gateway` stands for; none: the container's own gateway."""
+        self._containers, self._layout, self._host_gateways = containers, layout, host_gateways
 
     def write(self, record: ContainerRecord) -> dict[str, str]:
         """For a start: path inside -> path on the host. With another container's network, its files."""
         settings = record.host_config
         if settings.network_mode.startswith("container:"):
-            other = self._layout.container(self._running(settings.network_mode).id)
+            other = self._layout.container(donor(self._containers, settings.network_mode, "net").id)
             return {f"/etc/{name}": f"{other}/{name}" for name in _NAMES}
         folder = self._layout.container(record.id)
         hostname = record.config.hostname or os.uname().nodename
-        extra = [_extra_host(text, record) for text in settings.extra_hosts or []]
+        extra = [pair for text in settings.extra_hosts or [] for pair in self._extra_hosts(text, record)]
         texts = {
             "resolv.conf": self._resolver(record),
             "hostname": f"{hostname}\n",
@@ -59,11 +60,12 @@ class NetworkFiles:
         rows = [(names, address)] if address else []
         self._rewrite(record, lambda line: line.rstrip("\n").endswith(f"\t{names}"), rows)
 
-    def _running(self, mode: str) -> ContainerRecord:
-        other = self._containers.find(mode.partition(":")[2])
-        if not states.is_running(other):
-            raise Invalid(f"cannot join the namespace of container {other.id}: it is not running; start it first")
-        return other
+    def _extra_hosts(self, text: str, record: ContainerRecord) -> list[tuple[str, str]]:
+        name, _, address = text.partition(":")
+        if address != "host-gateway":
+            return [(name, address)]
+        own = record.gateway.gateway if record.gateway else "127.0.0.1"
+        return [(name, gateway) for gateway in self._host_gateways or (own,)]
 
     @staticmethod
     def _resolver(record: ContainerRecord) -> str:
@@ -121,12 +123,3 @@ def _own_names(record: ContainerRecord, places: list[EndpointRecord]) -> list[tu
     names = f"{hostname}.{domain} {hostname}" if domain else hostname
     found = [(names, text.partition("/")[0]) for place in places for text in (place.address, place.address6) if text]
     return found if hostname else []
-
-
-def _extra_host(text: str, record: ContainerRecord) -> tuple[str, str]:
-    name, _, address = text.replace("=", ":", 1).partition(":")
-    if not name or not address:
-        raise Invalid(f'invalid IP address in add-host: "{address}"')
-    if address == "host-gateway":
-        address = record.gateway.gateway if record.gateway else "127.0.0.1"
-    return name, address

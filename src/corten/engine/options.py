@@ -1,83 +1,46 @@
-"""Checking a create request before anything is stored: refused keys, ports, binds. Pure.
+"""Checking a create request before anything is stored: what is wrong on every host is refused, with its key. Pure.
 
-A key that Docker honours and Corten does not yet is refused (UNSUPPORTED), never ignored; see docs/compat.md.
+What only this host can judge is admission.py's.
 """
 
 from __future__ import annotations
 
 import re
 from ipaddress import ip_address
-from typing import Any
 
-import msgspec
-
+from corten.engine.cdi import check_requests
+from corten.engine.devices import check_rules
 from corten.engine.health import check_settings
+from corten.engine.modes import check_modes
 from corten.engine.resources import check_resources
 from corten.engine.restarts import check_policy
-from corten.errors import Invalid, UnsupportedOption
+from corten.engine.security_options import check_security
+from corten.errors import Invalid
 from corten.spec.engine import Config, HostConfig
 from corten.spec.signals import parse_signal
 
-# HostConfig key -> values that mean "not asked for"
-_UNSUPPORTED: dict[str, tuple[Any, ...]] = {
-    "cgroup": ("",),
-    "isolation": ("", "default"),
-    "device_requests": (None, []),
-    "cpu_realtime_period": (0,),
-    "cpu_realtime_runtime": (0,),
-    "userns_mode": ("", "host"),
-    "cpu_count": (0,),
-    "cpu_percent": (0,),
-    "io_maximum_iops": (0,),
-    "io_maximum_bandwidth": (0,),
-}
 _PORT = re.compile(r"(\d+)(?:-(\d+))?(?:/(tcp|udp|sctp))?", re.IGNORECASE)
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", re.IGNORECASE)
 
 
-def api_name(field: str) -> str:
-    """HostConfig's attribute under its JSON key."""
-    return next(info.encode_name for info in msgspec.structs.fields(HostConfig) if info.name == field)
-
-
 def check_host_config(host: HostConfig) -> None:
     """Raises UnsupportedOption or Invalid, naming the key."""
-    for field, neutral in _UNSUPPORTED.items():
-        if getattr(host, field) not in neutral:
-            raise UnsupportedOption(key=f"HostConfig.{api_name(field)}")
     check_policy(host.restart_policy)
     if host.auto_remove and host.restart_policy.name not in ("", "no"):
         raise Invalid("can't create 'AutoRemove' container with restart policy")
-    _check_modes(host)
     check_resources(host)
+    check_modes(host)
+    check_security(host)
+    check_rules(host)
+    check_requests(host.device_requests)
     _check_sizes(host)
-    _check_security(host)
     layer_size(host)
+    _check_names(host)
     for text in (host.port_bindings or {}):
         parse_port(text)
     for bindings in (host.port_bindings or {}).values():
         for binding in bindings or []:
             _check_binding(binding.host_ip, binding.host_port)
-
-
-_RESERVED = "dev.corten."  # annotations by which the engine speaks to its runtime
-_MODES = (
-    ("ipc_mode", "IPC", ("", "none", "private", "shareable", "host")),
-    ("pid_mode", "PID", ("", "host")),
-    ("uts_mode", "UTS", ("", "host")),
-    ("cgroupns_mode", "cgroup namespace", ("", "private", "host")),
-)
-
-
-def _check_modes(host: HostConfig) -> None:
-    for field, name, known in _MODES:
-        mode = getattr(host, field)
-        joins = field in ("ipc_mode", "pid_mode") and mode.startswith("container:")
-        if mode not in known and not joins:
-            raise Invalid(f"invalid {name} mode: {mode}")
-    for key in host.annotations or {}:
-        if key.startswith(_RESERVED):
-            raise Invalid(f"the annotation {key!r} is the engine's own; use another name")
 
 
 def _check_sizes(host: HostConfig) -> None:
@@ -87,28 +50,24 @@ def _check_sizes(host: HostConfig) -> None:
         raise Invalid(f"Invalid value {host.oom_score_adj}, range for oom score adj is [-1000, 1000]")
 
 
-def security_options(host: HostConfig) -> list[tuple[str, str]]:
-    """(key, value) of each, split at the first `=` or `:`; a bare key has an empty value."""
-    found = []
-    for option in host.security_opt or []:
-        key, _, value = re.sub(r"^([\w-]+)[:=]", "\\1\0", option).partition("\0")
-        found.append((key, value))
-    return found
+def _check_names(host: HostConfig) -> None:
+    for text in host.extra_hosts or []:
+        name, _, address = text.partition(":")
+        if not name or not address:
+            raise Invalid(f'bad format for add-host: "{text}"')
+        if address != "host-gateway" and not _is_address(address):
+            raise Invalid(f'invalid IP address in add-host: "{address}"')
+    for address in host.dns or []:
+        if not _is_address(address):
+            raise Invalid(f'bad nameserver address {address}: ParseAddr("{address}"): unable to parse IP')
 
 
-def _check_security(host: HostConfig) -> None:
-    for key, value in security_options(host):
-        if key == "no-new-privileges" and value in ("", "true", "false"):
-            continue
-        if key == "seccomp" or (key == "systempaths" and value == "unconfined"):
-            continue
-        if key == "apparmor" and value:
-            continue  # whether the host has it is confinement.py's to ask
-        if key == "label":
-            if value == "disable":
-                continue
-            raise UnsupportedOption(key=f"HostConfig.SecurityOpt {key}")
-        raise Invalid(f"invalid --security-opt 2: {key!r}")
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _check_binding(host_ip: str, host_port: str) -> None:
@@ -158,8 +117,6 @@ def check_config(config: Config) -> None:
         if not match:
             raise Invalid(f"invalid port specification: {port!r}")
     check_settings(config)
-    if config.network_disabled:
-        raise UnsupportedOption(key="Config.NetworkDisabled (use NetworkMode none)")
     if config.working_dir and not config.working_dir.startswith("/"):
         raise Invalid(f"the working directory '{config.working_dir}' is invalid, it needs to be an absolute path")
     for entry in config.env or []:

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from corten.errors import Invalid
 from corten.linux.cgroup_abilities import Abilities
 from corten.spec.engine import HostConfig
+from corten.spec.rlimits import RLIMITS
 
 _MIN_MEMORY = 6 << 20
 _NO_SWAP = "Your kernel does not support swap limit capabilities or the cgroup is not mounted. Memory limited without swap."
@@ -26,6 +27,8 @@ def check_resources(host: HostConfig, *, update: bool = False) -> None:
     """Raises Invalid. An update may set the swap limit alone: the memory limit is there already."""
     _check_memory(host, update=update)
     _check_cpu(host)
+    _check_block_io(host)
+    _check_ulimits(host)
 
 
 def _check_memory(host: HostConfig, *, update: bool) -> None:
@@ -50,8 +53,34 @@ def _check_cpu(host: HostConfig) -> None:
         raise Invalid("Conflicting options: Nano CPUs and CPU Quota cannot both be set")
     if host.cpu_period and not 1000 <= host.cpu_period <= 1_000_000:
         raise Invalid("CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)")
+    if host.cpu_shares < 0:
+        raise Invalid(f"invalid CPU shares ({host.cpu_shares}): value must be a positive integer")
+    if 0 < host.cpu_realtime_period < host.cpu_realtime_runtime:
+        raise Invalid("cpu real-time runtime cannot be higher than cpu real-time period")
     if 0 < host.cpu_quota < 1000:
         raise Invalid("CPU cfs quota can not be less than 1ms (i.e. 1000)")
+
+
+def _check_block_io(host: HostConfig) -> None:
+    if host.io_maximum_bandwidth:
+        raise Invalid("invalid option: QoS maximum bandwidth configuration is not supported on linux")
+    if host.io_maximum_iops:
+        raise Invalid("invalid option: QoS maximum IOPs configuration is not supported on linux")
+    for key in ("blkio_device_read_bps", "blkio_device_write_bps", "blkio_device_read_iops", "blkio_device_write_iops"):
+        for device in getattr(host, key) or []:
+            if not 0 <= device.rate < 1 << 64:
+                raise Invalid(f"invalid rate {device.rate} for device {device.path}: want a number that is not negative")
+    for weighed in host.blkio_weight_device or []:
+        if not 10 <= weighed.weight <= 1000:
+            raise Invalid(f"invalid weight {weighed.weight} for device {weighed.path}: range is from 10 to 1000")
+
+
+def _check_ulimits(host: HostConfig) -> None:
+    for limit in host.ulimits or []:
+        if f"RLIMIT_{limit.name.upper()}" not in RLIMITS:
+            raise Invalid(f"wrong rlimit value: RLIMIT_{limit.name.upper()}")
+        if limit.hard >= 0 and (limit.soft < 0 or limit.soft > limit.hard):
+            raise Invalid(f"ulimit {limit.name}: soft limit must be less than or equal to hard limit: {limit.soft} > {limit.hard}")
 
 
 def fit(host: HostConfig, able: Abilities) -> tuple[HostConfig, list[str]]:
@@ -78,6 +107,15 @@ def fit(host: HostConfig, able: Abilities) -> tuple[HostConfig, list[str]]:
         warnings.append(_NO_WEIGHT)
     elif host.blkio_weight and not 10 <= host.blkio_weight <= 1000:
         raise Invalid("Range of blkio weight is from 10 to 1000")
+    if host.cpu_percent > 0:
+        changes["cpu_percent"] = 0
+        warnings.append("linux does not support CPU percent. Percent discarded.")
+    if (host.cpu_realtime_period or host.cpu_realtime_runtime) and not able.realtime:
+        raise Invalid("kernel does not support CPU real-time scheduler")
+    if host.memory_swappiness == -1:
+        changes["memory_swappiness"] = None
+    if host.pids_limit is not None and host.pids_limit <= 0:
+        changes["pids_limit"] = None
     if host.blkio_weight_device and not able.block_weight:
         changes["blkio_weight_device"] = []
         warnings.append(_NO_WEIGHT_DEVICE)

@@ -6,6 +6,7 @@ Source: Docker Engine 28.5 (moby daemon/runtime_unix.go) for the keys, texts and
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,11 +42,14 @@ class Runtimes:
         """Raises Invalid for a name that a container asks for and nobody has registered, or whose program has gone."""
         self.command(name)
 
-    def command(self, name: str) -> list[str]:
-        """The command line up to the verb; empty for the built-in runtime. Raises Invalid."""
+    def command(self, name: str, *, hooks: bool = False) -> list[str]:
+        """The command line up to the verb; empty for the built-in runtime. Raises Invalid.
+
+        A container with hooks gets the built-in one by its own command line: that runs hooks, and the monitor waits for nobody.
+        """
         chosen = name or self.default
         if chosen == BUILT_IN:
-            return []
+            return [sys.executable, "-I", "-m", "corten.runtime.commandline", "--root", f"{self._state_folder}/{BUILT_IN}"] if hooks else []
         setting = self._settings.get(chosen)
         if setting is None:
             raise Invalid(f"unknown or invalid runtime name: {chosen}")

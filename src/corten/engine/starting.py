@@ -18,12 +18,14 @@ from corten.engine.preparing import Preparing
 from corten.engine.probing import Probing
 from corten.engine.records import ContainerRecord, Restarts
 from corten.engine.removal import Removal
-from corten.errors import CommandNotStarted, CortenError, KernelRefused, UnknownUserName
+from corten.errors import CommandNotStarted, CortenError, Invalid, KernelRefused, UnknownUserName
 from corten.runtime import messages
 from corten.runtime.launch import Launch
 from corten.spec.timestamps import now_ns, rfc3339_nano
 from corten.store.layout import Layout
 
+# Operations that do what the client says, value and all: when the kernel refuses, the value is wrong.
+_AS_ASKED = {"WriteSysctl": "cannot set sysctl", "SetHostname": "sethostname", "SetDomainname": "setdomainname", "SetRlimit": "error setting rlimit"}
 _log = logging.getLogger("corten.engine")
 
 
@@ -64,10 +66,10 @@ class Starting:
         record = self._containers.save(self._endpoints.lease(record))  # in one go: nobody else is given the same
         run_dir = self._layout.run(record.id)
         try:
-            self._preparing.write_bundle(record, await self._mounting.mount(record))
+            config = self._preparing.write_bundle(record, await self._mounting.mount(record))
             shutil.rmtree(run_dir, ignore_errors=True)
             os.mkdir(run_dir, 0o700)
-            created = await self._launch.create(await self._preparing.create_message(record, run_dir))
+            created = await self._launch.create(await self._preparing.create_message(record, run_dir, config))
             self._mounting.settle(record)
             for warning in created.warnings:
                 _log.warning("container %s: %s", record.name, warning)
@@ -98,6 +100,8 @@ class Starting:
     async def _start_failed(self, record: ContainerRecord, error: CortenError) -> CortenError:
         if isinstance(error, KernelRefused) and error.operation == "look up user":
             error = UnknownUserName(error.reason)
+        elif isinstance(error, KernelRefused) and error.operation in _AS_ASKED:
+            error = Invalid(f"{_AS_ASKED[error.operation]}: {error.operand}: {error.reason.lower()}")
         code = error.program_exit_code if isinstance(error, CommandNotStarted) else 128
         self._attaching.drop(record.id)
         status = "exited" if states.is_restarting(record) else record.state.status

@@ -59,6 +59,7 @@ class Configured:
     encrypted: bool
     clients_verified: bool
     log_driver: str
+    cdi_spec_dirs: tuple[str, ...] = ()
 
 
 def _warnings(abilities: CgroupAbilities, configured: Configured) -> list[str]:
@@ -139,7 +140,8 @@ class System:
                              ["Native Overlay Diff", "true"], ["userxattr", "false"]],
             "Plugins": {"Volume": self._volumes.drivers(), "Network": drivers(), "Authorization": None, "Log": list(DRIVERS)},
             "LoggingDriver": self._configured.log_driver, "CgroupDriver": "cgroupfs",
-            "Runtimes": self._runtimes.view(_features()), "DefaultRuntime": self._runtimes.default, "FirewallBackend": {"Driver": "nftables"}, "CDISpecDirs": [],
+            "Runtimes": self._runtimes.view(_features()), "DefaultRuntime": self._runtimes.default, "FirewallBackend": {"Driver": "nftables"},
+            "CDISpecDirs": list(self._configured.cdi_spec_dirs),
         }  # fmt: skip
 
     def _abilities(self) -> dict[str, Any]:

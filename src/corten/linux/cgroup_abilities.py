@@ -23,6 +23,7 @@ class Abilities:
     swappiness: bool
     oom_control: bool
     block_weight: bool
+    realtime: bool
 
 
 def abilities(layout: Layout) -> Abilities:
@@ -33,6 +34,7 @@ def abilities(layout: Layout) -> Abilities:
         swappiness=bool(memory) and os.path.exists(f"{memory}/memory.swappiness"),
         oom_control=bool(memory) and os.path.exists(f"{memory}/memory.oom_control"),
         block_weight=_has(layout.v2, "io.weight", "io.bfq.weight") if layout.unified else _has(block, "blkio.weight", "blkio.bfq.weight"),
+        realtime=os.path.exists(f"{layout.v1.get('cpu', '')}/cpu.rt_period_us"),
     )  # fmt: skip
 
 

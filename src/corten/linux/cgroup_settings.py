@@ -72,8 +72,9 @@ def _v1_block_io(block_io: BlockIO | None) -> list[Setting]:
         found.append(Setting("blkio", "blkio.weight", str(block_io.weight), optional=True))
         found.append(Setting("blkio", "blkio.bfq.weight", str(block_io.weight), optional=True))
     found += [
-        Setting("blkio", "blkio.weight_device", f"{device.major}:{device.minor} {device.weight}", optional=True)
+        Setting("blkio", file, f"{device.major}:{device.minor} {device.weight}", optional=True)
         for device in block_io.weight_device or []
+        for file in ("blkio.weight_device", "blkio.bfq.weight_device")
     ]
     for attribute, file, _ in _THROTTLES:
         for device, rate in _throttle_lines(getattr(block_io, attribute)):

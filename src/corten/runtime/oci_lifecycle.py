@@ -102,7 +102,8 @@ class OciLifecycle:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         child: sandbox.Child | None = None
         try:
-            listener.bind(self._states.start_socket(container_id))
+            with self._states.start_socket(container_id) as address:
+                listener.bind(address)
             listener.listen(1)
             child = sandbox.spawn_container(
                 config, os.path.join(bundle, root), (), layout, group, None, listener=listener, preserve_fds=options.preserve_fds,
@@ -144,10 +145,9 @@ class OciLifecycle:
         status = self._states.status(state)
         if status != "created":
             raise Conflict(f"cannot start a container in the {status} state")
-        path = self._states.start_socket(container_id)
-        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as channel:
-            channel.connect(path)
-            os.unlink(path)
+        with self._states.start_socket(container_id) as address, socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as channel:
+            channel.connect(address)
+            os.unlink(address)
             sandbox.proceed(channel)
             message, _ = sandbox.receive(channel)
         if message is not None:

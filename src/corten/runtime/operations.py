@@ -22,6 +22,7 @@ from corten.spec.runtime import Mount
 
 _DEVICE_BITS = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
 _PAGE = 4096
+_RLIMIT_LOCKS = 10  # the one that the resource module does not know (getrlimit(2))
 _WRONG_KIND = (
     "not a directory: Are you trying to mount a directory onto a file (or vice-versa)? "
     "Check if the specified host path exists and is the expected type"
@@ -444,7 +445,7 @@ class SetRlimit(Operation):
     hard: int
 
     def perform(self, sandbox: Sandbox) -> None:
-        kind = getattr(resource, self.name)
+        kind = getattr(resource, self.name, _RLIMIT_LOCKS)
         try:
             resource.setrlimit(kind, (_signed(self.soft), _signed(self.hard)))
         except (ValueError, PermissionError):

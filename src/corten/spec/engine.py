@@ -40,6 +40,16 @@ class DeviceMapping(_Api, frozen=True):
     cgroup_permissions: str = "rwm"
 
 
+class DeviceRequest(_Api, frozen=True):
+    """`device_i_ds` are CDI names for the driver `cdi`; `capabilities` an OR of ANDs."""
+
+    driver: str = ""
+    count: int = 0
+    device_i_ds: list[str] | None = msgspec.field(default=None, name="DeviceIDs")
+    capabilities: list[list[str]] | None = None
+    options: dict[str, str] | None = None
+
+
 class WeightDevice(_Api, frozen=True):
     path: str
     weight: int
@@ -153,7 +163,7 @@ class HostConfig(_Api, frozen=True):
     cpuset_mems: str = ""
     devices: list[DeviceMapping] | None = None
     device_cgroup_rules: list[str] | None = None
-    device_requests: list[dict[str, Any]] | None = None
+    device_requests: list[DeviceRequest] | None = None
     memory_reservation: int = 0
     memory_swap: int = 0
     memory_swappiness: int | None = None
