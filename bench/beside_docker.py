@@ -33,7 +33,8 @@ def main() -> None:
         sides = [f"corten={ours}", f"docker={theirs}"]
         subprocess.run([sys.executable, f"{HERE}/lifecycle.py", *sides], check=True)
         print(flush=True)
-        subprocess.run([sys.executable, "-m", "bench.questions", *sides], check=True, cwd=os.path.dirname(os.path.abspath(HERE)))
+        for name in ("questions", "networks"):
+            subprocess.run([sys.executable, "-m", f"bench.{name}", *sides], check=True, cwd=os.path.dirname(os.path.abspath(HERE)))
         print(flush=True)
         subprocess.run([sys.executable, f"{HERE}/logs.py", *sides, "--folder", f"{work}/disk"], check=True)
         print(flush=True)

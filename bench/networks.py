@@ -1,6 +1,6 @@
 """Networks of engines that speak the Docker API, measured side by side in one run.
 
-    python bench/networks.py corten=/run/corten/corten.sock docker=/var/run/docker.sock [--rounds 10]
+    python -m bench.networks corten=/run/corten/corten.sock docker=/var/run/docker.sock [--rounds 10]
 
 Printed: the median of each in milliseconds, and the ratio to the first; names: answers a second, from inside a container. As root, on the
 engines' machine; the image busybox must be in both.
