@@ -36,6 +36,7 @@ from corten.engine.attaching import Attaching
 from corten.engine.containers import Containers
 from corten.engine.copy_up import COPY_UP_JOB, CopyUp
 from corten.engine.copying import COPY_JOB, Copying
+from corten.engine.editing import Editing
 from corten.engine.endpoints import Endpoints
 from corten.engine.events import Events
 from corten.engine.execs import Execs
@@ -176,13 +177,14 @@ class Engine:
         files = ImageFileHandlers(transfers, making, saving, layout)
         system = System(layout, settings.shown(), self._database, self._containers, service, volumes, self._events, runtimes, hosts)
         usage = DiskUsage(self._containers, service, volumes, snapshots)
+        editing = Editing(self._containers, starting, stopping, removal, self._endpoints, mounting, self._probing, logs)
         tools = Tools(self._containers, self._execs, service, networks, mounting, logs, snapshots)
         handlers = Handlers(
             ContainerHandlers(self._containers, logs, attaching, self._execs, service, networks, volumes, mounting, snapshots, layout, groups,
                               usage),
             StreamHandlers(self._containers, attaching, logs),
             ContentHandlers(self._containers, copying, making, snapshots),
-            LifecycleHandlers(self._containers, starting, stopping, self._restarting, removal, Updating(self._containers, groups)),
+            LifecycleHandlers(self._containers, starting, stopping, self._restarting, removal, Updating(self._containers, groups), editing),
             ExecHandlers(self._containers, self._execs, tools),
             ImageHandlers(service, transfers, ImageRemoval(service, images, self._containers, self._events), snapshots, files),
             files,

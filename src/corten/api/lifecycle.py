@@ -12,6 +12,7 @@ from corten.api.call import Call, empty, json_response
 from corten.api.versions import Since
 from corten.engine import states
 from corten.engine.containers import Containers
+from corten.engine.editing import Editing
 from corten.engine.records import ContainerRecord
 from corten.engine.removal import Removal
 from corten.engine.restarting import Restarting
@@ -19,19 +20,26 @@ from corten.engine.starting import Starting
 from corten.engine.stopping import Stopping
 from corten.engine.updating import Updating
 from corten.errors import CannotStop, Invalid, InvalidSignal
-from corten.spec.engine import UpdateRequest
+from corten.spec import answers
+from corten.spec.engine import EditRequest, UpdateRequest
 
 _CONDITIONS = {"": "not-running", "not-running": "not-running", "next-exit": "next-exit", "removed": "removed"}
 
 
 class LifecycleHandlers:
     def __init__(self, containers: Containers, starting: Starting, stopping: Stopping, restarting: Restarting, removal: Removal,
-                 updating: Updating) -> None:  # fmt: skip
+                 updating: Updating, editing: Editing) -> None:  # fmt: skip
         self._containers, self._starting, self._stopping = containers, starting, stopping
-        self._restarting, self._removal, self._updating = restarting, removal, updating
+        self._restarting, self._removal, self._updating, self._editing = restarting, removal, updating, editing
 
     def _find(self, call: Call) -> ContainerRecord:
         return self._containers.find(call.parameters["name"])
+
+    async def edit(self, call: Call) -> web.Response:
+        """Corten's own: change what Docker freezes at creation; with `dryRun`, say what that would take."""
+        record, request, dry = self._find(call), await call.body(EditRequest), call.flag("dryRun")
+        plan = self._editing.plan(record, request) if dry else await asyncio.shield(self._editing.edit(record, request))
+        return json_response(answers.Edited(not dry, list(plan.steps)))
 
     async def start(self, call: Call) -> web.Response:
         await asyncio.shield(self._starting.start(self._find(call)))

@@ -32,7 +32,16 @@ from corten.api.volume_extras import VolumeExtraHandlers
 from corten.api.volumes import VolumeHandlers
 from corten.registry.auth import Credentials
 from corten.spec import answers
-from corten.spec.engine import Config, CreateRequest, ExecConfig, ExecStart, ToolsRequest, UpdateRequest, VolumeRequest
+from corten.spec.engine import (
+    Config,
+    CreateRequest,
+    EditRequest,
+    ExecConfig,
+    ExecStart,
+    ToolsRequest,
+    UpdateRequest,
+    VolumeRequest,
+)
 from corten.spec.filters import Filters
 from corten.spec.network import NetworkConnect, NetworkCreate, NetworkDisconnect
 
@@ -143,6 +152,7 @@ def make_routes(handlers: Handlers) -> list[Route]:
         _route("GET", "/distribution/{name}/json", image.distribution, answer=answers.Distribution),
         _route("GET", "/images/diff", handlers.insight.differences, query={"a": str, "b": str}, answer=answers.ImageDifferences),
         _route("GET", "/images/{name}/layers", handlers.insight.layers, query={"paths": bool}, answer=list[answers.LayerInsight]),
+        _route("POST", "/corten/containers/{name}/edit", life.edit, query={"dryRun": bool}, body=EditRequest, answer=answers.Edited),
         _route("POST", "/corten/containers/{name}/tools", execs.tools, body=ToolsRequest, answer=answers.Tools, status=201),
         _route("POST", "/corten/volumes/load", extras.load, query={"name": str}, body=TAR, answer=answers.Volume, status=201),
         _route("GET", "/corten/volumes/{name}/tar", extras.save, answer=TAR),

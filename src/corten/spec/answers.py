@@ -28,6 +28,22 @@ class Created(_Answer, frozen=True):
     warnings: list[str] | None
 
 
+class EditStep(_Answer, frozen=True):
+    """One key that an edit changes; `how`: live, or swap (stop and start)."""
+
+    key: str
+    how: str
+    before: Any
+    after: Any
+
+
+class Edited(_Answer, frozen=True):
+    """The plan, and whether it was done."""
+
+    done: bool
+    steps: list[EditStep]
+
+
 class Tools(_Answer, frozen=True):
     """An exec to be started (the container runs), or a helper container to be attached to and started; the other is empty."""
 

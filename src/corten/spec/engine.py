@@ -295,6 +295,23 @@ class ExecConfig(_Api, frozen=True):
     cmd: list[str] | None = None
 
 
+class EditRequest(_Api, frozen=True):
+    """Corten's own: what of a container's configuration shall be otherwise. A key that is not sent (or null) stays as it is."""
+
+    labels: dict[str, str | None] | msgspec.UnsetType = msgspec.UNSET
+    healthcheck: Healthcheck | msgspec.UnsetType = msgspec.UNSET
+    restart_policy: RestartPolicy | msgspec.UnsetType = msgspec.UNSET
+    port_bindings: dict[str, list[PortBinding] | None] | msgspec.UnsetType = msgspec.UNSET
+    env: list[str] | msgspec.UnsetType = msgspec.UNSET
+    cmd: list[str] | msgspec.UnsetType = msgspec.UNSET
+    entrypoint: list[str] | msgspec.UnsetType = msgspec.UNSET
+    user: str | msgspec.UnsetType = msgspec.UNSET
+    working_dir: str | msgspec.UnsetType = msgspec.UNSET
+    log_config: LogConfig | msgspec.UnsetType = msgspec.UNSET
+    binds: list[str] | msgspec.UnsetType = msgspec.UNSET
+    mounts: list[MountPoint] | msgspec.UnsetType = msgspec.UNSET
+
+
 class ToolsRequest(ExecConfig, frozen=True):
     """Corten's own: an exec with the files of `image` as its root."""
 
