@@ -21,7 +21,7 @@ warnings.simplefilter("ignore")  # schemathesis and jsonschema import each other
 import schemathesis
 from schemathesis import GenerationMode
 
-EXAMPLES = 30
+EXAMPLES = 15
 PATIENCE = 15.0
 _ANSWER = 1 << 16
 # Only towards a registry may an answer be 5xx: that it is not there is nobody's bad input (Docker says the same).
