@@ -11,8 +11,7 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")/.." && pwd)
 if [ -z "${CORTEN_VM_INSIDE:-}" ]; then exec env CORTEN_VM_INSIDE=1 unshare --mount --propagation private "$0" "$@"; fi
 venv=$(cd "$1" && pwd) assets=$(cd "$2" && pwd); mkdir -p "$3"; folder=$(cd "$3" && pwd); shift 3
-tests=("$@") keep=()
-[ ${#tests[@]} -gt 0 ] || { tests=(tests/system); keep=(--write); }  # a run of everything is kept in docs/compat.md
+tests=("$@"); [ ${#tests[@]} -gt 0 ] || tests=(tests/system)  # a run of everything is kept in docs/compat.md
 log=$folder/log; : >"$log"
 seconds=${CORTEN_VM_SECONDS:-3600}
 qemu=
@@ -65,4 +64,4 @@ status=0; wait "$qemu" || status=$?
 [ "$status" = 0 ] || { tail -n 20 "$folder/serial.log" >>"$log"; echo "qemu ended with $status (124: out of time)" | tee -a "$log"; exit 1; }
 qemu=
 debugfs -R "rdump /results $folder" "$folder/work.img" >>"$log" 2>&1
-exec "$venv/bin/python" "$here/scripts/vm/report.py" "$folder/results" "$here/docs/compat.md" "${keep[@]}"
+exec "$venv/bin/python" "$here/scripts/vm/report.py" "$folder/results" "$here/docs/compat.md" "$@"

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What a run in the virtual machine came to: report.py RESULTS COMPAT [--write]. Prints it, and with --write puts it into COMPAT's table.
+"""What a run in the virtual machine came to: report.py RESULTS COMPAT [TEST...]. A run of everything goes into COMPAT's table.
 
 RESULTS has junit.xml, facts.json, how many tests were collected, and pytest's exit status; the table stands between two marks in COMPAT.
 """
@@ -31,14 +31,14 @@ def outcomes(junit: pathlib.Path) -> tuple[Counter, list[str], Counter]:
     return counts, failed, reasons
 
 
-def table(facts: dict, counts: Counter, failed: list[str], reasons: Counter) -> str:
+def table(facts: dict, tests: str, counts: Counter, failed: list[str], reasons: Counter) -> str:
     unreached = max(0, facts["collected"] - counts.total())
     day = dt.datetime.now(dt.UTC).date().isoformat()
     why = "; ".join(f"{reason} ({count})" for reason, count in sorted(reasons.items())) or "nothing"
     bad = ", ".join(sorted(name.removeprefix("tests.system.") for name in failed)) or "nothing"
     return "\n".join([
-        BEGIN, "| date | system | kernel | passed | failed | skipped | not reached in time |", "|---|---|---|---:|---:|---:|---:|",
-        f"| {day} | {facts['system']}, Python {facts['python']} | {facts['kernel']} | {counts['passed']} | {counts['failed']} | {counts['skipped']} | {unreached} |",
+        BEGIN, "| date | system | kernel | tests | passed | failed | skipped | not reached in time |", "|---|---|---|---|---:|---:|---:|---:|",
+        f"| {day} | {facts['system']}, Python {facts['python']} | {facts['kernel']} | {tests} | {counts['passed']} | {counts['failed']} | {counts['skipped']} | {unreached} |",
         "", f"Failed: {bad}. Skipped: {why}.", END,
     ])  # fmt: skip
 
@@ -49,10 +49,10 @@ def main() -> None:
         sys.exit(f"the virtual machine brought no results back: see {results}/log and {results.parent}/serial.log")
     facts = json.loads((results / "facts.json").read_text()) | {"collected": int((results / "collected").read_text())}
     counts, failed, reasons = outcomes(results / "junit.xml")
-    made = table(facts, counts, failed, reasons)
+    made = table(facts, ", ".join(sys.argv[3:]) or "all", counts, failed, reasons)
     print(made)
     text = compat.read_text()
-    if sys.argv[3:] == ["--write"] and BEGIN in text:
+    if not sys.argv[3:] and BEGIN in text:
         before, after = text.split(BEGIN)[0], text.split(END)[1]
         compat.write_text(before + made + after)
         print(f"written into {compat}")
