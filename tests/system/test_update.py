@@ -8,6 +8,7 @@ import pytest
 
 from corten.api.client import ApiError
 from corten.linux.cgroup import host_layout
+from tests.engines import eventually
 
 MIB = 1 << 20
 
@@ -59,12 +60,10 @@ def test_what_the_kernel_refuses_changes_nothing(engine):
 
 
 def test_a_policy_that_comes_later_counts(engine, docker_cli):
-    container = engine.run("sh", "-c", "sleep 0.5; exit 3")
+    container = engine.run("sh", "-c", "while ! test -e /go; do sleep 0.05; done; exit 3")
     engine.docker(docker_cli, "update", "--restart", "on-failure:1", container)
-    end = time.monotonic() + 10
-    while engine.client.get(f"/containers/{container}/json")["RestartCount"] != 1:
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    engine.docker(docker_cli, "exec", container, "touch", "/go")
+    eventually(lambda: engine.client.get(f"/containers/{container}/json")["RestartCount"] == 1)
     engine.remove(container)
 
 
