@@ -17,7 +17,7 @@ from corten.engine.probing import Probing
 from corten.engine.removal import Removal
 from corten.engine.restarting import Restarting
 from corten.runtime import messages
-from corten.runtime.monitor import read_exit_record
+from corten.runtime.exit_record import read_exit_record
 from corten.spec.timestamps import now_ns, parse_rfc3339, rfc3339_nano
 from corten.store.layout import Layout
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
@@ -121,7 +122,7 @@ class ImageTransfers:
 
     async def load_hello(self) -> str:
         """Assemble Corten's own image and store it as `hello`."""
-        path = f"{self._layout.temporary}/hello.tar"
-        with open(path, "wb") as file:
+        with tempfile.NamedTemporaryFile(dir=self._layout.temporary, suffix=".tar") as file:
             file.write(hello_archive(this_platform()))
-        return (await self.load(path))[0]
+            file.flush()
+            return (await self.load(file.name))[0]

@@ -55,6 +55,12 @@ def close_all_but(keep: set[int]) -> None:
     syscalls.close_range(previous + 1, 0xFFFFFFFF, 0)
 
 
+def close_all(fds: list[int]) -> None:
+    """Close and forget them."""
+    while fds:
+        os.close(fds.pop())
+
+
 def unread(sock: int) -> int:
     """Bytes sent on a UNIX stream socket that the peer has not read yet (unix(7), SIOCOUTQ)."""
     answer = fcntl.ioctl(sock, termios.TIOCOUTQ, b"\0\0\0\0")

@@ -31,23 +31,6 @@ _DRAIN_READS = 32  # of _CHUNK: twice the largest pipe that a process may ask fo
 _PIPE_SIZE = 1 << 20
 
 
-def make_fifo(path: str) -> tuple[int, int]:
-    """A named FIFO: (the process's end, ours). The process's end is open both ways, ours reads without blocking."""
-    os.mkfifo(path, 0o600)
-    theirs = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    return theirs, os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-
-
-def make_stdin(path: str) -> tuple[int, int]:
-    """A FIFO for input: (the process's end, ours). Closing ours is the process's end of file."""
-    os.mkfifo(path, 0o600)
-    ours = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-    theirs = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    writer = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    os.close(ours)
-    return theirs, writer
-
-
 class Session:
     """One process's streams. `outputs` maps a stream name to our readable end; a terminal is `stdout` and input in one."""
 

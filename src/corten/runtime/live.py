@@ -1,0 +1,74 @@
+"""A running container and a running process as a monitor holds them: handles, never stored, never sent."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from corten.errors import KernelRefused
+from corten.linux.cgroup import Cgroup
+from corten.runtime import messages, sandbox
+from corten.runtime.stdio import Session
+from corten.spec.runtime import RuntimeConfig
+
+Reply = Callable[[messages.FromMonitor], None]
+
+
+@dataclass
+class LiveProcess:
+    """A running init or exec. Never stored."""
+
+    child: sandbox.Child
+    session: Session
+    reply: Reply
+    serial: int
+    pid: int  # of the program: the child's, or that which another runtime has made beside it
+    killable: int  # pidfd of the program; -1 while another runtime has not made it yet
+    pty_master: int = -1
+    proceeding: bool = False  # told to execute its program
+    started: bool = False  # has done so
+
+    def kill(self) -> None:
+        """A program of another runtime that is not made yet is ended by its driver, when its channel closes."""
+        if self.killable >= 0:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.killable, signal.SIGKILL)
+
+    def close_handles(self) -> None:
+        for fd in {self.child.pidfd, self.killable} - {-1}:
+            os.close(fd)
+
+
+@dataclass
+class LiveContainer:
+    id: str
+    config: RuntimeConfig
+    group: Cgroup | None
+    run_dir: str
+    init: LiveProcess
+    creator: socket.socket  # the daemon's connection: what it did not get to start dies with it
+    runtime: tuple[str, ...] = ()  # the command line of another OCI runtime; empty for the built-in one
+    execs: dict[str, LiveProcess] = field(default_factory=dict)
+    kept: list[int] = field(default_factory=list)  # descriptors that the daemon's successor will ask for
+    spool_folder: str = ""
+    lingering: dict[str, Session] = field(default_factory=dict)  # of ended execs whose outputs somebody still has open
+
+    def was_oom_killed(self) -> bool:
+        """Another runtime's group has gone by the time that this is asked: its driver has left a mark."""
+        if self.runtime:
+            from corten.runtime import foreign
+
+            return os.path.exists(f"{self.run_dir}/{foreign.OOM_MARK}")
+        return bool(self.group and self.group.oom_kills())
+
+
+def live_process(child: sandbox.Child, session: Session, reply: Reply, serial: int, runtime: tuple[str, ...]) -> LiveProcess:
+    return LiveProcess(child, session, reply, serial, child.pid, -1 if runtime else child.pidfd)
+
+
+def not_running(container: str) -> KernelRefused:
+    return KernelRefused(operation="find", operand=container, errno=3, reason="the container is not running")
