@@ -13,6 +13,7 @@ import pytest
 from corten.api.client import ApiError
 from corten.spec.digest import digest_of
 from tests.conftest import what_is_there
+from tests.engines import eventually
 from tests.system.conftest import need
 
 
@@ -42,7 +43,7 @@ def test_a_failed_start_leaves_nothing(engine, body):
     assert (state["Status"], state["Running"], state["Pid"]) == ("created", False, 0)
     assert state["ExitCode"] in (126, 127, 128)
     assert state["Error"] == error.message
-    assert what_is_there() == before
+    eventually(lambda: what_is_there() <= before)  # the kernel takes a link away in its own time
     engine.remove(container)
 
 
