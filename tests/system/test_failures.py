@@ -29,8 +29,8 @@ def refused(engine, method: str, path: str, body: object = None, **query: object
     return caught.value
 
 
-@pytest.mark.parametrize("body", [{"Cmd": ["nosuch"]}, {"User": "nosuch"}, {"HostConfig": {"Sysctls": {"no.such": "1"}}},
-                                  {"HostConfig": {"Ulimits": [{"Name": "nosuch", "Soft": 1, "Hard": 1}]}},
+@pytest.mark.parametrize("body", [{"Cmd": ["nosuch"]}, {"User": "nosuch"}, {"HostConfig": {"Sysctls": {"net.no.such": "1"}}},
+                                  {"WorkingDir": "/etc/passwd/below"},
                                   {"HostConfig": {"Mounts": [{"Type": "bind", "Source": "/usr", "Target": "/etc/passwd"}]}},
                                   {"HostConfig": {"PortBindings": {"80/tcp": [{"HostPort": "0"}]}}, "Cmd": ["/nope"]}])  # fmt: skip
 def test_a_failed_start_leaves_nothing(engine, body):
