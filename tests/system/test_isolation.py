@@ -173,7 +173,7 @@ def test_oom_is_told(engine):
 
 
 def test_shared_namespaces(engine):
-    first = engine.run("sleep", "60", name="first")
+    first = engine.run("sleep", "60", name="first", IpcMode="shareable")
     pid = engine.client.get(f"/containers/{first}/json")["State"]["Pid"]
     container = engine.run("sleep", "60", NetworkMode=f"container:{first}", PidMode="container:first", IpcMode="container:first")
     other = engine.client.get(f"/containers/{container}/json")["State"]["Pid"]

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+from types import UnionType
+from typing import Union, get_args, get_origin
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from corten.api import settings
+from corten.api import port_filters, settings
 from corten.engine import devices, options, security_options
+from corten.engine.admission import Admission
 from corten.engine.groups import group_path
 from corten.engine.runtimes import Runtimes, RuntimeSetting, parse_flag
-from corten.errors import Invalid
+from corten.errors import CortenError, Invalid
+from corten.linux.cgroup_abilities import Abilities
+from corten.spec.bodies import parse_body
 from corten.spec.engine import DeviceMapping, HostConfig
 from corten.spec.seccomp_profile import parse_profile, translate
 
@@ -150,3 +157,62 @@ def test_a_folder_stands_for_its_devices():
 def test_a_cgroup_parent_stays_below_the_root():
     assert group_path("../../foo", "id") == "/foo/id"
     assert group_path("foo.slice", "id") == "/foo.slice/id"
+
+
+def test_port_filters():
+    shown = [{"PrivatePort": 80, "PublicPort": 8080, "Type": "tcp"}, {"PrivatePort": 53, "Type": "udp"}]
+    for key, value, expected in (("publish", "8080", True), ("publish", "80", False), ("expose", "79-81/tcp", True), ("expose", "53", False), ("expose", "53/udp", True)):
+        sets = {name: port_filters.parse_ports(name, [value] if name == key else []) for name in ("publish", "expose")}
+        assert port_filters.ports_match(shown, sets["publish"], sets["expose"]) is expected, (key, value)
+    assert port_filters.wants_tasks({"is-task": ["true"]})
+    assert not port_filters.wants_tasks({"is-task": ["0"]})
+    for key, value in (("publish", "1:2"), ("expose", "x"), ("expose", "9-8"), ("publish", "99999")):
+        with pytest.raises(Invalid, match=key):
+            port_filters.parse_ports(key, [value])
+    with pytest.raises(Invalid, match="is-task"):
+        port_filters.wants_tasks({"is-task": ["perhaps"]})
+
+
+WORDS = st.sampled_from(["", "host", "none", "private", "shareable", "container:", "container:x", "default", "foo", "a=b", "a:b", "seccomp={", "no-new-privileges:2",
+                         "net.x", "kernel.panic", "/dev/null", "c 1:3 rwm", "..", "\0", "1.2.3.4", "size=1g", "0-", "9-1", "é"])  # fmt: skip
+NUMBERS = st.one_of(st.integers(-(1 << 63), (1 << 63) - 1), st.sampled_from([-1, 0, 1, 1000]))
+ABLE = Abilities("0-1", "0", 2, swap_limit=True, swappiness=True, oom_control=True, block_weight=True, realtime=True)
+
+
+def _type(info: msgspec.structs.FieldInfo) -> object:
+    """Msgspec has resolved the annotation."""
+    return info.type
+
+
+def _any(kind: object) -> st.SearchStrategy:
+    """JSON that fits a type of ours, with values that seldom make sense."""
+    if kind in (str, int, bool, float):
+        return {str: WORDS, int: NUMBERS, bool: st.booleans(), float: st.floats(allow_nan=False)}[kind]
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        return st.one_of([st.none() if one is type(None) else _any(one) for one in arguments])
+    if origin is list:
+        return st.lists(_any(arguments[0]), max_size=2)
+    if origin is dict:
+        return st.dictionaries(WORDS, _any(arguments[1]), max_size=2)
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        return st.fixed_dictionaries({info.encode_name: _any(_type(info)) for info in msgspec.structs.fields(kind) if info.required},
+                                     optional={info.encode_name: _any(_type(info)) for info in msgspec.structs.fields(kind) if not info.required})  # fmt: skip
+    return st.one_of(WORDS, NUMBERS, st.none())
+
+
+OWN = {"Runtime": st.just("")}  # the registered ones are another test's
+
+
+@given(st.fixed_dictionaries({}, optional={info.encode_name: OWN.get(info.encode_name, _any(_type(info))) for info in msgspec.structs.fields(HostConfig)}))
+def test_any_host_config_is_taken_or_refused(document):
+    try:
+        host = parse_body(json.dumps(document).encode(), HostConfig)
+        options.check_host_config(host)
+        host, warnings = Admission(ABLE, Runtimes({}, "", "/state")).admit(host)
+    except CortenError as error:
+        assert error.status in (400, 404, 409, 501), error.message
+        assert error.message
+    else:
+        assert all(isinstance(text, str) for text in warnings)
+        assert host.runtime == "corten"

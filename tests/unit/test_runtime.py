@@ -31,7 +31,7 @@ def test_plan_reads_in_order():
     assert lines[1] == "JoinNamespaces(targets=(('/proc/7/ns/net', 1073741824),))"
     assert names[2:5] == ["Unshare", "SetPropagation", "MountRoot"]
     assert names.index("PivotRoot") < names.index("SetHostname") < names.index("WriteSysctl") < names.index("MakeReadonly")
-    assert names[-2:] == ["Mask", "MakeRootReadonly"]
+    assert names[-3:] == ["Mask", "MakeFolder", "MakeRootReadonly"]
     assert names.count("MakeDevice") == 6
 
 

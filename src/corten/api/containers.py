@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 from aiohttp import web
 
-from corten.api import views
+from corten.api import port_filters, views
 from corten.api.call import Call, empty, json_response
 from corten.engine import confinement, processes, states, stats
 from corten.engine.attaching import Attaching
@@ -52,10 +52,10 @@ class ContainerHandlers:
         filters = call.filters(*_LIST_FILTERS)
         everything = call.flag("all") or "status" in filters or "exited" in filters
         limit = call.number("limit") or 0
-        wanted = [record for record in self._containers.all() if everything or limit > 0 or states.is_up(record)]
+        wanted: Sequence[ContainerRecord] = [record for record in self._containers.all() if everything or limit > 0 or states.is_up(record)]
         if filters:
-            wanted = [record for record in wanted if self._matches(record, filters)]
-        wanted.sort(key=lambda record: parse_rfc3339(record.created), reverse=True)
+            wanted = self._filtered(wanted, filters)
+        wanted = sorted(wanted, key=lambda record: parse_rfc3339(record.created), reverse=True)
         if limit > 0:
             wanted = wanted[:limit]
         now, name_of, sized = now_ns(), self._images.namer(), call.flag("size")
@@ -67,10 +67,16 @@ class ContainerHandlers:
         disk = self._snapshots.disk_usage(record.id)
         return views.container_sizes(await self._usage.container(record)) | ({"SizeRwLimit": disk.size} if disk else {})
 
+    def _filtered(self, records: Sequence[ContainerRecord], filters: Filters) -> Sequence[ContainerRecord]:
+        """Raises Invalid for a value that cannot be."""
+        published, exposed = (port_filters.parse_ports(key, filters.get(key, [])) for key in ("publish", "expose"))
+        if port_filters.wants_tasks(filters):
+            return []
+        left = {key: values for key, values in filters.items() if key not in ("publish", "expose", "is-task", "isolation")}
+        return [record for record in records
+                if self._matches(record, left) and port_filters.ports_match(views.list_ports(record), published, exposed)]  # fmt: skip
+
     def _matches(self, record: ContainerRecord, filters: Filters) -> bool:
-        for key in ("is-task", "isolation", "publish", "expose"):
-            if key in filters:
-                raise Invalid(f"the filter {key!r} is not supported by Corten yet (docs/compat.md)")
         tests: dict[str, Callable[[str], bool]] = {
             "id": lambda value: record.id.startswith(value),
             "name": lambda value: value.removeprefix("/") in record.name,

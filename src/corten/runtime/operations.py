@@ -430,6 +430,17 @@ class Mask(Operation):
 
 
 @dataclass(frozen=True)
+class MakeFolder(Operation):
+    """The working directory, while the root can still be written to."""
+
+    path: str
+
+    def perform(self, sandbox: Sandbox) -> None:
+        with suppress(OSError):  # entering it will say why
+            os.makedirs(self.path, exist_ok=True)
+
+
+@dataclass(frozen=True)
 class MakeRootReadonly(Operation):
     def perform(self, sandbox: Sandbox) -> None:
         locked = os.statvfs("/").f_flag & (sys.MS_NOSUID | sys.MS_NODEV | sys.MS_NOEXEC)

@@ -85,6 +85,7 @@ def make_plan(config: RuntimeConfig, rootfs: str, root_mounts: tuple[Mount, ...]
         steps += [op.MakeReadonly(path) for path in linux.readonly_paths or []]
         steps += [op.Mask(path) for path in linux.masked_paths or []]
         if config.root and config.root.readonly:
+            steps += [op.MakeFolder(config.process.cwd)] if config.process else []
             steps.append(op.MakeRootReadonly())
     return Plan(clone_flags, wanted.get("pid", ""), "user" in wanted, tuple(steps))
 
