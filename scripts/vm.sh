@@ -42,7 +42,7 @@ make_work() {
     cp -a "$assets"/images/{busybox.tar,debian.tar,busybox-rootfs} "$work/assets/images/"
     cp "$here/scripts/vm/run.sh" "$work/"
     printf '%s\n' "${tests[@]}" >"$work/tests"
-    echo $((seconds * 9 / 10)) >"$work/seconds"  # the rest is for booting and for ending in order
+    echo $((seconds * 9 / 10 - 180)) >"$work/seconds"  # the rest is for booting and for ending in order
     image "$work" "$folder/work.img" 2G
     rm -rf "$work"
 }
