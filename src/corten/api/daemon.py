@@ -1,4 +1,4 @@
-"""`cortend`: the only place that constructs everything, in the order of what needs what, and takes it down again."""
+"""`cortend`: the process. Settings, lock, launcher before any thread, event loop, signals. What runs in it is assembly.py's."""
 
 from __future__ import annotations
 
@@ -9,89 +9,22 @@ import os
 import resource
 import signal
 import sys
-import time
 from contextlib import suppress
 
 import click
 
-from corten.api.container_streams import StreamHandlers
-from corten.api.containers import ContainerHandlers
-from corten.api.contents import ContentHandlers
-from corten.api.events import EventHandlers
-from corten.api.execs import ExecHandlers
-from corten.api.image_files import ImageFileHandlers
-from corten.api.images import ImageHandlers
-from corten.api.insight import InsightHandlers
-from corten.api.lifecycle import LifecycleHandlers
-from corten.api.networks import NetworkHandlers
-from corten.api.routes import Handlers, make_routes
-from corten.api.server import Server
+from corten.api.assembly import Engine
 from corten.api.settings import Settings, parse_arguments
-from corten.api.system import SystemHandlers
-from corten.api.usage import UsageHandlers
-from corten.api.volume_extras import VolumeExtraHandlers
-from corten.api.volumes import VolumeHandlers
-from corten.engine.admission import Admission
-from corten.engine.attaching import Attaching
-from corten.engine.containers import Containers
-from corten.engine.copy_up import COPY_UP_JOB, CopyUp
-from corten.engine.copying import COPY_JOB, Copying
-from corten.engine.editing import Editing
-from corten.engine.endpoints import Endpoints
-from corten.engine.events import Events
-from corten.engine.execs import Execs
-from corten.engine.exits import Exits
-from corten.engine.firewall import Firewall
-from corten.engine.groups import Groups
+from corten.engine.copy_up import COPY_UP_JOB
+from corten.engine.copying import COPY_JOB
 from corten.engine.idmap import IDMAP_JOB
-from corten.engine.image_removal import ImageRemoval
-from corten.engine.image_transfers import ImageTransfers
-from corten.engine.images import ImageService
-from corten.engine.log_setup import LogSetup
-from corten.engine.making import Making
-from corten.engine.mounting import Mounting
-from corten.engine.name_service import NameService
-from corten.engine.network_files import NetworkFiles
-from corten.engine.networks import Networks
-from corten.engine.preparing import Preparing
-from corten.engine.probing import Probing
-from corten.engine.recovery import Recovery
-from corten.engine.removal import Removal
-from corten.engine.restarting import Restarting
-from corten.engine.restoring import Restoring
-from corten.engine.runtimes import Runtimes
-from corten.engine.saving import Saving
-from corten.engine.starting import Starting
-from corten.engine.stopping import Stopping
-from corten.engine.system import System
-from corten.engine.tool_shell import Tools
-from corten.engine.updating import Updating
-from corten.engine.usage import DiskUsage
-from corten.engine.volume_copies import VolumeCopies
-from corten.engine.volume_local import LocalDriver
-from corten.engine.volume_plugins import Plugins
-from corten.engine.volume_pruning import VolumePruning
-from corten.engine.volume_renaming import Renaming
-from corten.engine.volumes import Volumes
 from corten.errors import CortenError
-from corten.network.apply import Kernel
-from corten.registry.hosts import RegistryHosts
-from corten.runtime import messages
-from corten.runtime.launch import Launch, LauncherProcess
-from corten.runtime.link import Notice
-from corten.runtime.reaper import reaper_program
-from corten.spec.engine import LogConfig
-from corten.spec.platform import this_platform
-from corten.store.blobs import Blobs
-from corten.store.database import Database
+from corten.runtime.launch import LauncherProcess
 from corten.store.image_writer import SAVE_JOB
-from corten.store.images import Images
-from corten.store.layer_maker import DIFF_JOB, REPACK_JOB, LayerMaker
-from corten.store.layers import UNPACK_JOB, Layers
+from corten.store.layer_maker import DIFF_JOB, REPACK_JOB
+from corten.store.layers import UNPACK_JOB
 from corten.store.layout import Layout
 from corten.store.packing import PACK_JOB
-from corten.store.snapshots import Snapshots
-from corten.store.volumes import VolumeFolders
 
 _JOBS = {
     UNPACK_JOB: "corten.store.unpack:job",
@@ -99,7 +32,8 @@ _JOBS = {
     SAVE_JOB: "corten.store.image_writer:job",
     DIFF_JOB: "corten.store.layer_diff:diff_job",
     REPACK_JOB: "corten.store.layer_diff:repack_job",
-    COPY_UP_JOB: "corten.engine.copy_up_job:job", IDMAP_JOB: "corten.engine.idmap:job",
+    COPY_UP_JOB: "corten.engine.copy_up_job:job",
+    IDMAP_JOB: "corten.engine.idmap:job",
     COPY_JOB: "corten.engine.copy_job:job",
 }
 _log = logging.getLogger("corten")
@@ -119,120 +53,6 @@ def _raise_descriptor_limit() -> None:
     """To what the host allows: a container on a user-defined network costs the engine two. After the launcher, whose children are containers."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def _write_program(path: str, program: bytes) -> str:
-    with open(f"{path}.new", "wb") as file:
-        file.write(program)
-    os.chmod(f"{path}.new", 0o755)
-    os.rename(f"{path}.new", path)
-    return path
-
-
-class Engine:
-    """Everything of one running engine. Construct inside the event loop, then start()."""
-
-    def __init__(self, settings: Settings, layout: Layout, launcher: LauncherProcess) -> None:
-        self._settings, self._events = settings, Events()
-        self._database = Database(layout.database)
-        self._blobs = blobs = Blobs(layout)
-        self._launch = Launch(launcher, settings.exec_root, self._on_notice, self._on_monitor_lost)
-        self._layers = Layers(layout, self._database, blobs, self._launch.run_job)
-        images = Images(layout, self._database, blobs, self._layers)
-        snapshots = Snapshots(layout, self._database)
-        groups = Groups(settings.cgroup_parent)
-        runtimes = Runtimes(settings.runtimes, settings.default_runtime, f"{settings.exec_root}/runtimes")
-        self._containers = Containers(self._database, snapshots, self._events, Admission(groups.abilities, runtimes))
-        kernel = Kernel()
-        firewall = Firewall(kernel, settings.bridge_name)
-        networks = Networks(kernel, self._database, self._events, firewall, settings.network_defaults, self._containers.all)
-        network_files = NetworkFiles(self._containers, layout, settings.host_gateway_ips)
-        names = NameService(kernel, self._containers, self._launch)
-        self._endpoints = Endpoints(kernel, networks, firewall, self._containers, network_files, names)
-        service = ImageService(self._layers, images, self._containers, self._events)
-        hosts = RegistryHosts(settings.insecure_registries, settings.mirrors)
-        transfers = ImageTransfers(layout, blobs, self._layers, images, service, hosts)
-        folders = VolumeFolders(layout)
-        volumes = Volumes(self._database, folders, LocalDriver(layout, folders), Plugins(settings.plugin_dir), self._events, self._containers.all)
-        mounting = self._mounting = Mounting(layout, snapshots, volumes, CopyUp(layout, snapshots, self._launch), self._launch, service.find, self._containers.find, self._containers.all)
-        reaper = _write_program(f"{layout.root}/docker-init", reaper_program(this_platform().architecture))
-        attaching = Attaching(self._containers, self._launch)
-        logs = LogSetup(layout, LogConfig(settings.log_driver, dict(settings.log_opts)))
-        preparing = Preparing(self._containers, snapshots, layout, groups, logs, network_files, reaper, runtimes, settings.cdi_spec_dirs)
-        self._execs = Execs(self._containers, self._launch)
-        self._probing = Probing(self._containers, self._execs, lambda record: self._recovery.unhealthy(record))
-        stopping = Stopping(self._containers, self._launch, self._probing)
-        removal = Removal(self._containers, snapshots, layout, self._events, attaching, stopping, mounting)
-        starting = Starting(self._containers, self._endpoints, layout, self._launch, mounting, preparing, attaching, removal,
-                            self._probing)  # fmt: skip
-        self._restarting = Restarting(self._containers, starting, stopping, removal)
-        self._recovery = Recovery(self._containers, self._restarting)
-        self._exits = Exits(self._containers, self._endpoints, mounting, layout, groups, removal, self._restarting, self._probing)
-        self._restoring = Restoring(self._containers, snapshots, self._endpoints, self._launch, groups, mounting, removal, self._exits,
-                                    self._restarting, self._probing)  # fmt: skip
-        copying = Copying(self._containers, snapshots, mounting, layout, self._launch)
-        maker = LayerMaker(layout, blobs, self._layers, self._launch.run_job)
-        making = Making(self._containers, service, images, blobs, maker, snapshots, stopping)
-        saving = Saving(service, images, layout, self._launch.run_job)
-        files = ImageFileHandlers(transfers, making, saving, layout)
-        system = System(layout, settings.shown(), self._database, self._containers, service, volumes, self._events, runtimes, hosts)
-        usage = DiskUsage(self._containers, service, volumes, snapshots)
-        editing = Editing(self._containers, starting, stopping, removal, self._endpoints, mounting, self._probing, logs)
-        tools = Tools(self._containers, self._execs, service, networks, mounting, logs, snapshots)
-        handlers = Handlers(
-            ContainerHandlers(self._containers, logs, attaching, self._execs, service, networks, volumes, mounting, snapshots, layout, groups,
-                              usage),
-            StreamHandlers(self._containers, attaching, logs),
-            ContentHandlers(self._containers, copying, making, snapshots),
-            LifecycleHandlers(self._containers, starting, stopping, self._restarting, removal, Updating(self._containers, groups), editing),
-            ExecHandlers(self._containers, self._execs, tools),
-            ImageHandlers(service, transfers, ImageRemoval(service, images, self._containers, self._events), snapshots, files),
-            files,
-            NetworkHandlers(networks, self._endpoints, self._containers),
-            SystemHandlers(system, hosts),
-            EventHandlers(self._events),
-            UsageHandlers(usage, service, volumes),
-            VolumeHandlers(volumes, VolumePruning(volumes, folders, self._events)),
-            VolumeExtraHandlers(volumes, VolumeCopies(layout, folders, volumes, self._launch), Renaming(self._database, volumes, self._containers)),
-            InsightHandlers(service, snapshots),
-        )  # fmt: skip
-        self._server = Server(make_routes(handlers))
-
-    def _on_notice(self, notice: Notice) -> None:
-        if isinstance(notice, messages.Detached):
-            record = self._containers.current(notice.container)
-            if record:
-                self._containers.emit("exec_detach" if notice.exec_id else "detach", record)
-        elif notice.exec_id:
-            self._execs.on_exit(notice)
-        else:
-            self._execs.container_ended(notice.container)
-            self._exits.on_exit(notice)
-
-    def _on_monitor_lost(self, container_ids: list[str]) -> None:
-        for container_id in container_ids:
-            self._execs.container_ended(container_id)
-        self._exits.on_monitor_lost(container_ids)
-
-    async def start(self) -> None:
-        self._layers.remove_strays()
-        self._blobs.remove_stale_partials(time.time())
-        await self._restoring.restore()
-        await self._launch.warm()
-        await self._server.listen(list(self._settings.hosts), self._settings.group, self._settings.tls_context())
-
-    async def stop(self) -> None:
-        """Containers run on; the next engine finds them."""
-        await self._server.close()
-        self._probing.close()
-        self._recovery.stop()
-        self._restarting.stop()
-        await self._exits.settle()
-        self._mounting.let_go()
-        self._restoring.tear_down_if_idle()
-        self._launch.close()
-        self._endpoints.close()
-        self._database.close()
 
 
 async def serve(settings: Settings, layout: Layout, launcher: LauncherProcess) -> None:
