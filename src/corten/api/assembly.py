@@ -27,6 +27,7 @@ from corten.api.volume_extras import VolumeExtraHandlers
 from corten.api.volumes import VolumeHandlers
 from corten.engine.admission import Admission
 from corten.engine.attaching import Attaching
+from corten.engine.connecting import Connecting
 from corten.engine.containers import Containers
 from corten.engine.copy_up import CopyUp
 from corten.engine.copying import Copying
@@ -112,6 +113,7 @@ class Engine:
         network_files = NetworkFiles(self._containers, layout, settings.host_gateway_ips)
         names = NameService(kernel, self._containers, self._launch)
         self._endpoints = Endpoints(kernel, networks, firewall, self._containers, network_files, names)
+        connecting = Connecting(kernel, networks, firewall, self._containers, network_files, names, self._endpoints)
         service = ImageService(self._layers, images, self._containers, self._events)
         hosts = RegistryHosts(settings.insecure_registries, settings.mirrors)
         transfers = ImageTransfers(layout, blobs, self._layers, images, service, hosts)
@@ -151,7 +153,7 @@ class Engine:
             ExecHandlers(self._containers, self._execs, tools),
             ImageHandlers(service, transfers, ImageRemoval(service, images, self._containers, self._events), snapshots, files),
             files,
-            NetworkHandlers(networks, self._endpoints, self._containers),
+            NetworkHandlers(networks, self._endpoints, connecting, self._containers),
             SystemHandlers(system, hosts),
             EventHandlers(self._events),
             UsageHandlers(usage, service, volumes),

@@ -9,6 +9,7 @@ import msgspec
 from aiohttp import web
 
 from corten.api.call import Call, empty, json_response
+from corten.engine.connecting import Connecting
 from corten.engine.containers import Containers
 from corten.engine.endpoints import Endpoints
 from corten.engine.network_records import NetworkRecord
@@ -24,8 +25,8 @@ _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 
 class NetworkHandlers:
-    def __init__(self, networks: Networks, endpoints: Endpoints, containers: Containers) -> None:
-        self._networks, self._endpoints, self._containers = networks, endpoints, containers
+    def __init__(self, networks: Networks, endpoints: Endpoints, connecting: Connecting, containers: Containers) -> None:
+        self._networks, self._endpoints, self._connecting, self._containers = networks, endpoints, connecting, containers
 
     async def list(self, call: Call) -> web.Response:
         wanted = _selection(call.filters(*_FILTERS), self._in_use())
@@ -63,14 +64,14 @@ class NetworkHandlers:
         request = await call.body(NetworkConnect)
         if not request.container:
             raise Invalid('invalid name or ID supplied: ""')
-        await self._endpoints.connect(request.container, call.parameters["name"], request.endpoint_config or EndpointSettings())
+        await self._connecting.connect(request.container, call.parameters["name"], request.endpoint_config or EndpointSettings())
         return empty(200)
 
     async def disconnect(self, call: Call) -> web.Response:
         request = await call.body(NetworkDisconnect)
         if not request.container:
             raise Invalid('invalid name or ID supplied: ""')
-        await self._endpoints.disconnect(request.container, call.parameters["name"])
+        await self._connecting.disconnect(request.container, call.parameters["name"])
         return empty(200)
 
     async def plan(self, _call: Call) -> web.Response:

@@ -1,4 +1,4 @@
-"""Containers on networks: leases of addresses and ports at a start, links made and taken away, connect and disconnect.
+"""Containers on networks: leases of addresses and ports at a start, links made and taken away. Connecting one that runs is connecting.py's.
 
 A lease is in the container's record, nowhere else. A link that no record names is swept at the next start of the engine, a record
 whose link is gone loses it: that is what makes a crash in the middle of anything harmless.
@@ -55,14 +55,15 @@ class Endpoints:
         leased = replace(record, endpoints=[], ports=[])
         try:
             for place in record.endpoints:
-                leased = replace(leased, endpoints=[*leased.endpoints, self._lease_one(leased, place)])
-            return self._with_ports(leased)
+                leased = replace(leased, endpoints=[*leased.endpoints, self.lease_one(leased, place)])
+            return self.with_ports(leased)
         except CortenError as error:
             if not error.message.startswith(_AT_START):
                 error.message = _AT_START + error.message
             raise
 
-    def _lease_one(self, record: ContainerRecord, place: EndpointRecord) -> EndpointRecord:
+    def lease_one(self, record: ContainerRecord, place: EndpointRecord) -> EndpointRecord:
+        """Addresses, MAC and names of one place. To be saved before the next await."""
         network = self._networks.find(place.network)
         if network.config_only:
             raise Forbidden(f"cannot connect to the configuration-only network {network.name}")
@@ -132,7 +133,7 @@ class Endpoints:
 
     async def attach(self, record: ContainerRecord, namespace: str) -> None:
         """Make the links of a leased record inside a namespace (path), and lead its ports there. Raises OSError; then no link stays."""
-        wired = [self._wire(record, place) for place in record.active_endpoints if place.mac]
+        wired = [self.wire(record, place) for place in record.active_endpoints if place.mac]
         fd = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
         try:
             if wired:
@@ -143,12 +144,13 @@ class Endpoints:
                 await self._names.open(record, fd)
         finally:
             os.close(fd)
-        self._firewall.put(record.id, self._elements(record))
+        self._firewall.put(record.id, self.elements(record))
         self._files.started(record)
         for place in record.active_endpoints:
             self._networks.say("connect", self._networks.find(place.network_id), record)
 
-    def _wire(self, record: ContainerRecord, place: EndpointRecord) -> Endpoint:
+    def wire(self, record: ContainerRecord, place: EndpointRecord) -> Endpoint:
+        """What the kernel is to make of a leased place."""
         network = self._networks.find(place.network_id)
         extra = [endpoint_settings.link_local_interface(text) for text in (place.settings.ipam and place.settings.ipam.link_local) or []]
         routes: list[AnyAddress] = []
@@ -168,7 +170,7 @@ class Endpoints:
         return Endpoint("", sub.parent, place.interface, addresses, place.mac, tuple(routes), sub.mtu, network.driver, sub.mode, sysctls=sysctls)
 
     # --- ports
-    def _with_ports(self, record: ContainerRecord) -> ContainerRecord:
+    def with_ports(self, record: ContainerRecord) -> ContainerRecord:
         """Hold the ports that the record's host config asks for, if a gateway is there to lead them to."""
         wanted = self._wanted(record)
         gateway = record.gateway or record.gateway6
@@ -202,7 +204,7 @@ class Endpoints:
                     raise Invalid(f"cannot publish on {text}: the container has no IPv{version} address")
         return rows
 
-    def _elements(self, record: ContainerRecord) -> frozenset[Element]:
+    def elements(self, record: ContainerRecord) -> frozenset[Element]:
         """What the record's ports mean for the table of rules."""
         if not record.ports and not record.host_config.port_bindings:
             return frozenset()
@@ -244,11 +246,11 @@ class Endpoints:
         new = self._ports.hold(record, gateway.id, missing)
         changed = replace(changed, ports=[*kept, *new])
         try:
-            self._firewall.put(record.id, self._elements(changed))
+            self._firewall.put(record.id, self.elements(changed))
             self._set_hairpins(changed)
             self._containers.save(changed)
         except BaseException:
-            self._firewall.put(record.id, self._elements(record))
+            self._firewall.put(record.id, self.elements(record))
             self._ports.let_go(record.id, new)
             raise
         self._ports.let_go(record.id, [port for port in record.ports if port not in kept])
@@ -257,7 +259,10 @@ class Endpoints:
     def _set_hairpins(self, record: ContainerRecord) -> None:
         for place in record.active_endpoints:
             if place.veth:
-                self._kernel.set_port(self._wire(record, place))
+                self._kernel.set_port(self.wire(record, place))
+
+    def let_go_ports(self, container_id: str, ports: list[PublishedPort]) -> None:
+        self._ports.let_go(container_id, ports)
 
     # --- the end of a container
     def give_back(self, record: ContainerRecord) -> None:
@@ -293,95 +298,10 @@ class Endpoints:
         if not removal.cancelled() and removal.exception():
             _log.warning("a link of an ended container stays: %s", removal.exception())
 
-    # --- connect and disconnect
-    async def connect(self, container: str, network_name: str, settings: EndpointSettings) -> None:
-        """Raises Docker's errors; then nothing of it stays."""
-        container_id = self._containers.find(container).id
-        network = self._networks.find(network_name)
-        async with self._containers.lock(container_id):
-            record = self._containers.find(container_id)
-            _check_connect(record, network)
-            endpoint_settings.check_connect(settings, network)
-            place = EndpointRecord(network.name, settings)
-            others = [other for other in record.endpoints if other.network not in (network.name, network.id)]
-            if not states.is_running(record):
-                self._containers.save(replace(record, endpoints=[*others, place]))
-                return
-            before = record.endpoint_on(network.id, network.name)
-            if before and before.active:
-                raise Forbidden(f"endpoint with name {record.name} already exists in network {network.name}")
-            plugged = self._plug(record, replace(record, endpoints=[*others, self._lease_one(record, place)]))
-            if plugged.has_names and not self._names.serves(record.id):
-                with _namespace(plugged) as fd:
-                    await self._names.open(plugged, fd)
-                self._files.use_resolver(plugged)
-            self._networks.say("connect", network, record)
-
-    def _plug(self, before: ContainerRecord, record: ContainerRecord) -> ContainerRecord:
-        """Bring the last endpoint of the record up in the running container, and store it."""
-        place = record.endpoints[-1]
-        had_ports = bool(record.ports)
-        if not had_ports:
-            record = self._with_ports(record)
-        with _namespace(record) as fd:
-            try:
-                self._kernel.attach([self._wire(record, place)], fd, fresh=False)
-                self._firewall.put(record.id, self._elements(record))
-            except BaseException as error:
-                self._kernel.detach(self._wire(record, place), fd)
-                self._set_routes(before, fd)
-                if not had_ports:
-                    self._ports.let_go(record.id, record.ports)
-                if isinstance(error, OSError):
-                    raise KernelRefused(operation="connect", operand=place.network, errno=error.errno or 0, reason=str(error.strerror)) from None
-                raise
-        self._containers.save(record)
-        self._files.connected(record, place)
-        return record
-
-    def _set_routes(self, record: ContainerRecord, namespace: int) -> None:
-        routes = [(place.interface, ip_address(text)) for place, text in (
-            (record.gateway, record.gateway and record.gateway.gateway), (record.gateway6, record.gateway6 and record.gateway6.gateway6)) if place and text]
-        self._kernel.set_default_routes(namespace, routes)
-
-    async def disconnect(self, container: str, network_name: str) -> None:
-        """Raises Docker's errors."""
-        container_id = self._containers.find(container).id
-        network = self._networks.find(network_name)
-        async with self._containers.lock(container_id):
-            record = self._containers.find(container_id)
-            running = states.is_running(record)
-            if running and record.host_config.network_mode == "host":
-                raise Invalid("cannot disconnect container from host network - container was created in host network mode")
-            place = record.endpoint_on(network.id, network.name)
-            if place is None or (running and not place.active):
-                the = "" if running else "the "
-                raise NotConnected(f"container {record.id} is not connected to {the}network {network.name}")
-            rest = replace(record, endpoints=[other for other in record.endpoints if other is not place])
-            if running:
-                await self._unplug(record, rest, place)
-                self._networks.say("disconnect", network, record)
-            else:
-                self._containers.save(rest)
-
-    async def _unplug(self, record: ContainerRecord, rest: ContainerRecord, place: EndpointRecord) -> None:
-        """The record first: a link that a crash leaves is swept by the next start."""
-        dropped: list[PublishedPort] = []
-        if rest.gateway is None and rest.gateway6 is None:
-            dropped, rest = rest.ports, replace(rest, ports=[])
-        elif not rest.ports:
-            rest = self._with_ports(rest)
-        self._containers.save(rest)
-        self._firewall.put(record.id, self._elements(rest))
-        self._ports.let_go(record.id, dropped)
-        with _namespace(record) as fd:
-            if place.veth:
-                self._leaving[place.veth] = place
-                await asyncio.to_thread(self._kernel.remove_link_elsewhere, place.veth)
-            elif place.mac:
-                self._kernel.detach(self._wire(record, place), fd)
-            self._set_routes(rest, fd)
-        self._files.disconnected(record, place)
+    async def remove_link(self, place: EndpointRecord) -> None:
+        """Of a container that runs on. Its address is not given again before the link has gone."""
+        self._leaving[place.veth] = place
+        await asyncio.to_thread(self._kernel.remove_link_elsewhere, place.veth)
 
     # --- start-up
     async def restore(self) -> None:
@@ -396,7 +316,7 @@ class Endpoints:
             running = self._without_lost_links(record)
             named |= {place.veth for place in running.active_endpoints}
             self._ports.restore(running)
-            self._firewall.put(running.id, self._elements(running))
+            self._firewall.put(running.id, self.elements(running))
             if running.has_names:
                 await self._restore_names(running)
         for network in self._networks.all():
@@ -410,7 +330,7 @@ class Endpoints:
 
     async def _restore_names(self, record: ContainerRecord) -> None:
         try:
-            with _namespace(record) as fd:
+            with network_namespace_of(record) as fd:
                 await self._names.restore(record, fd)
         except (CortenError, OSError) as error:
             _log.warning("container %s: its name service cannot be restored: %s", record.name, error)
@@ -440,23 +360,6 @@ class Endpoints:
         self._kernel.close()
 
 
-class NotConnected(CortenError):
-    """Docker answers 500 here; the text is what matters."""
-
-
-def _check_connect(record: ContainerRecord, network: NetworkRecord) -> None:
-    mode = record.host_config.network_mode
-    if mode == "host" or mode.startswith("container:"):
-        raise Invalid("container sharing network namespace with another container or host cannot be connected to any other network")
-    if network.name == "host":
-        raise Invalid("cannot connect container to host network - container must be created in host network mode")
-    private = "none" in (mode, network.name)
-    if private and any(place.network != network.name for place in record.endpoints):
-        raise Invalid("container cannot be connected to multiple networks with one of the networks in private (none) mode")
-    if record.state.status in ("removing", "dead"):
-        raise Forbidden(f"container {record.id} is marked for removal and cannot be connected or disconnected to the network")
-
-
 def _match(ports: list[PublishedPort], wanted: list[Wanted]) -> tuple[list[PublishedPort], list[Wanted]]:
     """Pure: what of the published ports stays as it is, and what is to be published anew."""
     left, kept, missing = list(ports), [], []
@@ -475,7 +378,7 @@ def _match(ports: list[PublishedPort], wanted: list[Wanted]) -> tuple[list[Publi
 
 
 @contextmanager
-def _namespace(record: ContainerRecord) -> Iterator[int]:
+def network_namespace_of(record: ContainerRecord) -> Iterator[int]:
     """A descriptor of a running container's network namespace. Raises KernelRefused if it has just ended."""
     try:
         fd = os.open(f"/proc/{record.state.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
