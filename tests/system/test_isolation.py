@@ -219,3 +219,11 @@ def test_devices_only_as_asked(engine):
     assert code != 0
     code, _ = engine.output("test", "-c", "/dev/mykmsg", Devices=[{"PathOnHost": "/dev/kmsg", "PathInContainer": "/dev/mykmsg", "CgroupPermissions": "r"}])
     assert code == 0
+
+
+def test_dockers_name_for_its_own_runtime_means_ours(engine):
+    code, output = engine.output("echo", "hi", Runtime="runc")
+    assert (code, output) == (0, "hi\n")
+    container = engine.client.post("/containers/create", {"Image": "busybox", "Cmd": ["true"], "HostConfig": {"Runtime": "runc"}})["Id"]
+    assert engine.client.get(f"/containers/{container}/json")["HostConfig"]["Runtime"] == "runc"
+    assert {"corten", "runc"} <= set(engine.client.get("/info")["Runtimes"])

@@ -26,10 +26,11 @@ from corten.spec.seccomp_profile import parse_profile, translate
 
 def test_runtimes_are_the_settings_and_the_built_in_one():
     runtimes = Runtimes({"sh": RuntimeSetting("/bin/sh", ["-x"])}, "", "/state")
-    assert runtimes.command("") == runtimes.command("corten") == []
+    assert runtimes.command("") == runtimes.command("corten") == runtimes.command("runc") == []
     assert runtimes.command("sh") == ["/bin/sh", "-x", "--root", "/state/sh"]
     assert Runtimes({"sh": RuntimeSetting("/bin/sh")}, "sh", "/state").command("") == ["/bin/sh", "--root", "/state/sh"]
-    assert set(runtimes.view("{}")) == {"corten", "sh"}
+    assert set(runtimes.view("{}")) == {"corten", "runc", "sh"}
+    assert Runtimes({"runc": RuntimeSetting("/bin/sh")}, "runc", "/state").command("") == ["/bin/sh", "--root", "/state/runc"]
     with pytest.raises(Invalid, match="unknown or invalid runtime name: x"):
         runtimes.check("x")
 

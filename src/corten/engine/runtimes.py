@@ -15,6 +15,7 @@ import msgspec
 from corten.errors import Invalid
 
 BUILT_IN = "corten"
+STOCK = "runc"  # Docker's name for the one that comes with it: who asks for that gets ours, unless it is registered
 
 
 class RuntimeSetting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -33,7 +34,7 @@ class Runtimes:
         """Raises Invalid naming the runtime that is set wrongly."""
         for name, setting in settings.items():
             _check(name, setting)
-        if default and default != BUILT_IN and default not in settings:
+        if default not in ("", BUILT_IN, STOCK, *settings):
             raise Invalid(f"specified default runtime '{default}' does not exist")
         self._settings, self._state_folder = dict(settings), state_folder
         self.default = default or BUILT_IN
@@ -48,7 +49,7 @@ class Runtimes:
         A container with hooks gets the built-in one by its own command line: that runs hooks, and the monitor waits for nobody.
         """
         chosen = name or self.default
-        if chosen == BUILT_IN:
+        if chosen == BUILT_IN or (chosen == STOCK and STOCK not in self._settings):
             return [sys.executable, "-I", "-m", "corten.runtime.commandline", "--root", f"{self._state_folder}/{BUILT_IN}"] if hooks else []
         setting = self._settings.get(chosen)
         if setting is None:
@@ -60,7 +61,8 @@ class Runtimes:
 
     def view(self, features: str) -> dict[str, dict[str, Any]]:
         """As /info shows them; `features` is the built-in one's own description."""
-        found: dict[str, dict[str, Any]] = {BUILT_IN: {"path": "corten-runtime", "status": {"org.opencontainers.runtime-spec.features": features}}}
+        ours = {"path": "corten-runtime", "status": {"org.opencontainers.runtime-spec.features": features}}
+        found: dict[str, dict[str, Any]] = {BUILT_IN: ours, STOCK: ours}
         for name, setting in self._settings.items():
             found[name] = {"path": setting.path} | ({"runtimeArgs": setting.runtimeArgs} if setting.runtimeArgs else {})
         return found
