@@ -121,8 +121,8 @@ def test_run_it_through_a_terminal(docker, engine, docker_cli, image):
     terminal.type(b"until stty size | grep '33 101'; do sleep 0.1; done; stty size; echo $TERM-end\n")
     shown = terminal.until(b"xterm-end")
     assert b"33 101" in shown
-    terminal.type(b"echo going-$((1)); sleep 60\n")
-    terminal.until(b"going-1")
+    terminal.type(b"sh -c 'echo going-$((1)); exec sleep 60'\n")
+    terminal.until(b"going-1")  # said by the foreground program itself: what is typed now reaches it, not its shell
     terminal.type(b"\x03")
     terminal.type(b"echo after-$((2))\n")
     terminal.until(b"after-2")

@@ -173,6 +173,17 @@ def ports_of(netlink: Netlink) -> dict[str, int]:
     return found
 
 
+def kinds(netlink: Netlink) -> dict[str, str]:
+    """Name -> kind (bridge, veth, ...) of every link that has one. Not read from /sys, which may show another namespace's links."""
+    found: dict[str, str] = {}
+    for _, body in netlink.dump(Request(RTM_GETLINK, 0, _link_header(), "links")):
+        values = parse_attributes(body[16:])
+        kind = parse_attributes(values.get(_IFLA_LINKINFO, b"")).get(_IFLA_INFO_KIND)
+        if kind:
+            found[values[_IFLA_IFNAME].rstrip(b"\0").decode()] = kind.rstrip(b"\0").decode()
+    return found
+
+
 def addresses_of(netlink: Netlink, index: int) -> list[IPv4Interface]:
     """The IPv4 addresses of a link."""
     found: list[IPv4Interface] = []

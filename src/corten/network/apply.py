@@ -46,7 +46,7 @@ class Kernel:
         return rtnetlink.routes(self._route)
 
     def is_bridge(self, name: str) -> bool:
-        return os.path.isdir(f"/sys/class/net/{name}/bridge")
+        return rtnetlink.kinds(self._route).get(name) == "bridge"
 
     def has_link(self, name: str) -> bool:
         try:
