@@ -110,12 +110,12 @@ def endpoint_faults(settings: EndpointSettings, name: str, network: NetworkRecor
     """`network` is None if there is none of the name (yet)."""
     user_defined = name not in ("bridge", "host", "none")
     faults: list[str] = []
-    if settings.aliases and not user_defined:
-        faults.append("network-scoped alias is supported only for containers in user defined networks")
     if settings.ipam and (settings.ipam.ipv4 or settings.ipam.ipv6) and not user_defined:
         faults.append("user specified IP address is supported on user defined networks only")
+    if settings.aliases and not user_defined:
+        faults.append("network-scoped alias is supported only for containers in user defined networks")
     for address in _fixed_addresses(settings, faults):
-        if network is None or not user_defined:
+        if network is None:
             continue
         if not network.asked_for_subnet(address.version):
             faults.append("user specified IP address is supported only when connecting to networks with user configured subnets")
