@@ -18,7 +18,7 @@ from corten.engine.admission import Admission
 from corten.engine.groups import group_path
 from corten.engine.runtimes import Runtimes, RuntimeSetting, parse_flag
 from corten.errors import CortenError, Invalid
-from corten.linux.cgroup_abilities import Abilities
+from corten.linux.cgroup_abilities import FLAGS, Abilities
 from corten.spec.bodies import parse_body
 from corten.spec.engine import DeviceMapping, HostConfig
 from corten.spec.seccomp_profile import parse_profile, translate
@@ -177,7 +177,7 @@ def test_port_filters():
 WORDS = st.sampled_from(["", "host", "none", "private", "shareable", "container:", "container:x", "default", "foo", "a=b", "a:b", "seccomp={", "no-new-privileges:2",
                          "net.x", "kernel.panic", "/dev/null", "c 1:3 rwm", "..", "\0", "1.2.3.4", "size=1g", "0-", "9-1", "é"])  # fmt: skip
 NUMBERS = st.one_of(st.integers(-(1 << 63), (1 << 63) - 1), st.sampled_from([-1, 0, 1, 1000]))
-ABLE = Abilities("0-1", "0", 2, swap_limit=True, swappiness=True, oom_control=True, block_weight=True, realtime=True)
+ABLE = Abilities(1, "0-1", "0", 2, **dict.fromkeys(FLAGS, True))
 
 
 def _type(info: msgspec.structs.FieldInfo) -> object:

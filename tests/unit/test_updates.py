@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from corten.engine import resources
 from corten.engine.updating import as_host_config, live_settings, merge
 from corten.errors import CannotUpdate, Invalid
-from corten.linux.cgroup_abilities import Abilities
+from corten.linux.cgroup_abilities import FLAGS, Abilities
 from corten.spec.engine import HostConfig, PolicyChange, RestartPolicy, UpdateRequest
 
 MIB = 1 << 20
-ABLE = Abilities("0-1", "0", 2, swap_limit=True, swappiness=True, oom_control=True, block_weight=True, realtime=True)
+ABLE = Abilities(1, "0-1", "0", 2, **dict.fromkeys(FLAGS, True))
 
 
 def update(before: HostConfig, **changes: object) -> HostConfig:
@@ -88,7 +88,7 @@ def test_what_is_not_there_is_refused(host, text):
 
 
 def test_what_the_kernel_cannot_is_discarded_with_a_warning():
-    weak = Abilities("0", "0", 1, swap_limit=False, swappiness=False, oom_control=False, block_weight=False, realtime=False)
+    weak = Abilities(1, "0", "0", 1, **dict.fromkeys(FLAGS, False))
     fitted, warnings = resources.fit(HostConfig(memory=8 * MIB, memory_swappiness=0, blkio_weight=300, oom_kill_disable=True), weak)
     assert (fitted.memory_swap, fitted.memory_swappiness, fitted.blkio_weight, fitted.oom_kill_disable) == (-1, None, 0, None)
     assert [warning.split(".")[0] for warning in warnings] == [

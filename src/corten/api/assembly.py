@@ -140,7 +140,7 @@ class Engine:
         making = Making(self._containers, service, images, blobs, maker, snapshots, stopping)
         saving = Saving(service, images, layout, self._launch.run_job)
         files = ImageFileHandlers(transfers, making, saving, layout)
-        system = System(layout, settings.shown(), self._database, self._containers, service, volumes, self._events, runtimes, hosts)
+        system = System(layout, settings.shown(), self._database, self._containers, service, volumes, self._events, runtimes, hosts, groups.abilities)
         usage = DiskUsage(self._containers, service, volumes, snapshots)
         editing = Editing(self._containers, starting, stopping, removal, self._endpoints, mounting, self._probing, logs)
         tools = Tools(self._containers, self._execs, service, networks, mounting, logs, snapshots)

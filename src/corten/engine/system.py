@@ -21,9 +21,8 @@ from corten.engine.images import ImageService
 from corten.engine.networks import drivers
 from corten.engine.runtimes import Runtimes
 from corten.engine.volumes import Volumes
+from corten.linux.cgroup_abilities import Abilities
 from corten.linux.host import (
-    CgroupAbilities,
-    cgroup_abilities,
     filesystem,
     forwards_ipv4,
     has_seccomp,
@@ -47,7 +46,7 @@ _LACKS = (
     ("memory_limit", "No memory limit support"), ("swap_limit", "No swap limit support"), ("cpu_quota", "No cpu cfs quota support"),
     ("cpu_quota", "No cpu cfs period support"), ("cpu_shares", "No cpu shares support"), ("cpuset", "No cpuset support"),
 )  # fmt: skip
-_LACKS_V1 = (("kernel_memory_tcp", "No kernel memory TCP limit support"), ("oom_kill_disable", "No oom kill disable support"))
+_LACKS_V1 = (("kernel_memory_tcp", "No kernel memory TCP limit support"), ("oom_control", "No oom kill disable support"))
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ class Configured:
     cdi_spec_dirs: tuple[str, ...] = ()
 
 
-def _warnings(abilities: CgroupAbilities, configured: Configured) -> list[str]:
+def _warnings(abilities: Abilities, configured: Configured) -> list[str]:
     rows = _LACKS + (_LACKS_V1 if abilities.version == 1 else ())
     found = [f"WARNING: {text}" for name, text in rows if not getattr(abilities, name)]
     if not forwards_ipv4():
@@ -83,9 +82,9 @@ def _proxy(name: str) -> str:
 
 class System:
     def __init__(self, layout: Layout, configured: Configured, database: Database, containers: Containers, images: ImageService,
-                 volumes: Volumes, events: Events, runtimes: Runtimes, hosts: RegistryHosts) -> None:  # fmt: skip
+                 volumes: Volumes, events: Events, runtimes: Runtimes, hosts: RegistryHosts, able: Abilities) -> None:  # fmt: skip
         self._layout, self._configured, self._containers, self._images = layout, configured, containers, images
-        self._volumes, self._events, self._runtimes, self._hosts = volumes, events, runtimes, hosts
+        self._volumes, self._events, self._runtimes, self._hosts, self._able = volumes, events, runtimes, hosts, able
         self.id = database.setting("engine-id") or str(uuid.uuid4())
         database.put_setting("engine-id", self.id)
 
@@ -145,13 +144,13 @@ class System:
         }  # fmt: skip
 
     def _abilities(self) -> dict[str, Any]:
-        can = cgroup_abilities()
+        can = self._able
         security = [*(["name=apparmor"] if confinement.supported() else []), *(["name=seccomp,profile=builtin"] if has_seccomp() else []),
                     *(["name=cgroupns"] if can.version == 2 else [])]  # fmt: skip
         return {
             "CgroupVersion": str(can.version), "MemoryLimit": can.memory_limit, "SwapLimit": can.swap_limit, "KernelMemoryTCP": can.kernel_memory_tcp,
             "CpuCfsPeriod": can.cpu_quota, "CpuCfsQuota": can.cpu_quota, "CPUShares": can.cpu_shares, "CPUSet": can.cpuset,
-            "PidsLimit": can.pids_limit, "OomKillDisable": can.oom_kill_disable, "IPv4Forwarding": forwards_ipv4(), "SecurityOptions": security,
+            "PidsLimit": can.pids_limit, "OomKillDisable": can.oom_control, "IPv4Forwarding": forwards_ipv4(), "SecurityOptions": security,
             "Warnings": _warnings(can, self._configured) or None,
         }  # fmt: skip
 

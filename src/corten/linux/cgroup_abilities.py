@@ -6,36 +6,64 @@ Sources: Documentation/admin-guide/cgroup-v1 (memory, blkio, cpuset) and cgroup-
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from corten.linux.cgroup import Layout
 
 
 @dataclass(frozen=True)
 class Abilities:
-    """`cpus` and `memory_nodes` are kernel lists (`0-3,7`) of what is online."""
+    """`version` is 1 or 2; `cpus` and `memory_nodes` are kernel lists (`0-3,7`) of what is online; each flag says what can be limited."""
 
+    version: int
     cpus: str
     memory_nodes: str
     cpu_count: int
+    memory_limit: bool
     swap_limit: bool
     swappiness: bool
     oom_control: bool
-    block_weight: bool
+    kernel_memory_tcp: bool
+    cpu_quota: bool
+    cpu_shares: bool
+    cpuset: bool
     realtime: bool
+    pids_limit: bool
+    block_weight: bool
 
 
 def abilities(layout: Layout) -> Abilities:
-    memory, block = layout.v1.get("memory", ""), layout.v1.get("blkio", "")
+    able = _able_v2(layout.v2) if layout.unified else _able_v1(layout.v1)
     return Abilities(
-        cpus=_online("cpu", "0"), memory_nodes=_online("node", "0"), cpu_count=os.cpu_count() or 1,
-        swap_limit=layout.unified or os.path.exists(f"{memory}/memory.memsw.limit_in_bytes"),
-        swappiness=bool(memory) and os.path.exists(f"{memory}/memory.swappiness"),
-        oom_control=bool(memory) and os.path.exists(f"{memory}/memory.oom_control"),
-        block_weight=_has(layout.v2, "io.weight", "io.bfq.weight") if layout.unified else _has(block, "blkio.weight", "blkio.bfq.weight"),
-        realtime=os.path.exists(f"{layout.v1.get('cpu', '')}/cpu.rt_period_us"),
-    )  # fmt: skip
+        2 if layout.unified else 1, _online("cpu", "0"), _online("node", "0"), os.cpu_count() or 1, **{name: name in able for name in FLAGS}
+    )
+
+
+FLAGS = tuple(row.name for row in fields(Abilities) if row.type == "bool")
+# flag -> controller and the files of a group any of which it takes; no file: the controller is enough
+_V1: dict[str, tuple[str, tuple[str, ...]]] = {
+    "memory_limit": ("memory", ("memory.limit_in_bytes",)), "swap_limit": ("memory", ("memory.memsw.limit_in_bytes",)),
+    "swappiness": ("memory", ("memory.swappiness",)), "oom_control": ("memory", ("memory.oom_control",)),
+    "kernel_memory_tcp": ("memory", ("memory.kmem.tcp.limit_in_bytes",)), "cpu_quota": ("cpu", ("cpu.cfs_quota_us",)),
+    "cpu_shares": ("cpu", ("cpu.shares",)), "cpuset": ("cpuset", ("cpuset.cpus",)), "realtime": ("cpu", ("cpu.rt_period_us",)),
+    "pids_limit": ("pids", ()), "block_weight": ("blkio", ("blkio.weight", "blkio.bfq.weight")),
+}  # fmt: skip
+_V2: dict[str, tuple[str, tuple[str, ...]]] = {
+    "memory_limit": ("memory", ()), "swap_limit": ("memory", ()), "cpu_quota": ("cpu", ()), "cpu_shares": ("cpu", ()), "cpuset": ("cpuset", ()),
+    "pids_limit": ("pids", ()), "block_weight": ("io", ("io.weight", "io.bfq.weight")),
+}  # fmt: skip
+
+
+def _able_v1(mounts: Mapping[str, str]) -> set[str]:
+    return {flag for flag, (controller, files) in _V1.items() if controller in mounts and (not files or _has(mounts[controller], *files))}
+
+
+def _able_v2(mount: str) -> set[str]:
+    with open(f"{mount}/cgroup.controllers", encoding="utf-8") as file:
+        there = file.read().split()
+    return {flag for flag, (controller, files) in _V2.items() if controller in there and (not files or _has(mount, *files))}
 
 
 def _online(noun: str, fallback: str) -> str:
@@ -46,7 +74,6 @@ def _online(noun: str, fallback: str) -> str:
 
 def _has(mount: str, *names: str) -> bool:
     """Some files are in every group but the root."""
-    if not mount:
-        return False
-    folders = [mount, *(entry.path for entry in os.scandir(mount) if entry.is_dir())]
+    with os.scandir(mount) as entries:
+        folders = [mount, *(entry.path for entry in entries if entry.is_dir())]
     return any(os.path.exists(f"{folder}/{name}") for folder in folders[:16] for name in names)

@@ -1,49 +1,14 @@
 """What this machine is and can do, read from the kernel's files. No policy, nothing kept.
 
-Sources: proc(5), cgroups(7), os-release(5).
+Sources: proc(5), os-release(5). What control groups can do is cgroup_abilities.py's.
 """
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-
-from corten.linux.cgroup import host_layout
 
 # Docker names these after their common magic number.
 _FILESYSTEMS = {"ext2": "extfs", "ext3": "extfs", "ext4": "extfs"}
-_V1_FILES = {
-    "memory_limit": ("memory", "memory.limit_in_bytes"), "swap_limit": ("memory", "memory.memsw.limit_in_bytes"),
-    "kernel_memory_tcp": ("memory", "memory.kmem.tcp.limit_in_bytes"), "oom_kill_disable": ("memory", "memory.oom_control"),
-    "cpu_quota": ("cpu", "cpu.cfs_quota_us"), "cpu_shares": ("cpu", "cpu.shares"), "cpuset": ("cpuset", "cpuset.cpus"),
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class CgroupAbilities:
-    """What can be limited here; `version` is 1 or 2."""
-
-    version: int
-    memory_limit: bool
-    swap_limit: bool
-    kernel_memory_tcp: bool
-    oom_kill_disable: bool
-    cpu_quota: bool
-    cpu_shares: bool
-    cpuset: bool
-    pids_limit: bool
-
-
-def cgroup_abilities() -> CgroupAbilities:
-    layout = host_layout()
-    if layout.unified:
-        there = read_text(f"{layout.v2}/cgroup.controllers").split()
-        memory, cpu = "memory" in there, "cpu" in there
-        return CgroupAbilities(2, memory, memory, False, False, cpu, cpu, "cpuset" in there, "pids" in there)
-    found = {
-        name: controller in layout.v1 and os.path.exists(f"{layout.v1[controller]}/{file}") for name, (controller, file) in _V1_FILES.items()
-    }
-    return CgroupAbilities(1, **found, pids_limit="pids" in layout.v1)
 
 
 def read_text(path: str) -> str:
