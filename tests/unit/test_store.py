@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import io
 import json
 import tarfile
@@ -17,6 +19,7 @@ from corten.store.blobs import Blobs
 from corten.store.database import Database, ImageRow, LayerRow, NameTaken
 from corten.store.image_archive import read_image_archive
 from corten.store.layout import Layout
+from corten.store.locks import NamedLocks
 from corten.store.unpack import safe_name
 
 
@@ -123,3 +126,24 @@ def test_any_bytes_are_refused_cleanly(tmp_path_factory, data):
     path.write_bytes(data)
     with pytest.raises(ArchiveRefused):
         read_image_archive(str(path), Blobs(layout))
+
+
+def test_a_name_has_one_lock_for_as_long_as_somebody_waits_and_none_after():
+    locks = NamedLocks()
+
+    async def scene() -> None:
+        order = []
+
+        async def work(number: int) -> None:
+            async with locks["a"]:
+                order.append(number)
+                await asyncio.sleep(0)
+                order.append(number)
+
+        await asyncio.gather(*map(work, range(3)))
+        assert order == [0, 0, 1, 1, 2, 2]
+        assert locks["a"] is not locks["b"]
+
+    asyncio.run(scene())
+    gc.collect()
+    assert not locks._locks

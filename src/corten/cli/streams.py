@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from corten.api.client import demultiplex
+from corten.errors import CortenError
 
 _CHUNK = 1 << 16
 
@@ -57,7 +58,7 @@ def relay(sock: socket.socket, *, terminal: bool, interactive: bool, resize: Cal
 
     def follow_size(*_: object) -> None:
         columns, lines = shutil.get_terminal_size()
-        with suppress(Exception):
+        with suppress(CortenError):  # it has just ended, or has no terminal yet: the next change is sent again
             resize(lines, columns)
 
     follow_size()

@@ -35,6 +35,7 @@ from corten.spec.image import RunConfig
 from corten.spec.timestamps import now_ns, rfc3339_nano
 from corten.store.database import Database, NameTaken
 from corten.store.images import Image
+from corten.store.locks import NamedLocks
 from corten.store.snapshots import Snapshots
 
 _SHORT = 12
@@ -49,7 +50,7 @@ class Containers:
         self._creating: dict[str, str] = {}  # names of containers that are being made
         self._taken = ChainMap(self._names, self._creating)
         self.generation = 0  # grows with every change of any record
-        self._locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._locks = NamedLocks()
         self._waiting: dict[tuple[str, str], set[asyncio.Future[ContainerRecord]]] = defaultdict(set)
 
     def all(self) -> Iterable[ContainerRecord]:
@@ -100,7 +101,6 @@ class Containers:
         self.generation += 1
         del self._records[record.id]
         del self._names[record.name]
-        self._locks.pop(record.id, None)
 
     def emit(self, action: str, record: ContainerRecord, **attributes: str) -> None:
         """A container event with Docker's attributes: image, name, labels."""

@@ -34,6 +34,7 @@ from corten.errors import (
 from corten.spec.filters import Filters, matches_labels, matches_pattern, one_flag
 from corten.spec.timestamps import ZERO, now_ns, rfc3339_nano
 from corten.store.database import Database
+from corten.store.locks import NamedLocks
 from corten.store.volumes import VolumeFolders
 
 _SECOND = 1_000_000_000
@@ -57,7 +58,7 @@ class Volumes:
         self._database, self._folders, self._events, self._containers = database, folders, events, containers
         self._local, self._plugins = local, plugins
         self._records = {record.name: record for record in map(decode_volume, database.volumes())}
-        self._locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._locks = NamedLocks()
         self._held: dict[str, set[str]] = defaultdict(set)  # volume -> containers that are being created
         self._users: dict[str, set[str]] = defaultdict(set)  # volume -> what has it mounted now
 
@@ -119,7 +120,7 @@ class Volumes:
         if name in self._records:
             return
         for plugin in self._plugins.names():
-            with suppress(CortenError):
+            with suppress(CortenError):  # not its volume, or it does not answer: another plugin may have it
                 found = await self._plugins.find(plugin).get(name)
                 if found:
                     self._save(VolumeRecord(name, plugin, found.created_at or ZERO))
@@ -129,7 +130,7 @@ class Volumes:
         """What the volume's plugin says of it; a local volume has none."""
         if record.driver == LOCAL:
             return None
-        with suppress(NoVolumePlugin):
+        with suppress(NoVolumePlugin):  # it is not there at the moment: it says nothing
             found = await self._plugins.find(record.driver).get(record.name)
             return found.status if found else None
         return None
@@ -312,7 +313,6 @@ class Volumes:
         async with self._locks[name]:
             record = self._records.get(name)
             if record is None:
-                self._locks.pop(name, None)
                 if force:
                     return
                 raise NoSuchVolume(name=name)
@@ -328,7 +328,6 @@ class Volumes:
                 _log.warning("volume %s is forgotten, but its content could not be removed: %s", name, error)
             self._database.delete_volume(name)
             del self._records[name]
-            self._locks.pop(name, None)
         self._events.emit("volume", "destroy", name, driver=record.driver)
 
     # --- start-up

@@ -83,7 +83,7 @@ class Link:
         if fds and isinstance(message, messages.Done) and message.serial in self._waiting:
             self._descriptors[message.serial] = fds
         else:
-            _close_all(fds)
+            descriptors.close_all(fds)
         self._take(message)
 
     def _take(self, message: messages.FromMonitor) -> None:
@@ -102,7 +102,7 @@ class Link:
     async def call(self, message: messages.ToMonitor | messages.ToLauncher, fds: Sequence[int] = ()) -> Reply:
         """The reply. Raises what a Failure stands for, KernelRefused if the other side has gone, MonitorSilent if it does not answer."""
         reply, received = await self.exchange(message, fds)
-        _close_all(received)
+        descriptors.close_all(received)
         return reply
 
     async def exchange(self, message: messages.ToMonitor | messages.ToLauncher, fds: Sequence[int] = ()) -> tuple[Reply, list[int]]:
@@ -118,7 +118,7 @@ class Link:
             return future.result(), self._descriptors.pop(serial, [])
         finally:
             self._waiting.pop(serial, None)
-            _close_all(self._descriptors.pop(serial, []))
+            descriptors.close_all(self._descriptors.pop(serial, []))
             if future.done() and not future.cancelled():
                 future.exception()  # a caller that is cancelled in this moment does not look at it any more
 
@@ -184,8 +184,3 @@ class Link:
                 future.set_exception(lost)
                 future.exception()  # whoever still waits gets it; nobody may be left to
         self._waiting.clear()
-
-
-def _close_all(fds: Sequence[int]) -> None:
-    for fd in fds:
-        os.close(fd)

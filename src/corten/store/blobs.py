@@ -8,11 +8,11 @@ import hashlib
 import os
 import secrets
 from types import TracebackType
-from weakref import WeakValueDictionary
 
 from corten.errors import ArchiveRefused, StoreCorrupt
 from corten.spec.digest import digest_of
 from corten.store.layout import Layout
+from corten.store.locks import NamedLocks
 
 _CHUNK = 1 << 20
 _PARTIAL_AGE = 7 * 24 * 3600
@@ -67,7 +67,7 @@ class BlobWriter:
 class Blobs:
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        self._downloads: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._downloads = NamedLocks()
 
     def writer(self) -> BlobWriter:
         return BlobWriter(self._layout)
@@ -78,10 +78,7 @@ class Blobs:
 
     def exclusive(self, digest: str) -> asyncio.Lock:
         """Held for one download of the blob; who comes second finds it there."""
-        lock = self._downloads.get(digest)
-        if lock is None:
-            lock = self._downloads[digest] = asyncio.Lock()
-        return lock
+        return self._downloads[digest]
 
     def remove_stale_partials(self, now: float) -> None:
         """Start-up: downloads that nobody has gone on with for a week. `now` is seconds since the epoch."""
