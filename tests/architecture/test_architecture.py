@@ -111,4 +111,4 @@ def test_cli_start_is_lean():
     )  # fmt: skip
     loaded = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time")}
     assert done.stdout.startswith("corten ")
-    assert not loaded & {"asyncio", "aiohttp", "sqlite3", "corten.cli.run", "corten.engine"}
+    assert not loaded & {"asyncio", "aiohttp", "sqlite3", "msgspec", "http.client", "ssl", "corten.cli.run", "corten.engine"}

@@ -5,12 +5,15 @@ from __future__ import annotations
 import importlib
 import sys
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import click
 
 from corten import __version__
-from corten.api.client import DEFAULT_SOCKET, Client, own_engine, start_engine
 from corten.errors import CortenError
+
+if TYPE_CHECKING:
+    from corten.api.client import Client
 
 # command -> (module, help). A group names its commands in its own module.
 COMMANDS = {
@@ -39,6 +42,8 @@ class Session:
     started_here: bool = False
 
     def client(self) -> Client:
+        from corten.api.client import Client, start_engine  # not for --version and --help
+
         client = Client(self.socket_path)
         if not client.answers():
             start_engine(self.socket_path, self.engine_arguments)
@@ -69,6 +74,8 @@ class _Commands(click.Group):
 @click.pass_context
 def corten(ctx: click.Context, host: str | None, data_root: str | None) -> None:
     """Corten: build, ship and run containers."""
+    from corten.api.client import DEFAULT_SOCKET, own_engine  # not for --version and --help
+
     if data_root:
         ctx.obj = Session(*own_engine(data_root))
         return
