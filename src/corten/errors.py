@@ -198,6 +198,15 @@ class MonitorSilent(Unavailable):
     )
 
 
+class MonitorOlder(Conflict):
+    """The engine was upgraded while the container ran."""
+
+    template = (
+        "the process {pid} that looks after container {container} was started by an older release, which cannot do this: "
+        "restart the container, then try again"
+    )
+
+
 class CannotRestart(CortenError):
     """With the status of what failed. Docker answers 500 to all of it."""
 

@@ -142,7 +142,8 @@ class Engine:
         files = ImageFileHandlers(transfers, making, saving, layout)
         system = System(layout, settings.shown(), self._database, self._containers, service, volumes, self._events, runtimes, hosts, groups.abilities)
         usage = DiskUsage(self._containers, service, volumes, snapshots)
-        editing = Editing(self._containers, starting, stopping, removal, self._endpoints, mounting, self._probing, logs)
+        editing = Editing(self._containers, starting, stopping, removal, self._endpoints, mounting, self._probing, logs,
+                          self._launch)  # fmt: skip
         tools = Tools(self._containers, self._execs, service, networks, mounting, logs, snapshots)
         handlers = Handlers(
             ContainerHandlers(self._containers, logs, attaching, self._execs, service, networks, volumes, mounting, snapshots, layout, groups,

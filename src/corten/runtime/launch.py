@@ -185,10 +185,11 @@ class Launch:
         return created
 
     async def call(self, request: messages.ToMonitor, fds: Sequence[int] = ()) -> bytes:
-        """Send any other request to the monitor of its container. Raises MonitorSilent, also if it may be one that has never answered."""
+        """Send any other request to the monitor of its container. Raises MonitorOlder, and MonitorSilent, also if it may be one that has never answered."""
         for path, load in self._loads.items():
             if request.container in load:
                 link = self._monitors[path]
+                link.check_knows(request)
                 try:
                     done = await link.call(request, fds)
                 except MonitorSilent:

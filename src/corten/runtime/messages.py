@@ -13,11 +13,16 @@
       |-- Start --------------------------------------->|-- Proceed ---------------->| execve
       |<------------------------------- Done ------------|<- end of file -------------|
       |-- Exec / Attach / Resize / Signal / Freeze ---->|                            |
+      |-- SetLog --------------------------------------->|                            |
       |-- Keep(+fds) / GiveKept ---------------------->|   (Done(+fds): what outlives the daemon)
       |<------------------------------- Exited ----------|<- pidfd ready -------------|
 
 A child's failure is a Failure value at any point: operation, operand, errno, text. Descriptors travel with SCM_RIGHTS
 beside the message that names them. Packets are MessagePack on SOCK_SEQPACKET; `serial` pairs a reply with its request.
+
+A monitor outlives the daemon that started it, so daemon and monitor may be of different releases. What they say to each other only
+ever grows: a new field is the last of its message and has a default, a new message has a name of its own and is sent only to a monitor
+whose Hello knows it. tests/unit/test_messages.py holds every message to what has been said before.
 """
 
 from __future__ import annotations
@@ -177,6 +182,14 @@ class Discard(_Message, frozen=True):
     container: str
 
 
+class SetLog(_Message, frozen=True):
+    """From now on a container's output goes there."""
+
+    serial: int
+    container: str
+    log: LogSettings
+
+
 class Ping(_Message, frozen=True):
     """Are you there? Of no container; answered at once."""
 
@@ -207,10 +220,11 @@ class RunningContainer(_Message, frozen=True):
 
 
 class Hello(_Message, frozen=True):
-    """First message on every connection: what this monitor serves."""
+    """First message on every connection: what this monitor serves. `knows` names the requests that came after the first release."""
 
     pid: int
     containers: list[RunningContainer]
+    knows: list[str] = []
 
 
 class Exited(_Message, frozen=True):
@@ -247,7 +261,8 @@ class Ready(_Message, frozen=True):
 
 
 ToLauncher = SpawnMonitor | RunJob
-ToMonitor = Create | Start | Exec | Attach | Resize | Signal | Freeze | Discard | Ping | Keep | GiveKept
+ToMonitor = Create | Start | Exec | Attach | Resize | Signal | Freeze | Discard | Ping | Keep | GiveKept | SetLog
+ADDED: tuple[type[ToMonitor], ...] = (SetLog,)  # since the first release: an older monitor does not know them
 FromMonitor = Hello | Created | Done | Failure | Exited | Detached
 FromLauncher = Done | Failure
 FromChild = HooksDue | Ready | Failure
@@ -259,6 +274,15 @@ decode_for_monitor = msgspec.msgpack.Decoder(ToMonitor).decode
 decode_from_monitor = msgspec.msgpack.Decoder(FromMonitor).decode
 decode_from_launcher = msgspec.msgpack.Decoder(FromLauncher).decode
 decode_from_child = msgspec.msgpack.Decoder(FromChild).decode
+
+
+def not_understood(packet: bytes, error: msgspec.DecodeError) -> Failure | None:
+    """The answer to a request that this release cannot read; None if it is not even a request."""
+    try:
+        name, serial, *_ = msgspec.msgpack.decode(packet, type=list)
+    except (msgspec.DecodeError, ValueError):
+        return None
+    return Failure("understand", str(name), 0, f"this process is of another release of Corten: {error}", 0, serial) if isinstance(serial, int) else None
 
 
 def failure_from(error: BaseException, operation: str, *, operand: str = "", serial: int = 0) -> Failure:

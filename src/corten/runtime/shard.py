@@ -22,7 +22,7 @@ from corten.runtime import messages, sandbox
 from corten.runtime.exit_record import ExitRecord, write_exit_record
 from corten.runtime.fifos import open_stdio, unlink_fifos
 from corten.runtime.live import LiveContainer, LiveProcess, Reply, live_process, not_running
-from corten.runtime.logdrivers.container_log import ContainerLog, open_log
+from corten.runtime.logdrivers.container_log import ContainerLog
 from corten.runtime.reactor import READ, Reactor
 from corten.runtime.stdio import Session
 from corten.spec.runtime import RuntimeConfig, parse_runtime_config
@@ -61,7 +61,7 @@ class Shard:
         terminal = bool(config.process and config.process.terminal)
         log: ContainerLog | None = None
         try:
-            log = open_log(message.log, self._reactor, lambda: self._log_has_room(message.container))
+            log = ContainerLog(message.log, self._reactor, lambda: self._log_has_room(message.container))
             outputs, input_fd, stdio = open_stdio(message.run_dir, "", ours, theirs, open_stdin=message.open_stdin, terminal=terminal)
             root = config.root.path if config.root else "rootfs"
             if runtime:
@@ -143,6 +143,10 @@ class Shard:
             self._take_down(live)
         failure = message if isinstance(message, messages.Failure) else _SILENT_DEATH
         process.reply(msgspec.structs.replace(failure, serial=process.serial))
+
+    def set_log(self, message: messages.SetLog, _fds: list[int], reply: Reply) -> None:
+        self.find(message.container).init.session.set_log(message.log)
+        reply(messages.Done(message.serial))
 
     def start(self, message: messages.Start, _fds: list[int], reply: Reply) -> None:
         init = self.find(message.container).init
