@@ -168,7 +168,11 @@ class Containers:
         """Volumes, writable layer, row; nothing of them stays if one fails."""
         made = await mounter.make(record.id, record.host_config, record.config.volumes or {}, record.diff_ids)
         try:
-            await asyncio.to_thread(self._snapshots.create, record.id, options.layer_size(record.host_config))
+            size = options.layer_size(record.host_config)
+            if size:
+                await asyncio.to_thread(self._snapshots.create, record.id, size)  # a file system is made
+            else:
+                self._snapshots.create(record.id)  # four folders: quicker than a thread is told
             record = self.save(msgspec.structs.replace(record, mounts=made))
         except BaseException:
             await asyncio.to_thread(self._snapshots.remove, record.id)
@@ -243,7 +247,7 @@ def _merge(request: CreateRequest, image: RunConfig, container_id: str, host: Ho
     env = [entry for entry in image.env or [] if entry.partition("=")[0] not in own]
     shares_name = host.uts_mode == "host" or host.network_mode == "host"
     hostname = request.hostname or (os.uname().nodename if shares_name else container_id[:_SHORT])
-    fields = {info.name: getattr(request, info.name) for info in msgspec.structs.fields(Config)}
+    fields = {name: getattr(request, name) for name in Config.__struct_fields__}
     fields |= {
         "hostname": hostname,
         "entrypoint": [entrypoint] if isinstance(entrypoint, str) else entrypoint or None,
