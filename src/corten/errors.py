@@ -194,7 +194,7 @@ class MonitorSilent(Unavailable):
 
     template = (
         "the process {pid} that looks after the container does not answer: it is stopped or stuck; "
-        "continue it (kill -CONT {pid}), or kill it, which ends the container, too"
+        "continue it (kill -CONT {pid}), or kill it: another one takes its place"
     )
 
 

@@ -58,6 +58,7 @@ from corten.engine.saving import Saving
 from corten.engine.starting import Starting
 from corten.engine.stopping import Stopping
 from corten.engine.system import System
+from corten.engine.taking_over import TakingOver
 from corten.engine.tool_shell import Tools
 from corten.engine.updating import Updating
 from corten.engine.usage import DiskUsage
@@ -124,7 +125,7 @@ class Engine:
         attaching = Attaching(self._containers, self._launch)
         logs = LogSetup(layout, LogConfig(settings.log_driver, dict(settings.log_opts)))
         preparing = Preparing(self._containers, snapshots, layout, groups, logs, network_files, reaper, runtimes, settings.cdi_spec_dirs)
-        self._execs = Execs(self._containers, self._launch)
+        self._execs = Execs(self._containers, self._launch, groups)
         self._probing = Probing(self._containers, self._execs, lambda record: self._recovery.unhealthy(record))
         stopping = Stopping(self._containers, self._launch, self._probing)
         removal = Removal(self._containers, snapshots, layout, self._events, attaching, stopping, mounting)
@@ -133,8 +134,10 @@ class Engine:
         self._restarting = Restarting(self._containers, starting, stopping, removal)
         self._recovery = Recovery(self._containers, self._restarting)
         self._exits = Exits(self._containers, self._endpoints, mounting, layout, groups, removal, self._restarting, self._probing)
+        self._taking_over = TakingOver(self._containers, self._launch, layout, groups, logs, runtimes, self._endpoints, self._execs,
+                                       self._exits)  # fmt: skip
         self._restoring = Restoring(self._containers, snapshots, self._endpoints, self._launch, groups, mounting, removal, self._exits,
-                                    self._restarting, self._probing)  # fmt: skip
+                                    self._taking_over, self._restarting, self._probing)  # fmt: skip
         copying = Copying(self._containers, snapshots, mounting, layout, self._launch)
         maker = LayerMaker(layout, blobs, self._layers, self._launch.run_job)
         making = Making(self._containers, service, images, blobs, maker, snapshots, stopping)
@@ -176,9 +179,7 @@ class Engine:
             self._exits.on_exit(notice)
 
     def _on_monitor_lost(self, container_ids: list[str]) -> None:
-        for container_id in container_ids:
-            self._execs.container_ended(container_id)
-        self._exits.on_monitor_lost(container_ids)
+        self._taking_over.monitor_lost(container_ids)
 
     async def start(self) -> None:
         self._layers.remove_strays()

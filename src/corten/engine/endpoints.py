@@ -328,6 +328,12 @@ class Endpoints:
 
         self._firewall.start()
 
+    async def reopen_names(self, record: ContainerRecord) -> None:
+        """Another monitor has the container now, and does not hold its name service's sockets yet."""
+        if self._names.serves(record.id):
+            self._names.close(record.id)
+            await self._restore_names(record)
+
     async def _restore_names(self, record: ContainerRecord) -> None:
         try:
             with network_namespace_of(record) as fd:

@@ -63,11 +63,6 @@ class Exits:
                 await self._removal.after_end(record)
             self._containers.announce(record, "exit")
 
-    def on_monitor_lost(self, container_ids: list[str]) -> None:
-        """Their monitor was killed: what it served is ended too, and said to be."""
-        for container_id in container_ids:
-            self.lost(container_id)
-
     def lost(self, container_id: str) -> None:
         """Nobody has seen its end: what its monitor wrote down counts, else it is killed whole and counted as lost."""
         record = self._containers.current(container_id)

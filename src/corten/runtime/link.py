@@ -101,9 +101,13 @@ class Link:
             else:
                 future.set_result(message)
 
+    def knows(self, kind: type[messages.ToMonitor]) -> bool:
+        """Whether the other side is of a release that has such a request."""
+        return kind not in messages.ADDED or kind.__name__ in self._knows
+
     def check_knows(self, message: messages.ToMonitor) -> None:
-        """Raises MonitorOlder if the other side is of a release that did not have such a request."""
-        if isinstance(message, messages.ADDED) and type(message).__name__ not in self._knows:
+        """Raises MonitorOlder if it is not."""
+        if not self.knows(type(message)):
             raise MonitorOlder(pid=self.pid, container=message.container)
 
     async def call(self, message: messages.ToMonitor | messages.ToLauncher, fds: Sequence[int] = ()) -> Reply:

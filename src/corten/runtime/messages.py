@@ -13,7 +13,8 @@
       |-- Start --------------------------------------->|-- Proceed ---------------->| execve
       |<------------------------------- Done ------------|<- end of file -------------|
       |-- Exec / Attach / Resize / Signal / Freeze ---->|                            |
-      |-- SetLog --------------------------------------->|                            |
+      |-- SetLog / GiveTerminal(+fd back) ------------->|                            |
+      |-- TakeOver(+fds) ----------------------------->|   what another monitor had, which was killed
       |-- Keep(+fds) / GiveKept ---------------------->|   (Done(+fds): what outlives the daemon)
       |<------------------------------- Exited ----------|<- pidfd ready -------------|
 
@@ -37,6 +38,7 @@ class _Message(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
 
 OTHER_RUNTIME = "other runtime"  # the operation of a Failure that has crun's or runc's words
+OTHER_RUNTIMES_BUNDLE = "bundle"  # the folder in a container's run folder that its driver has made for them
 
 
 class Failure(_Message, frozen=True):
@@ -190,6 +192,27 @@ class SetLog(_Message, frozen=True):
     log: LogSettings
 
 
+class GiveTerminal(_Message, frozen=True):
+    """Answered by Done with a copy of the controlling side of the container's terminal, which must outlive this monitor."""
+
+    serial: int
+    container: str
+
+
+class TakeOver(_Message, frozen=True):
+    """Look after a container that runs and whose monitor was killed. Descriptors: its init's pidfd, and its terminal if it has one."""
+
+    serial: int
+    container: str
+    bundle: str
+    run_dir: str
+    pid: int
+    log: LogSettings
+    open_stdin: bool
+    stdin_once: bool
+    runtime: list[str] = []  # as in Create
+
+
 class Ping(_Message, frozen=True):
     """Are you there? Of no container; answered at once."""
 
@@ -261,8 +284,8 @@ class Ready(_Message, frozen=True):
 
 
 ToLauncher = SpawnMonitor | RunJob
-ToMonitor = Create | Start | Exec | Attach | Resize | Signal | Freeze | Discard | Ping | Keep | GiveKept | SetLog
-ADDED: tuple[type[ToMonitor], ...] = (SetLog,)  # since the first release: an older monitor does not know them
+ToMonitor = Create | Start | Exec | Attach | Resize | Signal | Freeze | Discard | Ping | Keep | GiveKept | SetLog | GiveTerminal | TakeOver
+ADDED: tuple[type[ToMonitor], ...] = (SetLog, GiveTerminal, TakeOver)  # since the first release: an older monitor does not know them
 FromMonitor = Hello | Created | Done | Failure | Exited | Detached
 FromLauncher = Done | Failure
 FromChild = HooksDue | Ready | Failure

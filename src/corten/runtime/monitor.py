@@ -90,6 +90,11 @@ class Monitor:
         try:
             if isinstance(message, messages.Create):
                 self._shard.create(message, reply, connection)
+            elif isinstance(message, messages.TakeOver):
+                self._shard.take_over(message, fds, reply, connection)
+            elif isinstance(message, messages.GiveTerminal):
+                master = self._shard.find(message.container).init.pty_master
+                self._send(connection, messages.Done(message.serial), [master] if master >= 0 else [])
             elif isinstance(message, messages.GiveKept):
                 self._send(connection, messages.Done(message.serial), self._shard.find(message.container).kept)
             else:
