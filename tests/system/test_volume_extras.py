@@ -91,6 +91,17 @@ def test_snapshots_are_kept_as_many_as_wanted(engine):
     assert refused(engine, "/corten/volumes/data/snapshot", keep=-1) == 400
 
 
+def test_a_copy_is_neither_a_snapshot_nor_anonymous(engine):
+    fill(engine, "data")
+    kept = engine.client.post("/corten/volumes/data/snapshot", name="snap")["Name"]
+    assert engine.client.post(f"/corten/volumes/{kept}/clone", name="work")["Labels"] == {"of": "test"}
+    anonymous = engine.client.post("/volumes/create")["Name"]
+    assert engine.client.post(f"/corten/volumes/{anonymous}/clone", name="kept")["Labels"] is None
+    engine.client.post("/corten/volumes/data/snapshot", keep=1)
+    assert {"work", "kept"} <= names(engine)
+    assert "snap" not in names(engine)
+
+
 def test_save_and_load(engine):
     source = fill(engine, "saved")
     made = load(engine, "loaded", read(engine, "/corten/volumes/saved/tar"))

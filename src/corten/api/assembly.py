@@ -66,6 +66,7 @@ from corten.engine.volume_local import LocalDriver
 from corten.engine.volume_plugins import Plugins
 from corten.engine.volume_pruning import VolumePruning
 from corten.engine.volume_renaming import Renaming
+from corten.engine.volume_transfers import VolumeTransfers
 from corten.engine.volumes import Volumes
 from corten.network.apply import Kernel
 from corten.registry.hosts import RegistryHosts
@@ -143,6 +144,7 @@ class Engine:
         system = System(layout, settings.shown(), self._database, self._containers, service, volumes, self._events, runtimes, hosts, groups.abilities)
         usage = DiskUsage(self._containers, service, volumes, snapshots)
         editing = Editing(self._containers, starting, stopping, removal, self._endpoints, mounting, self._probing, logs)
+        copies = VolumeCopies(layout, folders, volumes, self._launch)
         tools = Tools(self._containers, self._execs, service, networks, mounting, logs, snapshots)
         handlers = Handlers(
             ContainerHandlers(self._containers, logs, attaching, self._execs, service, networks, volumes, mounting, snapshots, layout, groups,
@@ -158,7 +160,8 @@ class Engine:
             EventHandlers(self._events),
             UsageHandlers(usage, service, volumes),
             VolumeHandlers(volumes, VolumePruning(volumes, folders, self._events)),
-            VolumeExtraHandlers(volumes, VolumeCopies(layout, folders, volumes, self._launch), Renaming(self._database, volumes, self._containers)),
+            VolumeExtraHandlers(volumes, copies, Renaming(self._database, volumes, self._containers),
+                                VolumeTransfers(layout, volumes, copies, self._launch, hosts)),
             InsightHandlers(service, snapshots),
         )  # fmt: skip
         self._server = Server(make_routes(handlers))

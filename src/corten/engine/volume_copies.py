@@ -22,7 +22,7 @@ from corten.engine.copy_up import COPY_UP_JOB
 from corten.engine.copy_up_job import CopyUpRequest
 from corten.engine.copying import COPY_JOB
 from corten.engine.records import VolumeRecord
-from corten.engine.volume_drivers import LOCAL
+from corten.engine.volume_drivers import ANONYMOUS, LOCAL
 from corten.engine.volumes import Volumes
 from corten.engine.worker_stream import read_from_worker, write_to_worker
 from corten.errors import ArchiveRefused, Conflict, CortenError, Invalid, KernelRefused, VolumeInUse
@@ -32,6 +32,7 @@ from corten.store.layout import Layout
 from corten.store.volumes import VolumeFolders
 
 SNAPSHOT_OF = "dev.corten.snapshot.of"
+COPIED_NOT = (ANONYMOUS, SNAPSHOT_OF)  # labels that say what a volume is, not what is in it: a copy of it is something else
 
 
 class VolumeCopies:
@@ -53,7 +54,8 @@ class VolumeCopies:
                 os.close(folder)
                 await self._volumes.unmount(name, user)
 
-        return await self._new(new, fill, {**(record.labels or {}), **(labels or {})} or None)
+        kept = {key: value for key, value in (record.labels or {}).items() if key not in COPIED_NOT}
+        return await self._new(new, fill, {**kept, **(labels or {})} or None)
 
     async def snapshot(self, name: str, new: str, keep: int) -> VolumeRecord:
         """A clone that says of what it is one; of those, only the newest `keep` stay (0: all). One that is in use stays."""
@@ -65,7 +67,7 @@ class VolumeCopies:
                 await self._volumes.remove(old.name)
         return made
 
-    async def load(self, new: str, data: AsyncIterator[bytes]) -> VolumeRecord:
+    async def load(self, new: str, data: AsyncIterator[bytes], labels: Mapping[str, str] | None = None) -> VolumeRecord:
         """A new volume with what a tar holds. Raises Invalid for what is no tar, or leads out; Conflict."""
 
         async def fill(staging: str) -> None:
@@ -75,15 +77,19 @@ class VolumeCopies:
             except KernelRefused as error:
                 raise Invalid(f"load {new}: {error.reason}") if error.operand == ArchiveRefused.__name__ else error from None
 
-        return await self._new(new, fill, None)
+        return await self._new(new, fill, labels)
 
-    async def _new(self, new: str, fill: Callable[[str], Awaitable[None]], labels: Mapping[str, str] | None) -> VolumeRecord:
+    def check_new(self, new: str) -> None:
+        """Raises Invalid, Conflict for a name that no new volume can have."""
         try:
             volume_local.check(new, {})
         except Invalid as error:
             raise Invalid(f"create {new}: {error.message}") from None
         if any(record.name == new for record in self._volumes.all()):
             raise Conflict(f"create {new}: there is a volume of that name")
+
+    async def _new(self, new: str, fill: Callable[[str], Awaitable[None]], labels: Mapping[str, str] | None) -> VolumeRecord:
+        self.check_new(new)
         staging = f"{self._layout.temporary}/volume-copy-{secrets.token_hex(8)}"
         self._folders.stage(staging)
         try:
