@@ -188,3 +188,20 @@ def test_a_saved_tar_is_what_tar_says(engine):
     fill(engine, "saved")
     with tarfile.open(fileobj=io.BytesIO(read(engine, "/corten/volumes/saved/tar"))) as archive:
         assert sorted(os.path.normpath(name) for name in archive.getnames()) == [".", "link", "sub", "sub/file"]
+
+
+def test_a_clone_says_how_far_it_is(engine):
+    path = fill(engine, "data")
+    with open(f"{path}/big", "wb") as file:
+        file.write(b"x" * (40 << 20))
+    said = list(engine.client.messages("/corten/volumes/data/clone", name="copy", progress=1))
+    assert (said[0]["status"], said[-2]["status"]) == ("Copying", "Copied")
+    assert said[-1]["aux"] == engine.client.get("/volumes/copy")
+    counts = [message["progressDetail"]["current"] for message in said[:-1] if message.get("progressDetail")]
+    assert counts == sorted(counts)
+    assert counts[-1] == said[-3]["progressDetail"]["total"] == (40 << 20) + len("content") + len("sub/file")
+    snapshot = list(engine.client.messages("/corten/volumes/data/snapshot", progress=1))[-1]["aux"]
+    assert snapshot["Labels"]["dev.corten.snapshot.of"] == "data"
+    with pytest.raises(ApiError) as caught:
+        list(engine.client.messages("/corten/volumes/data/clone", name="copy", progress=1))
+    assert caught.value.http_status == 409

@@ -24,6 +24,7 @@ from corten.api.settings import Settings
 from corten.api.system import SystemHandlers
 from corten.api.usage import UsageHandlers
 from corten.api.volume_extras import VolumeExtraHandlers
+from corten.api.volume_files import VolumeFileHandlers
 from corten.api.volumes import VolumeHandlers
 from corten.engine.admission import Admission
 from corten.engine.attaching import Attaching
@@ -62,6 +63,7 @@ from corten.engine.tool_shell import Tools
 from corten.engine.updating import Updating
 from corten.engine.usage import DiskUsage
 from corten.engine.volume_copies import VolumeCopies
+from corten.engine.volume_files import VolumeFiles
 from corten.engine.volume_local import LocalDriver
 from corten.engine.volume_plugins import Plugins
 from corten.engine.volume_pruning import VolumePruning
@@ -144,7 +146,7 @@ class Engine:
         system = System(layout, settings.shown(), self._database, self._containers, service, volumes, self._events, runtimes, hosts, groups.abilities)
         usage = DiskUsage(self._containers, service, volumes, snapshots)
         editing = Editing(self._containers, starting, stopping, removal, self._endpoints, mounting, self._probing, logs)
-        copies = VolumeCopies(layout, folders, volumes, self._launch)
+        copies, volume_files = VolumeCopies(layout, folders, volumes, self._launch), VolumeFiles(layout, volumes, self._launch)
         tools = Tools(self._containers, self._execs, service, networks, mounting, logs, snapshots)
         handlers = Handlers(
             ContainerHandlers(self._containers, logs, attaching, self._execs, service, networks, volumes, mounting, snapshots, layout, groups,
@@ -161,7 +163,8 @@ class Engine:
             UsageHandlers(usage, service, volumes),
             VolumeHandlers(volumes, VolumePruning(volumes, folders, self._events)),
             VolumeExtraHandlers(volumes, copies, Renaming(self._database, volumes, self._containers),
-                                VolumeTransfers(layout, volumes, copies, self._launch, hosts)),
+                                VolumeTransfers(layout, volumes, copies, volume_files, self._launch, hosts)),
+            VolumeFileHandlers(volumes, volume_files),
             InsightHandlers(service, snapshots),
         )  # fmt: skip
         self._server = Server(make_routes(handlers))

@@ -1,7 +1,8 @@
-"""Corten's own volume endpoints (docs/volumes.md): rename, clone, snapshot, save, load, push, pull. Requests in, services asked."""
+"""Corten's own volume endpoints (docs/volumes.md): rename, clone, snapshot, load, push, pull. Requests in, services asked."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import web
@@ -9,7 +10,6 @@ from aiohttp import web
 from corten.api import views
 from corten.api.call import Call, empty, json_response
 from corten.api.json_messages import JsonMessages
-from corten.api.tar_response import tar_response
 from corten.engine.records import VolumeRecord
 from corten.engine.volume_copies import VolumeCopies
 from corten.engine.volume_renaming import Renaming
@@ -17,6 +17,7 @@ from corten.engine.volume_transfers import VolumeTransfers
 from corten.engine.volumes import Volumes
 from corten.errors import Invalid
 from corten.registry.auth import Credentials, parse_registry_auth
+from corten.registry.progress import Emit, stream
 from corten.spec.reference import Reference, parse_reference
 
 
@@ -31,40 +32,45 @@ class VolumeExtraHandlers:
         await self._renaming.rename(call.parameters["name"], _new_name(call))
         return empty()
 
-    async def clone(self, call: Call) -> web.Response:
-        return json_response(self._view(await self._copies.clone(call.parameters["name"], _new_name(call))), 201)
+    async def clone(self, call: Call) -> web.StreamResponse:
+        name, new = call.parameters["name"], _new_name(call)
+        if call.flag("progress"):
+            return await self._told(call, lambda emit: self._copies.clone(name, new, emit=emit))
+        return json_response(self._view(await self._copies.clone(name, new)), 201)
 
-    async def snapshot(self, call: Call) -> web.Response:
-        keep = call.number("keep") or 0
+    async def snapshot(self, call: Call) -> web.StreamResponse:
+        name, new, keep = call.parameters["name"], call.text("name"), call.number("keep") or 0
         if keep < 0:
             raise Invalid(f"keep={keep}: want how many snapshots to keep, or 0 for all")
-        return json_response(self._view(await self._copies.snapshot(call.parameters["name"], call.text("name"), keep)), 201)
+        if call.flag("progress"):
+            return await self._told(call, lambda emit: self._copies.snapshot(name, new, keep, emit))
+        return json_response(self._view(await self._copies.snapshot(name, new, keep)), 201)
 
-    async def save(self, call: Call) -> web.StreamResponse:
-        self._volumes.find(call.parameters["name"])
-        return await tar_response(call, self._copies.save(call.parameters["name"]), {"Content-Type": "application/x-tar"})
+    async def _told(self, call: Call, work: Callable[[Emit], Awaitable[VolumeRecord | None]]) -> web.StreamResponse:
+        """What `work` says, as a stream of messages; the volume that it made is the last one's `aux`."""
+        messages = JsonMessages(call.request)
+        made: list[VolumeRecord | None] = []
+
+        async def run(emit: Emit) -> None:
+            made.append(await work(emit))
+
+        async with messages.reporting():
+            async for progress in stream(run):
+                await messages.progress(progress)
+            if made[0]:
+                await messages.send({"aux": self._view(made[0])})
+        return await messages.end()
 
     async def load(self, call: Call) -> web.Response:
         return json_response(self._view(await self._copies.load(_new_name(call), call.request.content.iter_any())), 201)
 
     async def push(self, call: Call) -> web.StreamResponse:
-        self._volumes.find(call.parameters["name"])
-        messages = JsonMessages(call.request)
-        async with messages.reporting():
-            async for progress in self._transfers.push(call.parameters["name"], *_remote(call)):
-                await messages.progress(progress)
-        return await messages.end()
+        remote = _remote(call)
+        return await self._told(call, lambda emit: self._transfers.push(call.parameters["name"], *remote, emit))
 
     async def pull(self, call: Call) -> web.StreamResponse:
-        """The last message's `aux` is the new volume."""
-        messages = JsonMessages(call.request)
-        async with messages.reporting():
-            async for progress in self._transfers.pull(_new_name(call), *_remote(call)):
-                if isinstance(progress, VolumeRecord):
-                    await messages.send({"aux": self._view(progress)})
-                else:
-                    await messages.progress(progress)
-        return await messages.end()
+        new, remote = _new_name(call), _remote(call)
+        return await self._told(call, lambda emit: self._transfers.pull(new, *remote, emit))
 
 
 def _remote(call: Call) -> tuple[Reference, Credentials]:

@@ -15,6 +15,7 @@ import msgspec
 
 from corten.engine.records import VolumeRecord
 from corten.engine.volume_copies import COPIED_NOT, VolumeCopies
+from corten.engine.volume_files import WHOLE, VolumeFiles
 from corten.engine.volumes import Volumes
 from corten.engine.worker_stream import write_to_worker
 from corten.errors import ArchiveRefused, Invalid
@@ -23,7 +24,7 @@ from corten.registry.artifact import Artifact, Kind
 from corten.registry.auth import Credentials
 from corten.registry.client import Repository
 from corten.registry.hosts import RegistryHosts
-from corten.registry.progress import Emit, Progress, Pushed, stream
+from corten.registry.progress import Emit, Progress
 from corten.runtime.launch import Launch
 from corten.spec.image import OCI_LAYER, Descriptor, packed_type
 from corten.spec.reference import Reference
@@ -45,26 +46,22 @@ class VolumeDocument(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class VolumeTransfers:
-    def __init__(self, layout: Layout, volumes: Volumes, copies: VolumeCopies, launch: Launch, hosts: RegistryHosts) -> None:
-        self._layout, self._volumes, self._copies, self._launch, self._hosts = layout, volumes, copies, launch, hosts
+    def __init__(self, layout: Layout, volumes: Volumes, copies: VolumeCopies, files: VolumeFiles, launch: Launch,
+                 hosts: RegistryHosts) -> None:  # fmt: skip
+        self._layout, self._volumes, self._copies, self._files, self._launch, self._hosts = layout, volumes, copies, files, launch, hosts
 
-    async def push(self, name: str, reference: Reference, credentials: Credentials) -> AsyncIterator[Progress | Pushed]:
+    async def push(self, name: str, reference: Reference, credentials: Credentials, emit: Emit) -> None:
         """Raises NoSuchVolume, Invalid, and what the registry refuses."""
         record = self._volumes.find(name)
         if reference.digest:
             raise Invalid("cannot push a digest reference")
         wanted = reference.with_default_tag()
-
-        async def work(emit: Emit) -> None:
-            async with Repository(wanted, credentials, self._hosts.origin(wanted.domain), push=True) as remote:
-                emit(Progress("Packing", name))
-                async with self._packed(name) as (path, layer):
-                    sent = Artifact(_document(record), layer)
-                    await artifact.push(remote, wanted.tag, KIND, sent, lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC), emit)
-
-        yield Progress(f"The push refers to repository [{wanted.familiar_name}]")
-        async for progress in stream(work):
-            yield progress
+        emit(Progress(f"The push refers to repository [{wanted.familiar_name}]"))
+        async with Repository(wanted, credentials, self._hosts.origin(wanted.domain), push=True) as remote:
+            emit(Progress("Packing", name))
+            async with self._packed(name) as (path, layer):
+                sent = Artifact(_document(record), layer)
+                await artifact.push(remote, wanted.tag, KIND, sent, lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC), emit)
         self._volumes.emit("push", name, reference=wanted.familiar)
 
     @asynccontextmanager
@@ -76,7 +73,7 @@ class VolumeTransfers:
         try:
             with open(base, "xb") as output:
                 fds = (confined, output.fileno())
-                result = await write_to_worker(lambda tar: run_on_archive(self._launch.run_job, REPACK_JOB, (tar, *fds)), self._copies.save(name))
+                result = await write_to_worker(lambda tar: run_on_archive(self._launch.run_job, REPACK_JOB, (tar, *fds)), self._files.pack(name, WHOLE))
             made = msgspec.json.decode(result, type=MadeLayer)
             yield base, Descriptor(KIND.layer, made.digest, made.size, annotations={_TITLE: f"{name}.tar.gz"})
         finally:
@@ -85,22 +82,15 @@ class VolumeTransfers:
             with suppress(FileNotFoundError):
                 os.unlink(base)
 
-    async def pull(self, new: str, reference: Reference, credentials: Credentials) -> AsyncIterator[Progress | Pushed | VolumeRecord]:
-        """Into a new volume; its record comes last. Raises Conflict, Invalid (an image, say), and what the registry refuses."""
+    async def pull(self, new: str, reference: Reference, credentials: Credentials, emit: Emit) -> VolumeRecord:
+        """Into a new volume. Raises Conflict, Invalid (an image, say), and what the registry refuses."""
         wanted = reference.with_default_tag()
-        made: list[VolumeRecord] = []
         self._copies.check_new(new)
-
-        async def work(emit: Emit) -> None:
-            async with Repository(wanted, credentials, self._hosts.origin(wanted.domain)) as remote:
-                emit(Progress(f"Pulling from {wanted.path}", wanted.tag or wanted.digest))
-                found = await artifact.find(remote, KIND)
-                labels = _parse_document(found.config).labels
-                made.append(await self._copies.load(new, artifact.pieces(remote, found.layer, emit), labels))
-
-        async for progress in stream(work):
-            yield progress
-        yield made[0]
+        async with Repository(wanted, credentials, self._hosts.origin(wanted.domain)) as remote:
+            found = await artifact.find(remote, KIND)
+            emit(Progress(f"Pulling from {wanted.path}", wanted.tag or wanted.digest))
+            labels = _parse_document(found.config).labels
+            return await self._copies.load(new, artifact.pieces(remote, found.layer, emit), labels)
 
 
 def _document(record: VolumeRecord) -> bytes:
