@@ -189,6 +189,8 @@ def test_volumes(engine, registry, tmp_path):
             assert corten(engine, "volume", "load", "loaded", stdin=tar).stdout == "loaded\n"
         assert corten(engine, "volume", "push", "data", f"{registry}/cli/data:1").stdout.startswith(f"{registry}/cli/data:1@sha256:")
         assert corten(engine, "volume", "pull", f"{registry}/cli/data:1", "pulled").stdout == "pulled\n"
+        corten(engine, "run", "--rm", "--name", "user", "-v", "data:/data", "busybox", "true")
+        assert re.search(r"user +\w+ +/data +rw .*\n\nMEASURED", corten(engine, "volume", "history", "data").stdout)
         assert "there is a volume of that name" in corten(engine, "volume", "clone", "data", "copy", code=1).stderr
         volumes = {volume["Name"]: volume["Mountpoint"] for volume in engine.client.get("/volumes")["Volumes"]}
         assert set(volumes) == {"data", "copy", "loaded", "pulled", snapshots[1]}

@@ -64,6 +64,7 @@ from corten.engine.updating import Updating
 from corten.engine.usage import DiskUsage
 from corten.engine.volume_copies import VolumeCopies
 from corten.engine.volume_files import VolumeFiles
+from corten.engine.volume_history import VolumeHistory
 from corten.engine.volume_local import LocalDriver
 from corten.engine.volume_plugins import Plugins
 from corten.engine.volume_pruning import VolumePruning
@@ -135,7 +136,9 @@ class Engine:
                             self._probing)  # fmt: skip
         self._restarting = Restarting(self._containers, starting, stopping, removal)
         self._recovery = Recovery(self._containers, self._restarting)
-        self._exits = Exits(self._containers, self._endpoints, mounting, layout, groups, removal, self._restarting, self._probing)
+        history = VolumeHistory(self._database, self._containers.all)
+        self._exits = Exits(self._containers, self._endpoints, mounting, layout, groups, removal, self._restarting, self._probing,
+                            history)  # fmt: skip
         self._restoring = Restoring(self._containers, snapshots, self._endpoints, self._launch, groups, mounting, removal, self._exits,
                                     self._restarting, self._probing)  # fmt: skip
         copying = Copying(self._containers, snapshots, mounting, layout, self._launch)
@@ -144,7 +147,7 @@ class Engine:
         saving = Saving(service, images, layout, self._launch.run_job)
         files = ImageFileHandlers(transfers, making, saving, layout)
         system = System(layout, settings.shown(), self._database, self._containers, service, volumes, self._events, runtimes, hosts, groups.abilities)
-        usage = DiskUsage(self._containers, service, volumes, snapshots)
+        usage = DiskUsage(self._containers, service, volumes, history, snapshots)
         editing = Editing(self._containers, starting, stopping, removal, self._endpoints, mounting, self._probing, logs)
         copies, volume_files = VolumeCopies(layout, folders, volumes, self._launch), VolumeFiles(layout, volumes, self._launch)
         tools = Tools(self._containers, self._execs, service, networks, mounting, logs, snapshots)
@@ -163,7 +166,7 @@ class Engine:
             UsageHandlers(usage, service, volumes),
             VolumeHandlers(volumes, VolumePruning(volumes, folders, self._events)),
             VolumeExtraHandlers(volumes, copies, Renaming(self._database, volumes, self._containers),
-                                VolumeTransfers(layout, volumes, copies, volume_files, self._launch, hosts)),
+                                VolumeTransfers(layout, volumes, copies, volume_files, self._launch, hosts), history),
             VolumeFileHandlers(volumes, volume_files),
             InsightHandlers(service, snapshots),
         )  # fmt: skip

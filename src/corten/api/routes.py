@@ -179,6 +179,7 @@ def _own(handlers: Handlers) -> list[Route]:
         _route("HEAD", "/corten/volumes/{name}/archive", files.archive_stat, query={"path": str}),
         _route("GET", "/corten/volumes/{name}/archive", files.archive_get, query={"path": str}, answer=TAR),
         _route("PUT", "/corten/volumes/{name}/archive", files.archive_put, query={"path": str, "noOverwriteDirNonDir": bool}, body=TAR),
+        _route("GET", "/corten/volumes/{name}/history", volumes.history, answer=answers.VolumeHistory),
         _route("POST", "/corten/volumes/pull", volumes.pull, query={"name": str, "reference": str}, answer=JSON_MESSAGES),
         _route("POST", "/corten/volumes/{name}/push", volumes.push, query={"reference": str}, answer=JSON_MESSAGES),
         _route("POST", "/corten/volumes/{name}/rename", volumes.rename, query={"name": str}, status=204),

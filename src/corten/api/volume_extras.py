@@ -1,4 +1,4 @@
-"""Corten's own volume endpoints (docs/volumes.md): rename, clone, snapshot, load, push, pull. Requests in, services asked."""
+"""Corten's own volume endpoints (docs/volumes.md): rename, clone, snapshot, load, push, pull, history. Requests in, services asked."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from corten.api.call import Call, empty, json_response
 from corten.api.json_messages import JsonMessages
 from corten.engine.records import VolumeRecord
 from corten.engine.volume_copies import VolumeCopies
+from corten.engine.volume_history import VolumeHistory
 from corten.engine.volume_renaming import Renaming
 from corten.engine.volume_transfers import VolumeTransfers
 from corten.engine.volumes import Volumes
@@ -22,8 +23,8 @@ from corten.spec.reference import Reference, parse_reference
 
 
 class VolumeExtraHandlers:
-    def __init__(self, volumes: Volumes, copies: VolumeCopies, renaming: Renaming, transfers: VolumeTransfers) -> None:
-        self._volumes, self._copies, self._renaming, self._transfers = volumes, copies, renaming, transfers
+    def __init__(self, volumes: Volumes, copies: VolumeCopies, renaming: Renaming, transfers: VolumeTransfers, history: VolumeHistory) -> None:
+        self._volumes, self._copies, self._renaming, self._transfers, self._history = volumes, copies, renaming, transfers, history
 
     def _view(self, record: VolumeRecord) -> dict[str, Any]:
         return views.volume_view(record, self._volumes.path(record), self._volumes.scope(record))
@@ -71,6 +72,20 @@ class VolumeExtraHandlers:
     async def pull(self, call: Call) -> web.StreamResponse:
         new, remote = _new_name(call), _remote(call)
         return await self._told(call, lambda emit: self._transfers.pull(new, *remote, emit))
+
+    async def history(self, call: Call) -> web.Response:
+        record = self._volumes.find(call.parameters["name"])
+        size = await self._volumes.size(record)
+        if size is not None:
+            self._history.measured(record.name, size)
+        found = self._history.of(record.name)
+        return json_response({
+            "Name": record.name,
+            "CreatedAt": record.created,
+            "Uses": [{"Container": use.container, "Name": use.name, "Image": use.image, "Destination": use.destination, "RW": use.rw,
+                      "From": use.begun, "To": use.ended} for use in found.uses],
+            "Sizes": [{"At": entry.at, "Size": entry.size} for entry in found.sizes],
+        })  # fmt: skip
 
 
 def _remote(call: Call) -> tuple[Reference, Credentials]:

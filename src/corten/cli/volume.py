@@ -7,6 +7,7 @@ from typing import BinaryIO
 
 import click
 
+from corten.cli import tables
 from corten.cli.credentials import registry_auth
 from corten.cli.main import Session
 from corten.cli.messages import print_messages
@@ -93,3 +94,14 @@ def pull(session: Session, reference: str, new: str) -> None:
     """Make a new volume of what a registry has."""
     found = session.client().messages("/corten/volumes/pull", headers=registry_auth(reference), reference=reference, name=new)
     print(print_messages(found)["Name"])
+
+
+@command.command()
+@click.argument("volume")
+@click.pass_obj
+def history(session: Session, volume: str) -> None:
+    """Show which containers have used a volume, and how it has grown."""
+    found = session.client().get(f"/corten/volumes/{volume}/history")
+    rows = [(use["Name"].lstrip("/"), tables.short_id(use["Image"]), use["Destination"], "rw" if use["RW"] else "ro", use["From"], use["To"] or "now") for use in found["Uses"]]
+    print(tables.table(("CONTAINER", "IMAGE", "DESTINATION", "MODE", "FROM", "TO"), rows))
+    print("\n" + tables.table(("MEASURED", "SIZE"), [(size["At"], tables.size(size["Size"])) for size in found["Sizes"]]))

@@ -20,6 +20,8 @@ CREATE TABLE IF NOT EXISTS images (
 CREATE TABLE IF NOT EXISTS names (
     reference TEXT PRIMARY KEY, image TEXT NOT NULL REFERENCES images(id), tagged INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS volumes (name TEXT PRIMARY KEY, record BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS volume_history (number INTEGER PRIMARY KEY, volume TEXT NOT NULL, record BLOB NOT NULL);
+CREATE INDEX IF NOT EXISTS volume_history_of ON volume_history (volume);
 CREATE TABLE IF NOT EXISTS packings (diff_id TEXT PRIMARY KEY, digest TEXT NOT NULL, size INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS parents (image TEXT PRIMARY KEY REFERENCES images(id) ON DELETE CASCADE, parent TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS networks (id TEXT PRIMARY KEY, name TEXT UNIQUE NOT NULL, record BLOB NOT NULL);
@@ -98,7 +100,25 @@ class Database:
         self._connection.execute("INSERT OR REPLACE INTO volumes VALUES (?, ?)", (name, record))
 
     def delete_volume(self, name: str) -> None:
+        """Its history goes with it."""
         self._connection.execute("DELETE FROM volumes WHERE name = ?", (name,))
+        self._connection.execute("DELETE FROM volume_history WHERE volume = ?", (name,))
+
+    def volume_history(self, name: str) -> list[bytes]:
+        """Oldest first."""
+        return [row[0] for row in self._connection.execute("SELECT record FROM volume_history WHERE volume = ? ORDER BY number", (name,))]
+
+    def add_volume_history(self, name: str, record: bytes, keep: int) -> None:
+        """Only the newest `keep` records of a volume stay."""
+        self._connection.execute("INSERT INTO volume_history (volume, record) VALUES (?, ?)", (name, record))
+        self._connection.execute(
+            "DELETE FROM volume_history WHERE volume = ?1 AND number <= "
+            "(SELECT number FROM volume_history WHERE volume = ?1 ORDER BY number DESC LIMIT 1 OFFSET ?2)",
+            (name, keep),
+        )
+
+    def move_volume_history(self, name: str, new: str) -> None:
+        self._connection.execute("UPDATE volume_history SET volume = ? WHERE volume = ?", (new, name))
 
     # --- networks
     def networks(self) -> list[bytes]:
