@@ -5,7 +5,7 @@ Must not hold logic: an error is a value that says what failed, on what, why, an
 
     CortenError                 500
       Invalid                   400   a request that can never succeed as written
-      NotFound                  404   NoSuchContainer, NoSuchImage, NoSuchExec, NoSuchNetwork, NoSuchVolume, NoSuchPath
+      NotFound                  404   NoSuchContainer, NoSuchImage, NoSuchExec, NoSuchNetwork, NoSuchVolume, NoSuchPath ...
       Conflict                  409   NameInUse, NotRunning, ContainerPaused, ImageInUse, VolumeInUse ...
       Forbidden                 403   predefined networks, overlapping pools ...
       NotModified               304   the state asked for is the state there is
@@ -122,6 +122,10 @@ class NoSuchPlugin(NotFound):
 
 class NoSuchPath(NotFound):
     template = "Could not find the file {path} in container {name}"
+
+
+class NoSuchVolumePath(NotFound):
+    template = "Could not find the file {path} in volume {name}"
 
 
 class AmbiguousPrefix(Invalid):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 
 from corten.api.container_streams import StreamHandlers
 from corten.api.containers import ContainerHandlers
@@ -24,6 +25,7 @@ from corten.api.settings import Settings
 from corten.api.system import SystemHandlers
 from corten.api.usage import UsageHandlers
 from corten.api.volume_extras import VolumeExtraHandlers
+from corten.api.volume_files import VolumeFileHandlers
 from corten.api.volumes import VolumeHandlers
 from corten.engine.admission import Admission
 from corten.engine.attaching import Attaching
@@ -63,10 +65,13 @@ from corten.engine.tool_shell import Tools
 from corten.engine.updating import Updating
 from corten.engine.usage import DiskUsage
 from corten.engine.volume_copies import VolumeCopies
+from corten.engine.volume_files import VolumeFiles
+from corten.engine.volume_history import VolumeHistory
 from corten.engine.volume_local import LocalDriver
 from corten.engine.volume_plugins import Plugins
 from corten.engine.volume_pruning import VolumePruning
 from corten.engine.volume_renaming import Renaming
+from corten.engine.volume_transfers import VolumeTransfers
 from corten.engine.volumes import Volumes
 from corten.network.apply import Kernel
 from corten.registry.hosts import RegistryHosts
@@ -87,6 +92,10 @@ from corten.store.volumes import VolumeFolders
 
 
 def _write_program(path: str, program: bytes) -> str:
+    """Left alone if it is there: an engine must start on a full disk, too."""
+    with suppress(FileNotFoundError), open(path, "rb") as file:
+        if file.read() == program:
+            return path
     with open(f"{path}.new", "wb") as file:
         file.write(program)
     os.chmod(f"{path}.new", 0o755)
@@ -133,7 +142,9 @@ class Engine:
                             self._probing)  # fmt: skip
         self._restarting = Restarting(self._containers, starting, stopping, removal)
         self._recovery = Recovery(self._containers, self._restarting)
-        self._exits = Exits(self._containers, self._endpoints, mounting, layout, groups, removal, self._restarting, self._probing)
+        history = VolumeHistory(self._database, self._containers.all)
+        self._exits = Exits(self._containers, self._endpoints, mounting, layout, groups, removal, self._restarting, self._probing,
+                            history)  # fmt: skip
         self._taking_over = TakingOver(self._containers, self._launch, layout, groups, logs, runtimes, self._endpoints, self._execs,
                                        self._exits)  # fmt: skip
         self._restoring = Restoring(self._containers, snapshots, self._endpoints, self._launch, groups, mounting, removal, self._exits,
@@ -144,9 +155,10 @@ class Engine:
         saving = Saving(service, images, layout, self._launch.run_job)
         files = ImageFileHandlers(transfers, making, saving, layout)
         system = System(layout, settings.shown(), self._database, self._containers, service, volumes, self._events, runtimes, hosts, groups.abilities)
-        usage = DiskUsage(self._containers, service, volumes, snapshots)
+        usage = DiskUsage(self._containers, service, volumes, history, snapshots)
         editing = Editing(self._containers, starting, stopping, removal, self._endpoints, mounting, self._probing, logs,
                           self._launch)  # fmt: skip
+        copies, volume_files = VolumeCopies(layout, folders, volumes, self._launch), VolumeFiles(layout, volumes, self._launch)
         tools = Tools(self._containers, self._execs, service, networks, mounting, logs, snapshots)
         handlers = Handlers(
             ContainerHandlers(self._containers, logs, attaching, self._execs, service, networks, volumes, mounting, snapshots, layout, groups,
@@ -162,7 +174,9 @@ class Engine:
             EventHandlers(self._events),
             UsageHandlers(usage, service, volumes),
             VolumeHandlers(volumes, VolumePruning(volumes, folders, self._events)),
-            VolumeExtraHandlers(volumes, VolumeCopies(layout, folders, volumes, self._launch), Renaming(self._database, volumes, self._containers)),
+            VolumeExtraHandlers(volumes, copies, Renaming(self._database, volumes, self._containers),
+                                VolumeTransfers(layout, volumes, copies, volume_files, self._launch, hosts), history),
+            VolumeFileHandlers(volumes, volume_files),
             InsightHandlers(service, snapshots),
         )  # fmt: skip
         self._server = Server(make_routes(handlers))

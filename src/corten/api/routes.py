@@ -29,6 +29,7 @@ from corten.api.streams import RAW_STREAM
 from corten.api.system import SystemHandlers
 from corten.api.usage import UsageHandlers
 from corten.api.volume_extras import VolumeExtraHandlers
+from corten.api.volume_files import VolumeFileHandlers
 from corten.api.volumes import VolumeHandlers
 from corten.registry.auth import Credentials
 from corten.spec import answers
@@ -61,6 +62,7 @@ class Handlers:
     usage: UsageHandlers
     volumes: VolumeHandlers
     volume_extras: VolumeExtraHandlers
+    volume_files: VolumeFileHandlers
     insight: InsightHandlers
 
 
@@ -75,7 +77,7 @@ _TEXT = Stream("text/plain")
 def make_routes(handlers: Handlers) -> list[Route]:
     container, stream, life, execs = handlers.containers, handlers.streams, handlers.lifecycle, handlers.execs
     content, image, system, volume = handlers.contents, handlers.images, handlers.system, handlers.volumes
-    network, extras = handlers.networks, handlers.volume_extras
+    network = handlers.networks
     attach = {"detachKeys": str, "logs": bool, "stream": bool, "stdin": bool, "stdout": bool, "stderr": bool}
     create_image = {"fromImage": str, "tag": str, "platform": str, "fromSrc": str, "repo": str, "message": str, "changes": list[str]}
     commit = {"container": str, "repo": str, "tag": str, "comment": str, "author": str, "pause": bool, "changes": list[str]}
@@ -150,17 +152,8 @@ def make_routes(handlers: Handlers) -> list[Route]:
         _route("POST", "/images/prune", image.prune, query={"filters": Filters}, answer=answers.PrunedImages),
         _route("DELETE", "/images/{name}", image.remove, query={"force": bool, "noprune": bool}, answer=list[answers.Removed]),
         _route("GET", "/distribution/{name}/json", image.distribution, answer=answers.Distribution),
-        _route("GET", "/images/diff", handlers.insight.differences, query={"a": str, "b": str}, answer=answers.ImageDifferences),
-        _route("GET", "/images/{name}/layers", handlers.insight.layers, query={"paths": bool}, answer=list[answers.LayerInsight]),
-        _route("POST", "/corten/containers/{name}/edit", life.edit, query={"dryRun": bool}, body=EditRequest, answer=answers.Edited),
-        _route("POST", "/corten/containers/{name}/tools", execs.tools, body=ToolsRequest, answer=answers.Tools, status=201),
-        _route("POST", "/corten/volumes/load", extras.load, query={"name": str}, body=TAR, answer=answers.Volume, status=201),
-        _route("GET", "/corten/volumes/{name}/tar", extras.save, answer=TAR),
-        _route("POST", "/corten/volumes/{name}/rename", extras.rename, query={"name": str}, status=204),
-        _route("POST", "/corten/volumes/{name}/clone", extras.clone, query={"name": str}, answer=answers.Volume, status=201),
-        _route("POST", "/corten/volumes/{name}/snapshot", extras.snapshot, query={"name": str, "keep": int}, answer=answers.Volume, status=201),
-        _route("POST", "/corten/hello", image.hello, answer=answers.Named, status=201),
     ]  # fmt: skip
+    rows += _own(handlers)
     rows += [_route(method, path, absent) for method, path, absent in NOT_HERE]
     described: list[dict[str, Any]] = []
 
@@ -171,3 +164,26 @@ def make_routes(handlers: Handlers) -> list[Route]:
 
     rows.append(_route("GET", "/openapi.json", openapi, answer=dict[str, Any]))
     return rows
+
+
+def _own(handlers: Handlers) -> list[Route]:
+    """What Docker has not (docs/own-api.md)."""
+    volumes, files = handlers.volume_extras, handlers.volume_files
+    return [
+        _route("GET", "/images/diff", handlers.insight.differences, query={"a": str, "b": str}, answer=answers.ImageDifferences),
+        _route("GET", "/images/{name}/layers", handlers.insight.layers, query={"paths": bool}, answer=list[answers.LayerInsight]),
+        _route("POST", "/corten/containers/{name}/edit", handlers.lifecycle.edit, query={"dryRun": bool}, body=EditRequest, answer=answers.Edited),
+        _route("POST", "/corten/containers/{name}/tools", handlers.execs.tools, body=ToolsRequest, answer=answers.Tools, status=201),
+        _route("POST", "/corten/volumes/load", volumes.load, query={"name": str}, body=TAR, answer=answers.Volume, status=201),
+        _route("GET", "/corten/volumes/{name}/tar", files.save, answer=TAR),
+        _route("HEAD", "/corten/volumes/{name}/archive", files.archive_stat, query={"path": str}),
+        _route("GET", "/corten/volumes/{name}/archive", files.archive_get, query={"path": str}, answer=TAR),
+        _route("PUT", "/corten/volumes/{name}/archive", files.archive_put, query={"path": str, "noOverwriteDirNonDir": bool}, body=TAR),
+        _route("GET", "/corten/volumes/{name}/history", volumes.history, answer=answers.VolumeHistory),
+        _route("POST", "/corten/volumes/pull", volumes.pull, query={"name": str, "reference": str}, answer=JSON_MESSAGES),
+        _route("POST", "/corten/volumes/{name}/push", volumes.push, query={"reference": str}, answer=JSON_MESSAGES),
+        _route("POST", "/corten/volumes/{name}/rename", volumes.rename, query={"name": str}, status=204),
+        _route("POST", "/corten/volumes/{name}/clone", volumes.clone, query={"name": str, "progress": bool}, answer=answers.Volume, status=201),
+        _route("POST", "/corten/volumes/{name}/snapshot", volumes.snapshot, query={"name": str, "keep": int, "progress": bool}, answer=answers.Volume, status=201),
+        _route("POST", "/corten/hello", handlers.images.hello, answer=answers.Named, status=201),
+    ]  # fmt: skip

@@ -7,7 +7,6 @@ stored a second time; its packed digest is remembered, so that the next push can
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
@@ -116,7 +115,7 @@ class Pusher:
 
     async def _upload_stored(self, blob: Descriptor, short: str) -> None:
         def read_from(offset: int) -> AsyncIterator[bytes]:
-            return _read_file(self._blobs.open(blob.digest), offset)
+            return upload.from_file(self._blobs.open(blob.digest), offset)
 
         await upload.upload_blob(self._remote, read_from, lambda: blob.digest, self._reporter(short, blob.size))
 
@@ -139,13 +138,3 @@ class Pusher:
 
 def _packed_descriptor(layer: _Layer, packed: Packed) -> Descriptor:
     return msgspec.structs.replace(layer.stored, media_type=packed_type(layer.stored.media_type), digest=packed.digest, size=packed.size)
-
-
-async def _read_file(fd: int, offset: int) -> AsyncIterator[bytes]:
-    """The rest of a blob; closes the descriptor. Small reads of a local file: no thread is worth it."""
-    try:
-        while data := os.pread(fd, _CHUNK, offset):
-            yield data
-            offset += len(data)
-    finally:
-        os.close(fd)

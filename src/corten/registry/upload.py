@@ -6,6 +6,7 @@ Knows nothing of the store: content is a function from an offset to pieces. Sour
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from collections.abc import AsyncIterable, AsyncIterator, Callable
 
@@ -17,6 +18,7 @@ from corten.registry import retry
 from corten.registry.client import Broken, Repository, unexpected
 
 _RANGE = re.compile(r"(?:bytes=)?0-(\d+)")
+_CHUNK = 1 << 18
 ReadFrom = Callable[[int], AsyncIterable[bytes]]
 Report = Callable[[int], None]
 
@@ -113,6 +115,16 @@ async def put_manifest(remote: Repository, tag: str, data: bytes, media_type: st
         if response.status not in (200, 201, 202):
             text = (await response.text(errors="replace"))[:300]
             raise RegistryError(f"manifest of {remote.reference.familiar} refused: HTTP status {response.status} {text}")
+
+
+async def from_file(fd: int, offset: int) -> AsyncIterator[bytes]:
+    """What a file has from `offset` on; closes the descriptor. Small reads of a local file: no thread is worth it."""
+    try:
+        while data := os.pread(fd, _CHUNK, offset):
+            yield data
+            offset += len(data)
+    finally:
+        os.close(fd)
 
 
 def _check_allowed(response: aiohttp.ClientResponse) -> None:

@@ -329,6 +329,28 @@ class Volumes(_Answer, frozen=True):
     warnings: list[str] | None
 
 
+class VolumeUse(_Answer, frozen=True):
+    container: str
+    name: str
+    image: str
+    destination: str
+    rw: bool = msgspec.field(name="RW")
+    begun: str = msgspec.field(name="From")
+    ended: str = msgspec.field(name="To")
+
+
+class VolumeSize(_Answer, frozen=True):
+    at: str
+    size: int
+
+
+class VolumeHistory(_Answer, frozen=True):
+    name: str
+    created_at: str
+    uses: list[VolumeUse]
+    sizes: list[VolumeSize]
+
+
 class PrunedVolumes(_Answer, frozen=True):
     volumes_deleted: list[str] | None
     space_reclaimed: int

@@ -56,6 +56,7 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
     layers: list[Descriptor]
     schema_version: int = _ALWAYS_2
     media_type: str = ""
+    artifact_type: str = ""
     annotations: dict[str, str] | None = None
 
 

@@ -10,6 +10,10 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
+
+from corten.errors import CortenError
+from corten.store import spare_room
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS containers (id TEXT PRIMARY KEY, name TEXT UNIQUE NOT NULL, record BLOB NOT NULL);
@@ -20,6 +24,8 @@ CREATE TABLE IF NOT EXISTS images (
 CREATE TABLE IF NOT EXISTS names (
     reference TEXT PRIMARY KEY, image TEXT NOT NULL REFERENCES images(id), tagged INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS volumes (name TEXT PRIMARY KEY, record BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS volume_history (number INTEGER PRIMARY KEY, volume TEXT NOT NULL, record BLOB NOT NULL);
+CREATE INDEX IF NOT EXISTS volume_history_of ON volume_history (volume);
 CREATE TABLE IF NOT EXISTS packings (diff_id TEXT PRIMARY KEY, digest TEXT NOT NULL, size INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS parents (image TEXT PRIMARY KEY REFERENCES images(id) ON DELETE CASCADE, parent TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS networks (id TEXT PRIMARY KEY, name TEXT UNIQUE NOT NULL, record BLOB NOT NULL);
@@ -50,16 +56,44 @@ class NameTaken(Exception):
     """A unique name has a row already."""
 
 
+class DiskFull(CortenError):
+    """What the client is told in the engine's own words: sqlite3 does not name the file."""
+
+    template = "write {path}: no space left on device"
+
+
+class _Connection(sqlite3.Connection):
+    """`path` is the database's, for the error."""
+
+    path = ""
+
+    def execute(self, statement: str, parameters: Any = (), /) -> sqlite3.Cursor:
+        try:
+            return super().execute(statement, parameters)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+                raise DiskFull(path=self.path) from None
+            raise
+
+
 class Database:
+    """What the file system has for it is reserved beforehand (spare_room.py). Raises DiskFull when that is used up too."""
+
     def __init__(self, path: str) -> None:
-        self._connection = sqlite3.connect(path, isolation_level=None)
+        self._path = path
+        spare_room.give(path)
+        self._connection = sqlite3.connect(path, isolation_level=None, factory=_Connection)
+        self._connection.path = path
         self._connection.execute("PRAGMA journal_mode=WAL")
         self._connection.execute("PRAGMA synchronous=NORMAL")
         self._connection.execute("PRAGMA foreign_keys=ON")
         self._connection.executescript(_SCHEMA)
+        spare_room.reserve(path)
+        spare_room.take(path)
 
     def close(self) -> None:
-        self._connection.close()
+        self._connection.close()  # which removes the log, and with it the room that was reserved
+        spare_room.take(self._path)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -98,7 +132,25 @@ class Database:
         self._connection.execute("INSERT OR REPLACE INTO volumes VALUES (?, ?)", (name, record))
 
     def delete_volume(self, name: str) -> None:
+        """Its history goes with it."""
         self._connection.execute("DELETE FROM volumes WHERE name = ?", (name,))
+        self._connection.execute("DELETE FROM volume_history WHERE volume = ?", (name,))
+
+    def volume_history(self, name: str) -> list[bytes]:
+        """Oldest first."""
+        return [row[0] for row in self._connection.execute("SELECT record FROM volume_history WHERE volume = ? ORDER BY number", (name,))]
+
+    def add_volume_history(self, name: str, record: bytes, keep: int) -> None:
+        """Only the newest `keep` records of a volume stay."""
+        self._connection.execute("INSERT INTO volume_history (volume, record) VALUES (?, ?)", (name, record))
+        self._connection.execute(
+            "DELETE FROM volume_history WHERE volume = ?1 AND number <= "
+            "(SELECT number FROM volume_history WHERE volume = ?1 ORDER BY number DESC LIMIT 1 OFFSET ?2)",
+            (name, keep),
+        )
+
+    def move_volume_history(self, name: str, new: str) -> None:
+        self._connection.execute("UPDATE volume_history SET volume = ? WHERE volume = ?", (new, name))
 
     # --- networks
     def networks(self) -> list[bytes]:

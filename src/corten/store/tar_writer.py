@@ -52,7 +52,12 @@ class TarWriter:
                 self._put(entry)
                 return
         if kind == tarfile.SYMTYPE:
-            entry.linkname = os.readlink(path)
+            try:
+                entry.linkname = os.readlink(path)
+            except OSError as error:
+                if error.errno in (errno.ENOENT, errno.EINVAL):
+                    return  # it has gone, or become something else, while we look
+                raise
         elif kind in (tarfile.CHRTYPE, tarfile.BLKTYPE):
             entry.devmajor, entry.devminor = os.major(status.st_rdev), os.minor(status.st_rdev)
         entry.pax_headers = _attributes(path)

@@ -18,6 +18,8 @@ from corten.store import disk_image
 from corten.store.layout import Layout
 from corten.store.sizes import tree_size
 
+_BLOCK = 512  # of st_blocks, whatever the file system's (inode(7))
+
 
 class VolumeFolders:
     def __init__(self, layout: Layout) -> None:
@@ -80,7 +82,9 @@ class VolumeFolders:
         shutil.rmtree(doomed)
 
     def size(self, name: str) -> int:
-        """Bytes of its files."""
+        """Bytes of its files; of a limited volume, which need not be mounted now, what its file system takes of the disk."""
+        with suppress(FileNotFoundError):
+            return os.stat(f"{self._layout.volume(name)}/disk").st_blocks * _BLOCK
         return tree_size(self._layout.volume_data(name))
 
     def sweep(self, known: Collection[str]) -> list[str]:
