@@ -17,8 +17,10 @@ from corten.registry.hosts import RegistryHosts
 from corten.registry.progress import Emit, Progress, Pushed, stream
 from corten.registry.push import Pusher
 from corten.registry.transfer import pull
+from corten.registry.trust import Trust
 from corten.spec.platform import Platform, this_platform
 from corten.spec.reference import Reference, parse_reference
+from corten.spec.trust import Rule
 from corten.store.blobs import Blobs
 from corten.store.image_archive import LoadedImage, read_image_archive
 from corten.store.images import Image, Images
@@ -37,9 +39,10 @@ class NoSuchTag(NotFound):
 
 
 class ImageTransfers:
-    def __init__(self, layout: Layout, blobs: Blobs, layers: Layers, images: Images, service: ImageService, hosts: RegistryHosts) -> None:
+    def __init__(self, layout: Layout, blobs: Blobs, layers: Layers, images: Images, service: ImageService, hosts: RegistryHosts,
+                 trust: Trust) -> None:  # fmt: skip
         self._layout, self._blobs, self._layers, self._images = layout, blobs, layers, images
-        self._service, self._hosts = service, hosts
+        self._service, self._hosts, self._trust = service, hosts, trust
 
     async def load(self, path: str) -> list[str]:
         """Load an archive from a file. Returns what to call each image. Raises ArchiveRefused; nothing half stays."""
@@ -66,12 +69,12 @@ class ImageTransfers:
 
     async def pull(self, reference: Reference, credentials: Credentials, platform: Platform | None) -> AsyncIterator[Progress | Pushed]:
         """From the first place that has it. A mirror that has not, is not there or lies is passed over; it never sees the credentials."""
-        wanted = platform or this_platform()
+        wanted, rule = platform or this_platform(), await self._trust.rule_for(reference)
         endpoints = self._hosts.endpoints(reference.domain)
         for endpoint in endpoints:
             try:
                 async with Repository(reference, Credentials() if endpoint.is_mirror else credentials, endpoint) as remote:
-                    async for progress in self._pull_from(remote, wanted):
+                    async for progress in self._pull_from(remote, wanted, rule):
                         yield progress
                 break
             except CortenError as error:
@@ -82,8 +85,8 @@ class ImageTransfers:
         if image_id:
             self._service.emit("pull", image_id, reference.with_default_tag().familiar, actor=reference.with_default_tag().familiar)
 
-    def _pull_from(self, remote: Repository, platform: Platform) -> AsyncIterator[Progress | Pushed]:
-        return stream(lambda emit: pull(remote.reference, remote, platform, self._blobs, self._layers, self._images, emit))
+    def _pull_from(self, remote: Repository, platform: Platform, rule: Rule | None) -> AsyncIterator[Progress | Pushed]:
+        return stream(lambda emit: pull(remote.reference, remote, platform, self._blobs, self._layers, self._images, emit, rule))
 
     async def registry_manifest(self, reference: Reference, credentials: Credentials) -> tuple[bytes, str, str]:
         """What the registry itself says, nothing stored: (document, media type, digest)."""

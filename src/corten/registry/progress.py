@@ -39,13 +39,13 @@ async def stream(work: Callable[[Emit], Awaitable[None]]) -> AsyncIterator[Progr
             yield progress
         try:
             await task
-        except ExceptionGroup as group:  # of tasks at once: the first that failed has ended the others
-            raise _first(group) from None
+        except ExceptionGroup as group:
+            raise first_error(group) from None
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
 
-def _first(group: ExceptionGroup[Exception]) -> Exception:
-    inner = group.exceptions[0]
-    return _first(inner) if isinstance(inner, ExceptionGroup) else inner
+def first_error(error: Exception) -> Exception:
+    """Of tasks at once: the first that failed has ended the others."""
+    return first_error(error.exceptions[0]) if isinstance(error, ExceptionGroup) else error
