@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import replace
 
 from corten.engine.hello import hello_archive
@@ -67,15 +68,16 @@ class ImageTransfers:
         for digest in {image.id, image.manifest.digest, *(blob for blob, _ in image.layers)} - self._images.used_blobs():
             self._blobs.remove(digest)
 
-    async def pull(self, reference: Reference, credentials: Credentials, platform: Platform | None) -> AsyncIterator[Progress | Pushed]:
+    async def pull(self, reference: Reference, credentials: Credentials, platform: Platform | None) -> AsyncGenerator[Progress | Pushed, None]:
         """From the first place that has it. A mirror that has not, is not there or lies is passed over; it never sees the credentials."""
         wanted, rule = platform or this_platform(), await self._trust.rule_for(reference)
         endpoints = self._hosts.endpoints(reference.domain)
         for endpoint in endpoints:
             try:
                 async with Repository(reference, Credentials() if endpoint.is_mirror else credentials, endpoint) as remote:
-                    async for progress in self._pull_from(remote, wanted, rule):
-                        yield progress
+                    async with aclosing(self._pull_from(remote, wanted, rule)) as transfer:
+                        async for progress in transfer:
+                            yield progress
                 break
             except CortenError as error:
                 if not endpoint.is_mirror:
@@ -85,7 +87,7 @@ class ImageTransfers:
         if image_id:
             self._service.emit("pull", image_id, reference.with_default_tag().familiar, actor=reference.with_default_tag().familiar)
 
-    def _pull_from(self, remote: Repository, platform: Platform, rule: Rule | None) -> AsyncIterator[Progress | Pushed]:
+    def _pull_from(self, remote: Repository, platform: Platform, rule: Rule | None) -> AsyncGenerator[Progress | Pushed, None]:
         return stream(lambda emit: pull(remote.reference, remote, platform, self._blobs, self._layers, self._images, emit, rule))
 
     async def registry_manifest(self, reference: Reference, credentials: Credentials) -> tuple[bytes, str, str]:
@@ -93,7 +95,7 @@ class ImageTransfers:
         async with Repository(reference, credentials, self._hosts.origin(reference.domain)) as remote:
             return await remote.manifest(reference.digest or reference.tag)
 
-    async def push(self, reference: Reference, credentials: Credentials) -> AsyncIterator[Progress | Pushed]:
+    async def push(self, reference: Reference, credentials: Credentials) -> AsyncGenerator[Progress | Pushed, None]:
         """One tag, or without a tag every tag of the repository. Raises NoSuchTag and what the registry refuses."""
         yield Progress(f"The push refers to repository [{reference.familiar_name}]")
         tags = {parse_reference(full).tag: image for image in self._images.all() for full in image.tags
@@ -113,8 +115,9 @@ class ImageTransfers:
                     digest = await pusher.push(image, tag)
                     self._images.tag(image.id, f"{reference.name}@{digest}")
 
-                async for progress in stream(work):
-                    yield progress
+                async with aclosing(stream(work)) as transfer:
+                    async for progress in transfer:
+                        yield progress
             self._service.emit("push", image.id, replace(reference, tag=tag).familiar, actor=replace(reference, tag=tag).familiar)
 
     def _repositories_with(self, image: Image, reference: Reference) -> list[str]:

@@ -143,6 +143,8 @@ class Repository:
                     renewed = True
                     await self._answer_challenge(challenge)
                 await asyncio.sleep(wait)
+        except (aiohttp.TooManyRedirects, aiohttp.InvalidURL) as error:
+            raise RegistryError(f'{method.capitalize()} "{url}": it leads nowhere: {type(error).__name__}') from None
         except _BROKEN as error:
             raise Broken(f'{method.capitalize()} "{url}": {error or type(error).__name__}') from None
 

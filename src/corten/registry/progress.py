@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 
 
@@ -29,7 +29,7 @@ class Pushed:
 Emit = Callable[[Progress | Pushed], None]
 
 
-async def stream(work: Callable[[Emit], Awaitable[None]]) -> AsyncIterator[Progress | Pushed]:
+async def stream(work: Callable[[Emit], Awaitable[None]]) -> AsyncGenerator[Progress | Pushed, None]:
     """What `work` emits, as it does; then its error, if it raised one. Whoever stops listening ends the work."""
     queue: asyncio.Queue[Progress | Pushed | None] = asyncio.Queue()
     task = asyncio.ensure_future(work(queue.put_nowait))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from corten.errors import ArchiveRefused, NotFound, RegistryError
+from corten.errors import ArchiveRefused, CortenError, KernelRefused, NotFound, RegistryError
 from corten.registry import trust
 from corten.registry.client import Repository
 from corten.registry.progress import Emit, Progress, first_error
@@ -38,14 +38,21 @@ async def pull(reference: Reference, remote: Repository, platform: Platform, blo
     """
     try:
         await _pull(reference.with_default_tag(), remote, platform, blobs, layers, images, emit, rule)
-    except (ArchiveRefused, RegistryError, ExceptionGroup) as failed:
-        error = first_error(failed)
-        text = f"{reference.with_default_tag().familiar} from {remote.host}: {error}"
-        if isinstance(error, ArchiveRefused):
-            raise ArchiveRefused(text) from None
-        if isinstance(error, RegistryError):
-            raise RegistryError(text, status=error.http_status) from None
-        raise error from None
+    except (ArchiveRefused, RegistryError, KernelRefused, OSError, ExceptionGroup) as failed:
+        raise _named(first_error(failed), f"{reference.with_default_tag().familiar} from {remote.host}") from None
+
+
+def _named(error: Exception, what: str) -> Exception:
+    match error:
+        case ArchiveRefused():
+            return ArchiveRefused(f"{what}: {error.message}")
+        case RegistryError():
+            return RegistryError(f"{what}: {error.message}", status=error.http_status)
+        case KernelRefused():
+            return CortenError(f"{what}: {error.message}")
+        case OSError():
+            return CortenError(f"{what}: the store cannot be written: {error.strerror}")
+    return error
 
 
 async def _pull(wanted: Reference, remote: Repository, platform: Platform, blobs: Blobs, layers: Layers,
