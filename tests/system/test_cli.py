@@ -58,6 +58,19 @@ def test_images_pull_rmi_version(engine, registry):
     assert "Docker API 1.51" in corten(engine, "version").stdout
 
 
+def test_push_and_pull_as_whom_docker_login_made_us_known(engine, fake, tmp_path):
+    registry = fake(token=True)
+    environment = os.environ | {"DOCKER_CONFIG": str(tmp_path)}
+    corten(engine, "pull", f"{registry.address}/app", code=1, env=environment)
+    (tmp_path / "config.json").write_text(json.dumps({"auths": {registry.address: {"auth": base64.b64encode(b"user:right").decode()}}}))
+    engine.client.post("/images/busybox/tag", repo=f"{registry.address}/app", tag="latest")
+    assert ": Pushed" in corten(engine, "push", f"{registry.address}/app", env=environment).stderr
+    assert corten(engine, "push", "-q", "-a", f"{registry.address}/app", env=environment).stderr == ""
+    assert "Status: Image is up to date" in corten(engine, "pull", f"{registry.address}/app", env=environment).stderr
+    assert "tag can't be used with --all-tags" in corten(engine, "push", "-a", f"{registry.address}/app:1", code=2, env=environment).stderr
+    engine.client.delete(f"/images/{registry.address}/app")
+
+
 def test_hello_starts_and_stops_an_engine_of_its_own():
     folder = tempfile.mkdtemp(prefix=f"cortest-hello-{os.getpid()}-")
     try:

@@ -143,7 +143,7 @@ def test_a_blob_that_is_not_what_it_says(engine, fake, spoil):
     registry = fake()
     put_image(registry, "liar", b"right", this_platform().architecture, "latest", spoil=spoil)
     before = {path for path in store_content(engine) if "/layers/" in path}
-    with pytest.raises(ApiError, match=r"altered or cut off|is longer than the 95 bytes"):
+    with pytest.raises(ApiError, match=r"altered or cut off|is longer than the 95 bytes|ends after \d of the 95 bytes"):
         pull(engine, f"{registry.address}/liar")
     assert {path for path in store_content(engine) if "/layers/" in path} == before
     with pytest.raises(ApiError, match="No such image"):

@@ -75,6 +75,7 @@ from corten.engine.volume_transfers import VolumeTransfers
 from corten.engine.volumes import Volumes
 from corten.network.apply import Kernel
 from corten.registry.hosts import RegistryHosts
+from corten.registry.trust import Trust
 from corten.runtime import messages
 from corten.runtime.launch import Launch, LauncherProcess
 from corten.runtime.link import Notice
@@ -126,7 +127,7 @@ class Engine:
         connecting = Connecting(kernel, networks, firewall, self._containers, network_files, names, self._endpoints)
         service = ImageService(self._layers, images, self._containers, self._events)
         hosts = RegistryHosts(settings.insecure_registries, settings.mirrors)
-        transfers = ImageTransfers(layout, blobs, self._layers, images, service, hosts)
+        transfers = ImageTransfers(layout, blobs, self._layers, images, service, hosts, Trust(settings.corten_trust))
         folders = VolumeFolders(layout)
         volumes = Volumes(self._database, folders, LocalDriver(layout, folders), Plugins(settings.plugin_dir), self._events, self._containers.all)
         mounting = self._mounting = Mounting(layout, snapshots, volumes, CopyUp(layout, snapshots, self._launch), self._launch, service.find, self._containers.find, self._containers.all)

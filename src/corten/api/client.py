@@ -98,8 +98,9 @@ class Client:
     def delete(self, path: str, **query: Any) -> Any:
         return self.call("DELETE", path, query=query)
 
-    def messages(self, path: str, *, body: IO[bytes] | None = None, headers: Mapping[str, str] | None = None, **query: Any) -> Iterator[dict[str, Any]]:
-        """A stream of JSON messages (pull, load). An error in the stream is raised."""
+    def messages(self, path: str, *, body: IO[bytes] | None = None, headers: Mapping[str, str] | None = None,
+                 **query: Any) -> Iterator[dict[str, Any]]:  # fmt: skip
+        """A stream of JSON messages (pull, push, load). An error in the stream is raised."""
         with self.open("POST", path, query=query, body=body, headers=headers) as response:
             for line in response:
                 message = msgspec.json.decode(line) if line.strip() else {}

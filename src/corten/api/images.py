@@ -105,8 +105,7 @@ class ImageHandlers:
         platform = parse_platform(call.text("platform")) if call.text("platform") else None
         messages = JsonMessages(call.request)
         async with messages.reporting():
-            async for progress in self._transfers.pull(reference, credentials, platform):
-                await messages.progress(progress)
+            await messages.relay(self._transfers.pull(reference, credentials, platform))
         return await messages.end()
 
     async def push(self, call: Call) -> web.StreamResponse:
@@ -117,8 +116,7 @@ class ImageHandlers:
         messages = JsonMessages(call.request)
         await messages.begin()  # Docker's way: status 200, the error in the stream
         async with messages.reporting():
-            async for progress in self._transfers.push(reference, credentials):
-                await messages.progress(progress)
+            await messages.relay(self._transfers.push(reference, credentials))
         return await messages.end()
 
     async def distribution(self, call: Call) -> web.Response:

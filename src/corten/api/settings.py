@@ -23,6 +23,7 @@ from corten.engine.system import Configured
 from corten.engine.volume_plugins import FOLDER as PLUGINS
 from corten.errors import Invalid
 from corten.network import ipam
+from corten.registry.trust import Trust
 from corten.spec import log_options
 
 DEFAULT_ROOT, DEFAULT_EXEC_ROOT = "/var/lib/corten", "/run/corten"
@@ -55,6 +56,7 @@ class Settings:
     insecure_registries: tuple[str, ...] = ()
     registry_mirrors: tuple[str, ...] = ()
     corten_mirrors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    corten_trust: str = ""
     tls: bool | None = None
     tlsverify: bool | None = None
     tlscacert: str = ""
@@ -101,7 +103,7 @@ class Settings:
 _KEYS = {"data-root": "data_root", "exec-root": "exec_root", "storage-driver": "storage_driver", "exec-opts": "exec_opts",
          "cgroup-parent": "cgroup_parent", "default-address-pools": "default_address_pools", "log-level": "log_level", "log-driver": "log_driver", "log-opts": "log_opts",
          "default-runtime": "default_runtime", "insecure-registries": "insecure_registries", "registry-mirrors": "registry_mirrors",
-         "corten.mirrors": "corten_mirrors", "plugin-dir": "plugin_dir", "host-gateway-ips": "host_gateway_ips",
+         "corten.mirrors": "corten_mirrors", "corten.trust": "corten_trust", "plugin-dir": "plugin_dir", "host-gateway-ips": "host_gateway_ips",
          "host-gateway-ip": "host_gateway_ips", "cdi-spec-dirs": "cdi_spec_dirs"}  # fmt: skip
 # Keys of dockerd's that would change what a container is: refused by name, with the reason
 _NOT_HERE = {
@@ -200,6 +202,7 @@ def check(settings: Settings) -> None:
             f"{tcp[0]} without TLS gives root on this machine to whoever reaches it: use --tlsverify with certificates, "
             "or say --tls=false if that is meant"
         )
+    Trust(settings.corten_trust).rules()
     ipam.parse_pools(settings.default_address_pools)
     if settings.ip:
         try:

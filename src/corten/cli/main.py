@@ -24,6 +24,7 @@ COMMANDS = {
     "stop": ("stop", "Stop one or more running containers"),
     "rm": ("rm", "Remove one or more containers"),
     "pull": ("pull", "Download an image from a registry"),
+    "push": ("push", "Upload an image to a registry"),
     "images": ("images", "List images"),
     "rmi": ("rmi", "Remove one or more images"),
     "network": ("network", "Look at networks"),

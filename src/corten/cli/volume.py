@@ -8,7 +8,7 @@ from typing import BinaryIO
 import click
 
 from corten.cli import tables
-from corten.cli.credentials import registry_auth
+from corten.cli.credentials import registry_headers
 from corten.cli.main import Session
 from corten.cli.messages import print_messages
 from corten.cli.volume_cp import cp
@@ -82,7 +82,7 @@ def load(session: Session, new: str, source: BinaryIO) -> None:
 def push(session: Session, volume: str, reference: str) -> None:
     """Send a volume to a registry, as an OCI artifact."""
     path = f"/corten/volumes/{volume}/push"
-    sent = print_messages(session.client().messages(path, headers=registry_auth(reference), reference=reference))
+    sent = print_messages(session.client().messages(path, headers=registry_headers(reference), reference=reference))
     print(f"{reference}@{sent['Digest']}")
 
 
@@ -92,7 +92,7 @@ def push(session: Session, volume: str, reference: str) -> None:
 @click.pass_obj
 def pull(session: Session, reference: str, new: str) -> None:
     """Make a new volume of what a registry has."""
-    found = session.client().messages("/corten/volumes/pull", headers=registry_auth(reference), reference=reference, name=new)
+    found = session.client().messages("/corten/volumes/pull", headers=registry_headers(reference), reference=reference, name=new)
     print(print_messages(found)["Name"])
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import replace
 
 from corten.engine.hello import hello_archive
@@ -17,8 +18,10 @@ from corten.registry.hosts import RegistryHosts
 from corten.registry.progress import Emit, Progress, Pushed, stream
 from corten.registry.push import Pusher
 from corten.registry.transfer import pull
+from corten.registry.trust import Trust
 from corten.spec.platform import Platform, this_platform
 from corten.spec.reference import Reference, parse_reference
+from corten.spec.trust import Rule
 from corten.store.blobs import Blobs
 from corten.store.image_archive import LoadedImage, read_image_archive
 from corten.store.images import Image, Images
@@ -37,9 +40,10 @@ class NoSuchTag(NotFound):
 
 
 class ImageTransfers:
-    def __init__(self, layout: Layout, blobs: Blobs, layers: Layers, images: Images, service: ImageService, hosts: RegistryHosts) -> None:
+    def __init__(self, layout: Layout, blobs: Blobs, layers: Layers, images: Images, service: ImageService, hosts: RegistryHosts,
+                 trust: Trust) -> None:  # fmt: skip
         self._layout, self._blobs, self._layers, self._images = layout, blobs, layers, images
-        self._service, self._hosts = service, hosts
+        self._service, self._hosts, self._trust = service, hosts, trust
 
     async def load(self, path: str) -> list[str]:
         """Load an archive from a file. Returns what to call each image. Raises ArchiveRefused; nothing half stays."""
@@ -64,15 +68,16 @@ class ImageTransfers:
         for digest in {image.id, image.manifest.digest, *(blob for blob, _ in image.layers)} - self._images.used_blobs():
             self._blobs.remove(digest)
 
-    async def pull(self, reference: Reference, credentials: Credentials, platform: Platform | None) -> AsyncIterator[Progress | Pushed]:
+    async def pull(self, reference: Reference, credentials: Credentials, platform: Platform | None) -> AsyncGenerator[Progress | Pushed, None]:
         """From the first place that has it. A mirror that has not, is not there or lies is passed over; it never sees the credentials."""
-        wanted = platform or this_platform()
+        wanted, rule = platform or this_platform(), await self._trust.rule_for(reference)
         endpoints = self._hosts.endpoints(reference.domain)
         for endpoint in endpoints:
             try:
                 async with Repository(reference, Credentials() if endpoint.is_mirror else credentials, endpoint) as remote:
-                    async for progress in self._pull_from(remote, wanted):
-                        yield progress
+                    async with aclosing(self._pull_from(remote, wanted, rule)) as transfer:
+                        async for progress in transfer:
+                            yield progress
                 break
             except CortenError as error:
                 if not endpoint.is_mirror:
@@ -82,15 +87,15 @@ class ImageTransfers:
         if image_id:
             self._service.emit("pull", image_id, reference.with_default_tag().familiar, actor=reference.with_default_tag().familiar)
 
-    def _pull_from(self, remote: Repository, platform: Platform) -> AsyncIterator[Progress | Pushed]:
-        return stream(lambda emit: pull(remote.reference, remote, platform, self._blobs, self._layers, self._images, emit))
+    def _pull_from(self, remote: Repository, platform: Platform, rule: Rule | None) -> AsyncGenerator[Progress | Pushed, None]:
+        return stream(lambda emit: pull(remote.reference, remote, platform, self._blobs, self._layers, self._images, emit, rule))
 
     async def registry_manifest(self, reference: Reference, credentials: Credentials) -> tuple[bytes, str, str]:
         """What the registry itself says, nothing stored: (document, media type, digest)."""
         async with Repository(reference, credentials, self._hosts.origin(reference.domain)) as remote:
             return await remote.manifest(reference.digest or reference.tag)
 
-    async def push(self, reference: Reference, credentials: Credentials) -> AsyncIterator[Progress | Pushed]:
+    async def push(self, reference: Reference, credentials: Credentials) -> AsyncGenerator[Progress | Pushed, None]:
         """One tag, or without a tag every tag of the repository. Raises NoSuchTag and what the registry refuses."""
         yield Progress(f"The push refers to repository [{reference.familiar_name}]")
         tags = {parse_reference(full).tag: image for image in self._images.all() for full in image.tags
@@ -110,8 +115,9 @@ class ImageTransfers:
                     digest = await pusher.push(image, tag)
                     self._images.tag(image.id, f"{reference.name}@{digest}")
 
-                async for progress in stream(work):
-                    yield progress
+                async with aclosing(stream(work)) as transfer:
+                    async for progress in transfer:
+                        yield progress
             self._service.emit("push", image.id, replace(reference, tag=tag).familiar, actor=replace(reference, tag=tag).familiar)
 
     def _repositories_with(self, image: Image, reference: Reference) -> list[str]:

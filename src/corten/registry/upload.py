@@ -9,6 +9,7 @@ import asyncio
 import os
 import re
 from collections.abc import AsyncIterable, AsyncIterator, Callable
+from http import HTTPStatus
 
 import aiohttp
 from yarl import URL
@@ -62,14 +63,14 @@ async def upload_blob(remote: Repository, read_from: ReadFrom, digest_when_read:
             location, offset = await _progress(remote, location) or (await _begin(remote), 0)
     async with remote.request("PUT", location.update_query({"digest": digest_when_read()})) as response:
         if response.status != 201:
-            raise unexpected(response)
+            raise await unexpected(response)
 
 
 async def _begin(remote: Repository) -> URL:
     async with remote.request("POST", remote.address("blobs/uploads/")) as response:
         _check_allowed(response)
         if response.status != 202:
-            raise unexpected(response)
+            raise await unexpected(response)
         return remote.at(response.headers["Location"])
 
 
@@ -82,10 +83,10 @@ async def _send(remote: Repository, location: URL, offset: int, read_from: ReadF
             report(sent)
 
     async with remote.request("PATCH", location, {"Content-Type": "application/octet-stream"}, pieces, tries=1) as response:
-        if retry.is_transient(response.status):  # how much of it arrived is to be asked before anything is sent again
+        if retry.is_transient(response.status) or response.status == HTTPStatus.UNAUTHORIZED:  # how much of it arrived is to be asked before anything is sent again
             raise Broken(f'Patch "{location}": HTTP status {response.status} {response.reason}')
         if response.status != 202:
-            raise unexpected(response)
+            raise await unexpected(response)
         return remote.at(response.headers["Location"])
 
 
