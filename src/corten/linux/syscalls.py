@@ -315,3 +315,10 @@ def inotify_init1(flags: int) -> int:
 
 def inotify_add_watch(fd: int, path: str, mask: int) -> int:
     return _check(_libc.inotify_add_watch(fd, _path(path), mask), path)
+
+
+def getsockopt(fd: int, level: int, option: int, value: bytes) -> bytes:
+    """For options that are asked with a value (socket.getsockopt sends none); the answer has its length."""
+    buffer, length = ctypes.create_string_buffer(value, len(value)), c_uint(len(value))
+    _check(_libc.getsockopt(c_int(fd), c_int(level), c_int(option), buffer, ctypes.byref(length)), f"option {option}")
+    return buffer.raw

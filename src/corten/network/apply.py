@@ -6,11 +6,13 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from ipaddress import IPv4Interface
 
-from corten.linux import nft_guests, nftables, rtnetlink
+from corten.linux import nft_foreign, nft_guests, nftables, rtnetlink
 from corten.linux.namespaces import network_namespace
 from corten.linux.netlink import NETLINK_NETFILTER, NETLINK_ROUTE, Netlink, Request
+from corten.linux.nft_foreign import HostTable
 from corten.linux.nft_guests import ForeignChain, Guest
 from corten.linux.nft_sets import Element
 from corten.linux.nftables import Table
@@ -19,6 +21,13 @@ from corten.network.plan import AnyAddress, Bridge, Endpoint
 _FIRST_INDEX = 2  # the first link after lo in a new namespace
 _LO_INDEX = 1
 _log = logging.getLogger("corten.network")
+
+
+@dataclass(frozen=True)
+class Changes:
+    damaged: bool
+    guest_chain: bool
+    others: bool
 
 
 class Kernel:
@@ -114,18 +123,27 @@ class Kernel:
         """Readable when anybody has changed nftables; then ask `changes`."""
         return self._watch.fileno()
 
-    def changes(self, table: str, guest_chain: str) -> tuple[bool, bool]:
-        """Whether somebody else has, since the last call, taken something of our table away, and changed a chain of that name."""
+    def changes(self, table: str, guest_chain: str) -> Changes:
+        """What others have done since the last call: to our table, to a chain of that name, to any other table."""
         try:
             messages = self._watch.notifications()
         except OSError:  # some were lost: it may be
-            return True, True
+            return Changes(damaged=True, guest_chain=True, others=True)
         port = self._netfilter.port
-        return nftables.taken_from(messages, table, port), nft_guests.concerns(messages, guest_chain, port)
+        return Changes(
+            nftables.taken_from(messages, table, port), nft_guests.concerns(messages, guest_chain, port),
+            nftables.concern_others(messages, table, port),
+        )  # fmt: skip
 
     # --- other programs' rules
     def foreign_chains(self) -> list[ForeignChain]:
         return nft_guests.chains(self._netfilter)
+
+    @staticmethod
+    def host_input(own_table: str) -> list[HostTable]:
+        """The tables with chains of the input hook. With a socket of its own: it may take a moment, and be done in another thread."""
+        with Netlink(NETLINK_NETFILTER) as netfilter:
+            return nft_foreign.read_hook(netfilter, own_table)
 
     def guests(self, chain: ForeignChain, comment: str) -> dict[Guest, bytes]:
         return nft_guests.guests(self._netfilter, chain, comment)
