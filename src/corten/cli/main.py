@@ -27,6 +27,7 @@ COMMANDS = {
     "images": ("images", "List images"),
     "rmi": ("rmi", "Remove one or more images"),
     "network": ("network", "Look at networks"),
+    "system": ("system", "Look after the engine"),
     "version": ("version", "Show the versions of client and engine"),
     "daemon": ("daemon", "Look at the engine"),
     "hello": ("hello", "Run Corten's own little image and show what it sees"),

@@ -28,13 +28,13 @@ class Firewall:
         self._host = HostRules(kernel, name, self._put_mirror)
         self._owned: dict[str, frozenset[Element]] = {}
         self._count: Counter[Element] = Counter()  # of owners: a port that is published at two addresses is one element twice
-        self._standing = False
+        self._standing = self._removed = False
 
     def start(self) -> None:
         """Write the whole table, the host's own rules in it, and watch it from here on."""
         self._host.start()
         self._standing = True
-        self._neighbours.look(self._bridges())
+        self._neighbours.look(self.bridges())
         asyncio.get_running_loop().add_reader(self._kernel.watched, self._look)
 
     def _put_mirror(self, mirror: Mirror) -> None:
@@ -60,7 +60,7 @@ class Firewall:
             raise
         kinds = {element.set for element in before ^ elements}
         if "bridges" in kinds:
-            self._neighbours.let_through(self._bridges())
+            self._neighbours.let_through(self.bridges())
         if "published" in kinds:
             self._host.look_at_legacy()
 
@@ -81,7 +81,7 @@ class Firewall:
                 added.append(element)
         return removed, added
 
-    def _bridges(self) -> set[str]:
+    def bridges(self) -> set[str]:
         return {str(element.key[0]) for element in self._count if element.set == "bridges"}
 
     def _change(self, removed: Iterable[Element], added: Iterable[Element]) -> None:
@@ -97,12 +97,22 @@ class Firewall:
     def _look(self) -> None:
         changes = self._kernel.changes(self._table.name, CHAIN)
         if changes.guest_chain:
-            self._neighbours.look(self._bridges())
+            self._neighbours.look(self.bridges())
         if changes.others:
             self._host.changed()
         if changes.damaged:
             _log.warning("somebody else has removed rules of table inet %s: put back", self._table.name)
             self._replace()
+
+    def host_chains(self) -> tuple[str, ...]:
+        """The host's own chains that published ports obey, in words."""
+        return self._host.mirror.sources
+
+    def wake(self) -> None:
+        """After the table has been taken away: something needs it again."""
+        if self._removed:
+            self._removed = False
+            self.start()
 
     def render(self) -> str:
         """The table as nft(8) would list it."""
@@ -117,3 +127,4 @@ class Firewall:
         if remove:
             self._neighbours.let_through(())
             self._kernel.remove_table(self._table.name)
+            self._removed = True
