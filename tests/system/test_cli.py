@@ -15,7 +15,7 @@ import tempfile
 import pytest
 
 from corten.api.client import own_engine
-from corten.cli.credentials import registry_auth
+from corten.cli.credentials import registry_headers
 from tests.engines import PATIENCE, RunningEngine
 from tests.system.conftest import free_port, need
 
@@ -218,6 +218,6 @@ def test_volumes(engine, registry, tmp_path):
 def test_what_docker_login_wrote_is_sent(monkeypatch, tmp_path):
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
     (tmp_path / "config.json").write_text(json.dumps({"auths": {"127.0.0.1:5": {"auth": base64.b64encode(b"user:pass:word").decode()}}}))
-    sent = json.loads(base64.urlsafe_b64decode(registry_auth("127.0.0.1:5/x")["X-Registry-Auth"]))
+    sent = json.loads(base64.urlsafe_b64decode(registry_headers("127.0.0.1:5/x")["X-Registry-Auth"]))
     assert (sent["username"], sent["password"]) == ("user", "pass:word")
-    assert registry_auth("127.0.0.1:6/x") == {}
+    assert registry_headers("127.0.0.1:6/x") == {}

@@ -38,6 +38,7 @@ from corten.engine.endpoints import Endpoints
 from corten.engine.events import Events
 from corten.engine.execs import Execs
 from corten.engine.exits import Exits
+from corten.engine.exposure import Exposure
 from corten.engine.firewall import Firewall
 from corten.engine.groups import Groups
 from corten.engine.image_removal import ImageRemoval
@@ -61,6 +62,7 @@ from corten.engine.starting import Starting
 from corten.engine.stopping import Stopping
 from corten.engine.system import System
 from corten.engine.taking_over import TakingOver
+from corten.engine.teardown import Teardown
 from corten.engine.tool_shell import Tools
 from corten.engine.updating import Updating
 from corten.engine.usage import DiskUsage
@@ -123,7 +125,8 @@ class Engine:
         networks = Networks(kernel, self._database, self._events, firewall, settings.network_defaults, self._containers.all)
         network_files = NetworkFiles(self._containers, layout, settings.host_gateway_ips)
         names = NameService(kernel, self._containers, self._launch)
-        self._endpoints = Endpoints(kernel, networks, firewall, self._containers, network_files, names)
+        exposure = Exposure(kernel, networks, firewall)
+        self._endpoints = Endpoints(kernel, networks, firewall, self._containers, network_files, names, exposure)
         connecting = Connecting(kernel, networks, firewall, self._containers, network_files, names, self._endpoints)
         service = ImageService(self._layers, images, self._containers, self._events)
         hosts = RegistryHosts(settings.insecure_registries, settings.mirrors)
@@ -163,14 +166,15 @@ class Engine:
         tools = Tools(self._containers, self._execs, service, networks, mounting, logs, snapshots)
         handlers = Handlers(
             ContainerHandlers(self._containers, logs, attaching, self._execs, service, networks, volumes, mounting, snapshots, layout, groups,
-                              usage),
+                              usage, exposure),
             StreamHandlers(self._containers, attaching, logs),
             ContentHandlers(self._containers, copying, making, snapshots),
             LifecycleHandlers(self._containers, starting, stopping, self._restarting, removal, Updating(self._containers, groups), editing),
             ExecHandlers(self._containers, self._execs, tools),
             ImageHandlers(service, transfers, ImageRemoval(service, images, self._containers, self._events), snapshots, files),
             files,
-            NetworkHandlers(networks, self._endpoints, connecting, self._containers),
+            NetworkHandlers(networks, self._endpoints, connecting, self._containers,
+                            Teardown(self._containers, self._endpoints, networks)),
             SystemHandlers(system, hosts),
             EventHandlers(self._events),
             UsageHandlers(usage, service, volumes),

@@ -15,6 +15,7 @@ from corten.engine import confinement, processes, states, stats
 from corten.engine.attaching import Attaching
 from corten.engine.containers import Containers
 from corten.engine.execs import Execs
+from corten.engine.exposure import Exposure
 from corten.engine.groups import Groups
 from corten.engine.health import health_matches
 from corten.engine.images import ImageService, check_platform
@@ -39,10 +40,10 @@ _STATS_PAUSE = 1.0
 class ContainerHandlers:
     def __init__(self, containers: Containers, logs: LogSetup, attaching: Attaching, execs: Execs, images: ImageService, networks: Networks,
                  volumes: Volumes, mounting: Mounting, snapshots: Snapshots, layout: Layout, groups: Groups,
-                 usage: DiskUsage) -> None:  # fmt: skip
+                 usage: DiskUsage, exposure: Exposure) -> None:  # fmt: skip
         self._containers, self._logs, self._attaching, self._execs, self._images = containers, logs, attaching, execs, images
         self._networks, self._snapshots, self._layout, self._groups = networks, snapshots, layout, groups
-        self._volumes, self._mounting, self._usage = volumes, mounting, usage
+        self._volumes, self._mounting, self._usage, self._exposure = volumes, mounting, usage, exposure
 
     def _find(self, call: Call) -> ContainerRecord:
         return self._containers.find(call.parameters["name"])
@@ -118,7 +119,7 @@ class ContainerHandlers:
         if call.text("platform"):
             check_platform(image, parse_platform(call.text("platform")), request.image)
         record, warnings = await self._containers.create(request, call.text("name"), image, self._networks, self._mounting, self._logs)
-        return json_response({"Id": record.id, "Warnings": warnings}, 201)
+        return json_response({"Id": record.id, "Warnings": [*warnings, *self._exposure.warnings(record)]}, 201)
 
     async def resize(self, call: Call) -> web.Response:
         record = self._find(call)

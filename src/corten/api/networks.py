@@ -14,7 +14,9 @@ from corten.engine.containers import Containers
 from corten.engine.endpoints import Endpoints
 from corten.engine.network_records import NetworkRecord
 from corten.engine.networks import Networks
+from corten.engine.teardown import Teardown
 from corten.errors import CortenError, Invalid, NoSuchNetwork
+from corten.spec import answers
 from corten.spec.engine import EndpointSettings
 from corten.spec.filters import Filters, matches_labels
 from corten.spec.network import NetworkConnect, NetworkCreate, NetworkDisconnect
@@ -25,7 +27,9 @@ _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 
 class NetworkHandlers:
-    def __init__(self, networks: Networks, endpoints: Endpoints, connecting: Connecting, containers: Containers) -> None:
+    def __init__(self, networks: Networks, endpoints: Endpoints, connecting: Connecting, containers: Containers,
+                 teardown: Teardown) -> None:  # fmt: skip
+        self._teardown = teardown
         self._networks, self._endpoints, self._connecting, self._containers = networks, endpoints, connecting, containers
 
     async def list(self, call: Call) -> web.Response:
@@ -76,6 +80,10 @@ class NetworkHandlers:
 
     async def plan(self, _call: Call) -> web.Response:
         return web.Response(text=self._endpoints.plan())
+
+    async def teardown(self, _call: Call) -> web.Response:
+        done = self._teardown.tear_down()
+        return json_response(answers.TornDown(done.links, done.table, done.sysctls))
 
     async def prune(self, call: Call) -> web.Response:
         filters = call.filters("label", "label!", "until")

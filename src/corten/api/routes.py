@@ -98,6 +98,7 @@ def make_routes(handlers: Handlers) -> list[Route]:
         _route("POST", "/networks/{name}/connect", network.connect, body=NetworkConnect),
         _route("POST", "/networks/{name}/disconnect", network.disconnect, body=NetworkDisconnect),
         _route("GET", "/corten/networks/plan", network.plan, answer=_TEXT),
+        _route("POST", "/corten/system/teardown", network.teardown, answer=answers.TornDown),
         # --- volumes
         _route("GET", "/volumes", volume.list, query={"filters": Filters}, answer=answers.Volumes),
         _route("POST", "/volumes/create", volume.create, body=VolumeRequest, answer=answers.Volume, status=201),

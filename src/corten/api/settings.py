@@ -42,6 +42,7 @@ class Settings:
     bridge: str = ""
     bip: str = ""
     ip: str = ""
+    default_publish_address: str = ""
     plugin_dir: str = PLUGINS
     default_address_pools: tuple[Any, ...] = ()
     cgroup_parent: str = "/corten"
@@ -82,7 +83,7 @@ class Settings:
 
     @property
     def network_defaults(self) -> NetworkDefaults:
-        return NetworkDefaults(self.bridge_name, self.bip, ipam.parse_pools(self.default_address_pools), self.ip)
+        return NetworkDefaults(self.bridge_name, self.bip, ipam.parse_pools(self.default_address_pools), self.ip, self.default_publish_address)
 
     def tls_context(self) -> ssl.SSLContext | None:
         """None without TLS. With `tlsverify`, clients must show a certificate of the given authority."""
@@ -104,7 +105,7 @@ _KEYS = {"data-root": "data_root", "exec-root": "exec_root", "storage-driver": "
          "cgroup-parent": "cgroup_parent", "default-address-pools": "default_address_pools", "log-level": "log_level", "log-driver": "log_driver", "log-opts": "log_opts",
          "default-runtime": "default_runtime", "insecure-registries": "insecure_registries", "registry-mirrors": "registry_mirrors",
          "corten.mirrors": "corten_mirrors", "corten.trust": "corten_trust", "plugin-dir": "plugin_dir", "host-gateway-ips": "host_gateway_ips",
-         "host-gateway-ip": "host_gateway_ips", "cdi-spec-dirs": "cdi_spec_dirs"}  # fmt: skip
+         "default-publish-address": "default_publish_address", "host-gateway-ip": "host_gateway_ips", "cdi-spec-dirs": "cdi_spec_dirs"}  # fmt: skip
 # Keys of dockerd's that would change what a container is: refused by name, with the reason
 _NOT_HERE = {
     "userns-remap": "containers share the host's user namespace; take capabilities away (--cap-drop), and run as a user (--user)",
@@ -204,11 +205,11 @@ def check(settings: Settings) -> None:
         )
     Trust(settings.corten_trust).rules()
     ipam.parse_pools(settings.default_address_pools)
-    if settings.ip:
+    for flag, address in (("ip", settings.ip), ("default-publish-address", settings.default_publish_address)):
         try:
-            IPv4Address(settings.ip)
+            IPv4Address(address or "0.0.0.0")
         except ValueError:
-            raise Invalid(f"--ip {settings.ip!r}: want an IPv4 address of this host") from None
+            raise Invalid(f"--{flag} {address!r}: want an IPv4 address of this host") from None
     if len(settings.bridge_name) > 15:
         raise Invalid(f"--bridge {settings.bridge_name!r}: an interface name has at most 15 characters")
 
@@ -229,6 +230,7 @@ _FLAGS = [
     click.option("--plugin-dir", help="Folder of the volume plugins' sockets"),
     click.option("--bip", help="Address of the default bridge with its prefix, such as 172.20.0.1/16"),
     click.option("--ip", help="Address at which ports of the default bridge are published that name none"),
+    click.option("--default-publish-address", help="Address at which ports are published that name none, on every network"),
     click.option("--default-address-pool", "default_address_pools", multiple=True, callback=_pools,
                  help="Pool for networks' subnets: base=10.10.0.0/16,size=24 (repeatable)"),
     click.option("--cgroup-parent", help="Parent cgroup of all containers"),

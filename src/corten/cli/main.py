@@ -29,6 +29,7 @@ COMMANDS = {
     "rmi": ("rmi", "Remove one or more images"),
     "network": ("network", "Look at networks"),
     "volume": ("volume", "Rename, clone, snapshot, copy and move volumes"),
+    "system": ("system", "Look after the engine"),
     "version": ("version", "Show the versions of client and engine"),
     "daemon": ("daemon", "Look at the engine"),
     "hello": ("hello", "Run Corten's own little image and show what it sees"),

@@ -18,6 +18,7 @@ from msgspec.structs import replace
 
 from corten.engine import endpoint_settings, states
 from corten.engine.containers import Containers
+from corten.engine.exposure import Exposure
 from corten.engine.firewall import Firewall
 from corten.engine.host_ports import HostPorts, Wanted, wanted_ports
 from corten.engine.name_service import NameService
@@ -40,7 +41,8 @@ _log = logging.getLogger("corten.engine")
 
 class Endpoints:
     def __init__(self, kernel: Kernel, networks: Networks, firewall: Firewall, containers: Containers,
-                 network_files: NetworkFiles, names: NameService) -> None:  # fmt: skip
+                 network_files: NetworkFiles, names: NameService, exposure: Exposure) -> None:  # fmt: skip
+        self._exposure = exposure
         self._kernel, self._networks, self._firewall, self._containers = kernel, networks, firewall, containers
         self._ports, self._files, self._names = HostPorts(), network_files, names
         self._leaving: dict[str, EndpointRecord] = {}  # veth -> its endpoint, until the kernel has taken the link away
@@ -133,6 +135,8 @@ class Endpoints:
 
     async def attach(self, record: ContainerRecord, namespace: str) -> None:
         """Make the links of a leased record inside a namespace (path), and lead its ports there. Raises OSError; then no link stays."""
+        for place in record.active_endpoints:
+            self.mend(place.network_id)
         wired = [self.wire(record, place) for place in record.active_endpoints if place.mac]
         fd = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -145,6 +149,7 @@ class Endpoints:
         finally:
             os.close(fd)
         self._firewall.put(record.id, self.elements(record))
+        self._exposure.log(record)
         self._files.started(record)
         for place in record.active_endpoints:
             self._networks.say("connect", self._networks.find(place.network_id), record)
@@ -193,8 +198,8 @@ class Endpoints:
             return []
         families = []
         if record.gateway and options.mode4 != "routed":
-            families.append(str(options.binding4))
-        if record.gateway6 and options.mode6 != "routed" and options.binding4.is_unspecified:
+            families.append(str(self._networks.binding(network)))
+        if record.gateway6 and options.mode6 != "routed" and self._networks.binding(network).is_unspecified:
             families.append("::")
         rows = wanted_ports(host, record.config.exposed_ports or {}, families)
         for row in rows:
@@ -254,6 +259,7 @@ class Endpoints:
             self._ports.let_go(record.id, new)
             raise
         self._ports.let_go(record.id, [port for port in record.ports if port not in kept])
+        self._exposure.log(replace(changed, ports=new))
         return changed
 
     def _set_hairpins(self, record: ContainerRecord) -> None:
@@ -341,18 +347,27 @@ class Endpoints:
         except (CortenError, OSError) as error:
             _log.warning("container %s: its name service cannot be restored: %s", record.name, error)
 
-    def tear_down(self) -> None:
-        """Take every bridge and the table away: for an engine that ends with nothing running."""
+    def mend(self, network_id: str) -> None:
+        """If somebody has taken a network's bridge away: make it again, and hang on it who was there. Raises OSError, CortenError."""
+        network = self._networks.find(network_id)
+        if self._networks.mend(network):
+            for record in self._containers.all():
+                for place in record.active_endpoints:
+                    if place.network_id == network.id and place.veth and self._kernel.has_link(place.veth):
+                        self._kernel.plug(place.veth, network.link)
+
+    def tear_down(self) -> list[str]:
+        """Take every bridge and the table away, with nothing running; the bridges' names."""
         self._firewall.close(remove=True)
-        self._networks.tear_down()
+        return self._networks.tear_down()
 
     def _without_lost_links(self, record: ContainerRecord) -> ContainerRecord:
         lost = [place for place in record.active_endpoints if place.veth and not self._kernel.has_link(place.veth)]
         if not lost:
             return record
         for place in lost:
-            _log.warning("container %s: its link %s of network %s is gone; connect it again", record.name, place.veth, place.network)
-        return self._containers.save(replace(record, endpoints=[place for place in record.endpoints if place not in lost]))
+            _log.warning("container %s: its link %s of network %s is gone; start it again, or connect it", record.name, place.veth, place.network)
+        return self._containers.save(replace(record, endpoints=[place.ended() if place in lost else place for place in record.endpoints]))
 
     def plan(self) -> str:
         """What there should be in the kernel, to be read: the bridges, and the table as nft(8) lists it."""

@@ -10,7 +10,7 @@ import logging
 import secrets
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Interface, ip_network
+from ipaddress import IPv4Address, IPv4Interface, ip_network
 
 from msgspec.structs import replace
 
@@ -38,7 +38,7 @@ from corten.errors import (
     NotSupported,
 )
 from corten.network import bridge_options, ipam, ipam_config, sublink_options
-from corten.network.apply import Kernel
+from corten.network.apply import FORWARDING, Kernel
 from corten.network.plan import make_elements
 from corten.spec.network import Ipam, NetworkCreate
 from corten.spec.timestamps import now_ns, rfc3339_nano
@@ -47,6 +47,8 @@ from corten.store.database import Database
 _MODES = {"default": "bridge", "": "bridge"}
 _BUILTIN_DRIVERS = {"bridge": "bridge", "host": "host", "none": "null"}
 _PREFIX = "com.docker.network"
+BINDING = f"{_PREFIX}.bridge.host_binding_ipv4"
+_NOTED = "sysctl "  # a setting with the value of before, of a sysctl that was changed here
 _log = logging.getLogger("corten.engine")
 
 
@@ -62,7 +64,8 @@ class NetworkDefaults:
     bridge: str
     bip: str = ""
     pools: tuple[ipam.Pool, ...] = ()
-    publish_address: str = ""
+    publish_address: str = ""  # of the default bridge, Docker's `ip`
+    publish_everywhere: str = ""  # of every network, default-publish-address
 
 
 class Networks:
@@ -98,7 +101,7 @@ class Networks:
             self._database.put_setting("bridge-made", self.defaults.bridge)
         options = {
             f"{_PREFIX}.bridge.default_bridge": "true", f"{_PREFIX}.bridge.enable_icc": "true", f"{_PREFIX}.bridge.enable_ip_masquerade": "true",
-            f"{_PREFIX}.bridge.host_binding_ipv4": self.defaults.publish_address or "0.0.0.0", f"{_PREFIX}.bridge.name": self.defaults.bridge,
+            BINDING: self.defaults.publish_address or self.defaults.publish_everywhere or "0.0.0.0", f"{_PREFIX}.bridge.name": self.defaults.bridge,
             f"{_PREFIX}.driver.mtu": "1500",
         }  # fmt: skip
         row = ipam.Range(gateway.network, gateway.network, gateway.ip, frozenset({gateway.ip}))
@@ -160,6 +163,12 @@ class Networks:
     def name_of_mode(mode: str) -> str:
         """The network's name in HostConfig.NetworkMode; empty for container:ID."""
         return "" if mode.startswith("container:") else _MODES.get(mode, mode)
+
+    def binding(self, network: NetworkRecord) -> IPv4Address:
+        """Where its containers' ports are published that name no address."""
+        if BINDING in network.options or not self.defaults.publish_everywhere:
+            return network.bridge_options.binding4
+        return IPv4Address(self.defaults.publish_everywhere)
 
     # --- creating and removing
     def create(self, request: NetworkCreate) -> tuple[NetworkRecord, str]:
@@ -274,6 +283,7 @@ class Networks:
             return
         if network.driver == "bridge":
             bridge = bridge_of(network)
+            self._note_sysctls(self._kernel.sysctls_to_set(bridge))
             self._kernel.ensure_bridge(bridge)
             self._firewall.put(network.id, make_elements([bridge], ()))
             return
@@ -286,6 +296,21 @@ class Networks:
             if error.errno in (95, 93):  # EOPNOTSUPP, EPROTONOSUPPORT
                 raise NotSupported(f"this kernel has no {network.driver} links (CONFIG_{network.driver.upper()})") from None
             raise
+
+    def _note_sysctls(self, before: dict[str, str]) -> None:
+        """What is about to be changed of the whole host: the first value is kept, for teardown."""
+        for name, value in before.items():
+            if not self._database.setting(_NOTED + name):
+                self._database.put_setting(_NOTED + name, value)
+
+    def mend(self, network: NetworkRecord) -> bool:
+        """Before a container comes to it: whether its bridge was gone and has been made again. Raises OSError, CortenError."""
+        self._firewall.wake()
+        if network.driver != "bridge" or not network.link or self._kernel.has_link(network.link):
+            return False
+        _log.warning("network %s: its bridge %s is gone: made again", network.name, network.link)
+        self._raise_link(network)
+        return True
 
     async def remove(self, name: str) -> None:
         """Raises Forbidden, NoSuchNetwork."""
@@ -343,11 +368,23 @@ class Networks:
                     raise
                 _log.error("network %s: its link %s cannot be made: %s", network.name, network.link, error)
 
-    def tear_down(self) -> None:
-        """Take every bridge away: for an engine that ends with nothing running."""
-        for network in self._networks.values():
-            if self._owns_link(network):
-                self._kernel.remove_link(network.link)
+    def tear_down(self) -> list[str]:
+        """Take every bridge away of our making, with nothing on it; their names."""
+        removed = {network.link for network in self._networks.values() if self._owns_link(network) and self._kernel.has_link(network.link)}
+        for link in sorted(removed):
+            self._kernel.remove_link(link)
+        return sorted(removed)
+
+    def put_sysctls_back(self) -> dict[str, str]:
+        """Those that were changed here, to what they were before; name -> value. One that somebody else has changed since stays."""
+        put: dict[str, str] = {}
+        for name in FORWARDING:
+            before = self._database.setting(_NOTED + name)
+            if before:
+                self._kernel.put_sysctl(name, before)
+                self._database.put_setting(_NOTED + name, "")
+                put[name.replace("/", ".")] = before
+        return put
 
 
 class NoSuchConfiguration(CortenError):

@@ -20,7 +20,8 @@ _CMP_EQ, _CMP_NEQ = 0, 1
 _NETWORK_HEADER, _TRANSPORT_HEADER = 1, 2
 _META_IIFNAME, _META_OIFNAME, _META_NFPROTO, _META_L4PROTO = 6, 7, 15, 16
 _VERDICTS = {"drop": 0, "accept": 1}
-_CT_STATE, _CT_STATUS = 0, 2
+_LEADS = {"jump": -3, "goto": -4}
+_CT_STATE, _CT_DIRECTION, _CT_STATUS = 0, 1, 2
 _STATES = {"established": 2, "related": 4}
 _CT_STATUS_DNAT = 0x20
 _LOOKUP_INVERTED = 1
@@ -225,6 +226,17 @@ class KnownConnection:
 
 
 @dataclass(frozen=True)
+class FirstDirection:
+    """`ct direction original`: a packet from who began the connection."""
+
+    def __str__(self) -> str:
+        return "ct direction original"
+
+    def encode(self) -> bytes:
+        return _expression("ct", be32(2, _CT_DIRECTION), be32(1, _REG_1)) + _compare(_REG_1, _CMP_EQ, b"\0")
+
+
+@dataclass(frozen=True)
 class Translate:
     """`dnat ip to FIELDS map @MAP` (or snat, or ip6): where to is what the map says; a packet that is not in it goes on as it is."""
 
@@ -284,8 +296,22 @@ class Verdict:
         return _expression("immediate", be32(1, _REG_VERDICT), nested(2, nested(2, be32(1, _VERDICTS[self.name]))))
 
 
-Match = In | Family | Address | Interface | Protocol | Port | LocalDestination | WasTranslated | KnownConnection
-Statement = Translate | DestinationNat | Masquerade | Verdict
+@dataclass(frozen=True)
+class Lead:
+    """`jump CHAIN`, or `goto CHAIN`: then nothing after it is asked."""
+
+    chain: str
+    kind: str = "jump"
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.chain}"
+
+    def encode(self) -> bytes:
+        return _expression("immediate", be32(1, _REG_VERDICT), nested(2, nested(2, be32(1, _LEADS[self.kind] & 0xFFFFFFFF), text(2, self.chain))))
+
+
+Match = In | Family | Address | Interface | Protocol | Port | LocalDestination | WasTranslated | KnownConnection | FirstDirection
+Statement = Translate | DestinationNat | Masquerade | Verdict | Lead
 
 
 @dataclass(frozen=True)

@@ -321,3 +321,10 @@ def inotify_add_watch(fd: int, path: str, mask: int) -> int:
 
 def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
     _check(_libc.fallocate(fd, mode, offset, length))
+
+
+def getsockopt(fd: int, level: int, option: int, value: bytes) -> bytes:
+    """For options that are asked with a value (socket.getsockopt sends none); the answer has its length."""
+    buffer, length = ctypes.create_string_buffer(value, len(value)), c_uint(len(value))
+    _check(_libc.getsockopt(c_int(fd), c_int(level), c_int(option), buffer, ctypes.byref(length)), f"option {option}")
+    return buffer.raw

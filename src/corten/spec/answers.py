@@ -381,6 +381,12 @@ class CreatedNetwork(_Answer, frozen=True):
     warning: str
 
 
+class TornDown(_Answer, frozen=True):
+    links: list[str]
+    table: str
+    sysctls: dict[str, str]
+
+
 class PrunedNetworks(_Answer, frozen=True):
     networks_deleted: list[str] | None
 
