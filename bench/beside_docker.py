@@ -22,7 +22,7 @@ def main() -> None:
     with open(f"{assets}/images/busybox.tar", "rb") as image:
         for _ in Client(ours).messages("/images/load", body=image):
             continue
-    os.makedirs(f"{work}/disk/docker")
+    os.makedirs(f"{work}/disk/docker", exist_ok=True)
     with docker_engine(assets, f"{work}/disk/docker") as theirs:
         subprocess.run(
             [sys.executable, f"{HERE}/memory.py", f"corten={ours}:cortend --data-root {work}|corten-launcher|corten-monitor|corten\\.runtime\\.launcher",
