@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 
 from corten.api.container_streams import StreamHandlers
 from corten.api.containers import ContainerHandlers
@@ -90,6 +91,10 @@ from corten.store.volumes import VolumeFolders
 
 
 def _write_program(path: str, program: bytes) -> str:
+    """Left alone if it is there: an engine must start on a full disk, too."""
+    with suppress(FileNotFoundError), open(path, "rb") as file:
+        if file.read() == program:
+            return path
     with open(f"{path}.new", "wb") as file:
         file.write(program)
     os.chmod(f"{path}.new", 0o755)

@@ -28,6 +28,7 @@ _libc.setdomainname.argtypes = (c_char_p, c_size_t)
 _libc.inotify_init1.argtypes = (c_int,)
 _libc.inotify_add_watch.argtypes = (c_int, c_char_p, ctypes.c_uint32)
 _libc.eventfd.argtypes = (c_uint, c_int)
+_libc.fallocate.argtypes = (c_int, c_int, ctypes.c_longlong, ctypes.c_longlong)
 
 _GENERIC = platform.machine() != "x86_64"
 SYS_PIVOT_ROOT = 41 if _GENERIC else 155
@@ -36,6 +37,7 @@ SYS_CAPSET = 91 if _GENERIC else 126
 SYS_KEYCTL = 219 if _GENERIC else 250
 SYS_SECCOMP = 277 if _GENERIC else 317
 SYS_BPF = 280 if _GENERIC else 321
+FALLOC_FL_KEEP_SIZE = 1
 # Calls added since 2019 have one number everywhere.
 SYS_OPEN_TREE = 428
 SYS_MOVE_MOUNT = 429
@@ -315,3 +317,7 @@ def inotify_init1(flags: int) -> int:
 
 def inotify_add_watch(fd: int, path: str, mask: int) -> int:
     return _check(_libc.inotify_add_watch(fd, _path(path), mask), path)
+
+
+def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
+    _check(_libc.fallocate(fd, mode, offset, length))

@@ -10,6 +10,10 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
+
+from corten.errors import CortenError
+from corten.store import spare_room
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS containers (id TEXT PRIMARY KEY, name TEXT UNIQUE NOT NULL, record BLOB NOT NULL);
@@ -52,16 +56,43 @@ class NameTaken(Exception):
     """A unique name has a row already."""
 
 
+class DiskFull(CortenError):
+    """What the client is told in the engine's own words: sqlite3 does not name the file."""
+
+    template = "write {path}: no space left on device"
+
+
+class _Connection(sqlite3.Connection):
+    """`path` is the database's, for the error."""
+
+    path = ""
+
+    def execute(self, statement: str, parameters: Any = (), /) -> sqlite3.Cursor:
+        try:
+            return super().execute(statement, parameters)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+                raise DiskFull(path=self.path) from None
+            raise
+
+
 class Database:
+    """What the file system has for it is reserved beforehand (spare_room.py). Raises DiskFull when that is used up too."""
+
     def __init__(self, path: str) -> None:
-        self._connection = sqlite3.connect(path, isolation_level=None)
+        self._path = path
+        spare_room.before_opening(path)
+        self._connection = sqlite3.connect(path, isolation_level=None, factory=_Connection)
+        self._connection.path = path
         self._connection.execute("PRAGMA journal_mode=WAL")
         self._connection.execute("PRAGMA synchronous=NORMAL")
         self._connection.execute("PRAGMA foreign_keys=ON")
         self._connection.executescript(_SCHEMA)
+        spare_room.opened(path)
 
     def close(self) -> None:
-        self._connection.close()
+        self._connection.close()  # which removes the log, and with it the room that was reserved
+        spare_room.closed(self._path)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
