@@ -37,7 +37,7 @@ _log = logging.getLogger("corten.engine")
 
 
 class NotAccessible(NotFound):
-    template = "cannot access path {base}/{subpath}: lstat {base}/{subpath}: {reason}"
+    template = "cannot access path {base}/{subpath}: lstat {missing}: {reason}"
 
 
 class EscapesBase(Invalid):
@@ -277,11 +277,15 @@ class Stage:
 
 def open_subpath(base: str, subpath: str) -> int:
     """O_PATH descriptor of `subpath`, which stays below `base` whatever is renamed meanwhile. Raises NotAccessible, EscapesBase."""
+    subpath = os.path.normpath(subpath)
     folder = os.open(base, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         return kernel.open_beneath(folder, subpath)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise NotAccessible(base=base, subpath=subpath, reason=(error.strerror or "").lower()) from None
+        parts = subpath.split("/")
+        paths = [f"{base}/{'/'.join(parts[:count])}" for count in range(1, len(parts) + 1)]
+        missing = next((path for path in paths if not os.path.lexists(path)), paths[-1])
+        raise NotAccessible(base=base, subpath=subpath, missing=missing, reason=(error.strerror or "").lower()) from None
     except OSError as error:
         if error.errno in (errno.EXDEV, errno.ELOOP):
             raise EscapesBase(base=base, subpath=subpath) from None
