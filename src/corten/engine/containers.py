@@ -243,7 +243,7 @@ def _merge(request: CreateRequest, image: RunConfig, container_id: str, host: Ho
     env = [entry for entry in image.env or [] if entry.partition("=")[0] not in own]
     shares_name = host.uts_mode == "host" or host.network_mode == "host"
     hostname = request.hostname or (os.uname().nodename if shares_name else container_id[:_SHORT])
-    fields = {info.name: getattr(request, info.name) for info in msgspec.structs.fields(Config)}
+    fields = {name: getattr(request, name) for name in Config.__struct_fields__}
     fields |= {
         "hostname": hostname,
         "entrypoint": [entrypoint] if isinstance(entrypoint, str) else entrypoint or None,

@@ -6,6 +6,7 @@ again (a subpath) and an image are mounted in a folder of the container's own fi
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import logging
 import os
@@ -184,9 +185,7 @@ class Mounting:
     # --- removal
     async def remove(self, record: ContainerRecord) -> None:
         """The record is gone: so are its anonymous volumes, unless another container mounts them."""
-        for mount in record.mounts:
-            if mount.type == "volume" and not mount.named:
-                await self._remove(mount.name)
+        await asyncio.gather(*(self._remove(mount.name) for mount in record.mounts if mount.type == "volume" and not mount.named))
 
     # --- start-up
     async def restore(self) -> None:
