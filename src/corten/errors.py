@@ -379,6 +379,9 @@ class JustEnded(KernelRefused):
     template = "container {operand} is not running"
 
 
+_ASKED_FOR = (2, 20)  # ENOENT and ENOTDIR of a mount: what was asked for cannot be
+
+
 class MountNotMade(KernelRefused):
     """A mount that the kernel or the runtime refuses; Docker's text up to the reason (runc's)."""
 
@@ -387,6 +390,10 @@ class MountNotMade(KernelRefused):
         "corten-runtime create failed: unable to start container process: error during container init: "
         "error mounting {operand}: {reason}"
     )
+
+    def __init__(self, *, operation: str, operand: str, errno: int, reason: str) -> None:
+        super().__init__(operation=operation, operand=operand, errno=errno, reason=reason)
+        self.http_status = 400 if errno in _ASKED_FOR else 500
 
 
 class CommandNotStarted(CortenError):

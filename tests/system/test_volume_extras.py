@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import io
 import json
 import os
 import subprocess
 import tarfile
+import threading
 
 import pytest
 
 from corten.api.client import ApiError
+from corten.errors import Unavailable
 from corten.store.database import Database
-from tests.engines import RunningEngine
+from tests.engines import RunningEngine, eventually
 from tests.images import entry, layer
 from tests.system.conftest import need
 
@@ -158,31 +162,67 @@ def test_a_crash_between_the_row_and_the_folder_of_a_renaming(own_engine):
     assert "link" in os.listdir(f"{own_engine.data_root}/volumes/new/_data")
 
 
-def test_a_clone_shares_its_blocks_where_the_file_system_can(assets, tmp_path, monkeypatch):
-    need("mkfs.btrfs")
+@pytest.fixture(params=["btrfs", "xfs"])
+def reflinking(request, assets, tmp_path, monkeypatch):
+    """An engine whose data root is on a file system with reflinks; where that is mounted."""
     disk, point = tmp_path / "disk", tmp_path / "point"
     point.mkdir()
     with open(disk, "wb") as file:
         file.truncate(400 << 20)
-    subprocess.run(["mkfs.btrfs", "-q", disk], check=True)
-    subprocess.run(["mount", "-o", "loop", disk, point], check=True)
+    subprocess.run([need(f"mkfs.{request.param}"), "-q", disk], check=True)
+    if subprocess.run(["mount", "-o", "loop", disk, point], check=False, capture_output=True).returncode:
+        pytest.skip(f"this kernel has no {request.param}")
     monkeypatch.setenv("CORTEN_TEST_ROOT", str(point))
     try:
         running = RunningEngine("r")
         try:
-            path = running.client.post("/volumes/create", {"Name": "big"})["Mountpoint"]
-            with open(f"{path}/file", "wb") as file:
-                file.write(os.urandom(100 << 20))
-            os.sync()
-            before = os.statvfs(point).f_bfree
-            running.client.post("/corten/volumes/big/clone", name="copy")
-            os.sync()
-            used = (before - os.statvfs(point).f_bfree) * os.statvfs(point).f_frsize
-            assert used < 20 << 20, "the blocks were copied"
+            yield running, point
         finally:
             running.stop()
     finally:
         subprocess.run(["umount", point], check=True)
+
+
+def test_a_clone_shares_its_blocks_where_the_file_system_can(reflinking):
+    engine, point = reflinking
+    path = engine.client.post("/volumes/create", {"Name": "big"})["Mountpoint"]
+    with open(f"{path}/file", "wb") as file:
+        file.write(os.urandom(100 << 20))
+    os.sync()
+    before = os.statvfs(point).f_bfree
+    made = engine.client.post("/corten/volumes/big/clone", name="copy")
+    os.sync()
+    used = (before - os.statvfs(point).f_bfree) * os.statvfs(point).f_frsize
+    assert used < 20 << 20, "the blocks were copied"
+    with open(f"{made['Mountpoint']}/file", "r+b") as file:
+        file.write(b"changed")
+    with open(f"{path}/file", "rb") as file:
+        assert file.read(7) != b"changed"
+
+
+@pytest.mark.parametrize("action", ["clone", "snapshot", "load"])
+def test_a_crash_in_the_middle_leaves_no_volume(own_engine, action):
+    path = fill(own_engine, "data")
+    with open(f"{path}/big", "wb") as file:
+        for _ in range(200):
+            file.write(os.urandom(1 << 20))
+    tar = read(own_engine, "/corten/volumes/data/tar") if action == "load" else b""
+
+    def quietly() -> None:
+        with contextlib.suppress(ApiError, Unavailable, http.client.HTTPException, OSError):  # the engine dies under it
+            load(own_engine, "new", tar) if tar else own_engine.client.post(f"/corten/volumes/data/{action}", name="new")
+
+    thread = threading.Thread(target=quietly)
+    thread.start()
+    eventually(lambda: any(name.startswith("volume-copy-") for name in os.listdir(f"{own_engine.data_root}/tmp")))
+    own_engine.kill()
+    thread.join()
+    own_engine.start()
+    assert names(own_engine) == {"data"}
+    assert os.listdir(f"{own_engine.data_root}/volumes") == ["data"]
+    eventually(lambda: os.listdir(f"{own_engine.data_root}/tmp") == [])
+    with open("/proc/self/mountinfo", encoding="utf-8") as file:
+        assert f"{own_engine.data_root}/" not in file.read()
 
 
 def test_a_saved_tar_is_what_tar_says(engine):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 
 import pytest
 
@@ -82,8 +83,11 @@ def test_folders(tmp_path):
     folders.create("empty")
     assert folders.sweep({"w"}) == ["v"]
     assert os.listdir(layout.volumes) == ["v"]
-    folders.remove("v")
-    folders.remove("v")
+    aside = folders.set_aside("v")
+    assert os.listdir(aside) == ["_data"]
+    shutil.rmtree(aside)
+    folders.create("bare")
+    assert folders.set_aside("bare") == folders.set_aside("v") == ""
     assert os.listdir(layout.volumes) == os.listdir(layout.temporary) == []
 
 
@@ -93,3 +97,6 @@ def test_mount_table_is_unescaped(tmp_path):
     assert mounts.mount_table(str(tmp_path / "mountinfo")) == [mounts.MountInfo("/mnt x", "rw,noatime", ("master:1", "shared:2"), "ext3")]
     assert mounts.is_mount_point("/proc")
     assert not mounts.is_mount_point("/proc/self")
+    assert mounts.is_mount_root("/proc")
+    assert not mounts.is_mount_root("/proc/self")
+    assert not mounts.is_mount_root("/nosuch")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import shutil
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -122,7 +123,9 @@ class LocalDriver:
 
     async def remove(self, name: str, options: Mapping[str, str]) -> None:
         await self.unmount(name, options, "", last=True)
-        await asyncio.to_thread(self._folders.remove, name)
+        doomed = self._folders.set_aside(name)
+        if doomed:
+            await asyncio.to_thread(shutil.rmtree, doomed)
 
     def path(self, name: str) -> str:
         return self._layout.volume_data(name)

@@ -32,12 +32,16 @@ _libc.fallocate.argtypes = (c_int, c_int, ctypes.c_longlong, ctypes.c_longlong)
 
 _GENERIC = platform.machine() != "x86_64"
 SYS_PIVOT_ROOT = 41 if _GENERIC else 155
+SYS_STATX = 291 if _GENERIC else 332
 SYS_CAPGET = 90 if _GENERIC else 125
 SYS_CAPSET = 91 if _GENERIC else 126
 SYS_KEYCTL = 219 if _GENERIC else 250
 SYS_SECCOMP = 277 if _GENERIC else 317
 SYS_BPF = 280 if _GENERIC else 321
 FALLOC_FL_KEEP_SIZE = 1
+AT_NO_AUTOMOUNT = 0x800
+STATX_ATTR_MOUNT_ROOT = 0x2000
+_STATX_SIZE, _STATX_ATTRIBUTES = 256, 8  # struct statx: its size, where stx_attributes is
 # Calls added since 2019 have one number everywhere.
 SYS_OPEN_TREE = 428
 SYS_MOVE_MOUNT = 429
@@ -328,3 +332,10 @@ def getsockopt(fd: int, level: int, option: int, value: bytes) -> bytes:
     buffer, length = ctypes.create_string_buffer(value, len(value)), c_uint(len(value))
     _check(_libc.getsockopt(c_int(fd), c_int(level), c_int(option), buffer, ctypes.byref(length)), f"option {option}")
     return buffer.raw
+
+
+def statx_attributes(path: str) -> int:
+    """stx_attributes of statx(2)."""
+    buffer = ctypes.create_string_buffer(_STATX_SIZE)
+    _check(_libc.syscall(c_long(SYS_STATX), c_int(-100), _path(path), c_int(AT_NO_AUTOMOUNT), c_uint(0), buffer), path)
+    return int.from_bytes(buffer.raw[_STATX_ATTRIBUTES : _STATX_ATTRIBUTES + 8], "little")

@@ -81,19 +81,18 @@ class Database:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        spare_room.give(path)
+        spare_room.before_opening(path)
         self._connection = sqlite3.connect(path, isolation_level=None, factory=_Connection)
         self._connection.path = path
         self._connection.execute("PRAGMA journal_mode=WAL")
         self._connection.execute("PRAGMA synchronous=NORMAL")
         self._connection.execute("PRAGMA foreign_keys=ON")
         self._connection.executescript(_SCHEMA)
-        spare_room.reserve(path)
-        spare_room.take(path)
+        spare_room.opened(path)
 
     def close(self) -> None:
         self._connection.close()  # which removes the log, and with it the room that was reserved
-        spare_room.take(self._path)
+        spare_room.closed(self._path)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

@@ -16,35 +16,39 @@ from corten.linux import syscalls
 _ROOM = 4 << 20  # what SQLite lets its log grow to before it empties it: a thousand pages
 
 
+def before_opening(path: str) -> None:
+    """The database may need its room to be opened at all.
+
+    Its own file is touched here only: closing any descriptor of it drops the locks that SQLite holds on it (fcntl(2), POSIX locks).
+    """
+    _give_up(path)
+    _reserve(path, os.O_CREAT)
+
+
+def opened(path: str) -> None:
+    """There is a log now."""
+    _reserve(f"{path}-wal", 0)
+    _reserve(_spare(path), os.O_CREAT)
+
+
+def closed(path: str) -> None:
+    """Its log has gone: keep room for the next one. Idempotent."""
+    _reserve(_spare(path), os.O_CREAT)
+
+
 def _spare(path: str) -> str:
     return f"{path}.spare"
 
 
-def give(path: str) -> None:
-    """Before the database is opened: it may need the room to be opened at all."""
+def _give_up(path: str) -> None:
     with suppress(FileNotFoundError):
         os.unlink(_spare(path))
 
 
-def reserve(path: str) -> None:
-    """While it is open: behind the end of the database and of its log."""
-    for name in (path, f"{path}-wal"):
-        with suppress(OSError):  # the file system cannot, or has none left: then this is as it would be without
-            _allocate(name, os.O_RDWR)
-
-
-def take(path: str) -> None:
-    """For the log that will be made when the database is opened the next time. Idempotent."""
-    try:
-        _allocate(_spare(path), os.O_RDWR | os.O_CREAT)
-    except OSError:
-        give(path)
-
-
-def _allocate(path: str, flags: int) -> None:
-    fd = os.open(path, flags | os.O_CLOEXEC, 0o600)
-    try:
-        size = os.fstat(fd).st_size
-        syscalls.fallocate(fd, syscalls.FALLOC_FL_KEEP_SIZE, size, _ROOM)
-    finally:
-        os.close(fd)
+def _reserve(path: str, flags: int) -> None:
+    with suppress(OSError):  # the file system cannot, or has none left: then this is as it would be without
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | flags, 0o600)
+        try:
+            syscalls.fallocate(fd, syscalls.FALLOC_FL_KEEP_SIZE, os.fstat(fd).st_size, _ROOM)
+        finally:
+            os.close(fd)

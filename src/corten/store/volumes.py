@@ -13,7 +13,7 @@ from collections.abc import Collection
 from contextlib import suppress
 
 from corten.errors import CortenError
-from corten.linux.mounts import is_mount_point
+from corten.linux.mounts import is_mount_root
 from corten.store import disk_image
 from corten.store.layout import Layout
 from corten.store.sizes import tree_size
@@ -69,17 +69,23 @@ class VolumeFolders:
         """Mount the file system of a volume with a size limit. Idempotent. Raises OSError."""
         disk_image.mount(f"{self._layout.volume(name)}/disk", self._layout.volume_data(name))
 
-    def remove(self, name: str) -> None:
-        """Idempotent. The caller has unmounted what was mounted on it; EBUSY otherwise: what is another's must not be deleted."""
-        folder = self._layout.volume(name)
-        if is_mount_point(self._layout.volume_data(name)):
+    def set_aside(self, name: str) -> str:
+        """Take the volume away at once, whatever it takes to delete; where it is now, or nothing if there was none or nothing in it.
+
+        The caller has unmounted what was mounted on it; EBUSY otherwise: what is another's must not be deleted.
+        """
+        if is_mount_root(self._layout.volume_data(name)):
             raise OSError(errno.EBUSY, "still mounted", self._layout.volume_data(name))
         doomed = f"{self._layout.temporary}/removed-volume-{name}"
         try:
-            os.rename(folder, doomed)  # gone at once, whatever it takes to delete
+            os.rename(self._layout.volume(name), doomed)
         except FileNotFoundError:
-            return
-        shutil.rmtree(doomed)
+            return ""
+        with suppress(OSError):  # there is something in it
+            os.rmdir(f"{doomed}/_data")
+            os.rmdir(doomed)
+            return ""
+        return doomed
 
     def size(self, name: str) -> int:
         """Bytes of its files; of a limited volume, which need not be mounted now, what its file system takes of the disk."""
@@ -93,7 +99,7 @@ class VolumeFolders:
         for name in os.listdir(self._layout.volumes):
             if name in known:
                 continue
-            if is_mount_point(self._layout.volume_data(name)):
+            if is_mount_root(self._layout.volume_data(name)):
                 left.append(name)
                 continue
             try:
