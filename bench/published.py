@@ -18,7 +18,7 @@ import time
 from bench.lifecycle import Engine, timed
 from corten.linux.namespaces import network_namespace
 
-_REQUESTS, _MANY, _EDGE = 5000, 100, 10
+_REQUESTS, _MANY, _EDGE = 2000, 100, 10
 _ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 _REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -64,22 +64,36 @@ def requests_a_second(address: tuple[str, int]) -> float:
         return _REQUESTS / (time.perf_counter() - start)
 
 
-def compare_ways(engine: Engine, rounds: int) -> tuple[float, float]:
-    """Requests a second at the container's own address, and at 127.0.0.1 and the published port: asked in turn."""
-    container, _ = started(engine, PortBindings={"80/tcp": [{"HostIp": "127.0.0.1", "HostPort": ""}]})
-    shown = engine.call("GET", f"/containers/{container}/json")
-    server = serve(shown["State"]["Pid"])
+class Served:
+    """A container with the server in it, and the two ways to it: its own address, and 127.0.0.1 at the published port."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._container, _ = started(engine, PortBindings={"80/tcp": [{"HostIp": "127.0.0.1", "HostPort": ""}]})
+        shown = engine.call("GET", f"/containers/{self._container}/json")
+        self._server = serve(shown["State"]["Pid"])
+        port = int(shown["NetworkSettings"]["Ports"]["80/tcp"][0]["HostPort"])
+        self.ways = ((shown["NetworkSettings"]["IPAddress"], 80), ("127.0.0.1", port))
+
+    def close(self) -> None:
+        os.kill(self._server, signal.SIGKILL)
+        os.waitpid(self._server, 0)
+        self._engine.remove(self._container)
+
+
+def compare_ways(engines: dict[str, Engine], rounds: int) -> dict[str, list[float]]:
+    """Of each engine, requests a second on each of its two ways: all of them asked in turn."""
+    served = {name: Served(engine) for name, engine in engines.items()}
     try:
-        ways = [(shown["NetworkSettings"]["IPAddress"], 80), ("127.0.0.1", int(shown["NetworkSettings"]["Ports"]["80/tcp"][0]["HostPort"]))]
-        found: list[list[float]] = [[], []]
+        found: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in engines}
         for _ in range(rounds):
-            for number, way in enumerate(ways):
-                found[number].append(requests_a_second(way))
-        return statistics.median(found[0]), statistics.median(found[1])
+            for name, place in served.items():
+                for number, way in enumerate(place.ways):
+                    found[name][number].append(requests_a_second(way))
+        return {name: [statistics.median(values) for values in rows] for name, rows in found.items()}
     finally:
-        os.kill(server, signal.SIGKILL)
-        os.waitpid(server, 0)
-        engine.remove(container)
+        for place in served.values():
+            place.close()
 
 
 def many(engine: Engine) -> tuple[float, float]:
@@ -112,7 +126,7 @@ def main() -> None:
                 starts[name].append(took)
     middle = {name: statistics.median(values) for name, values in starts.items()}
     crowds = {name: many(engine) for name, engine in engines.items()}
-    ways = {name: compare_ways(engine, max(3, options.rounds // 3)) for name, engine in engines.items()}
+    ways = compare_ways(engines, options.rounds)
     rows = [
         ("start, one published port, ms", middle, "{:.2f}"),
         ("start, of the first ten, ms", {name: crowd[0] for name, crowd in crowds.items()}, "{:.2f}"),
