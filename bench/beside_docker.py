@@ -43,5 +43,11 @@ def main() -> None:
         subprocess.run([sys.executable, f"{HERE}/images.py", *sides, "--archive", f"{assets}/images/debian.tar"], check=True)
 
 
+    os.makedirs(f"{work}/disk/plain")
+    with docker_engine(assets, f"{work}/disk/plain", "--userland-proxy=false") as theirs:  # its own process is no part of a port
+        print(flush=True)
+        subprocess.run([sys.executable, "-m", "bench.published", f"corten={ours}", f"docker={theirs}"], check=True, cwd=os.path.dirname(os.path.abspath(HERE)))
+
+
 if __name__ == "__main__":
     main()

@@ -61,7 +61,7 @@ class NetworkHandlers:
         return json_response({"Id": network.id, "Warning": warning}, 201)
 
     async def remove(self, call: Call) -> web.Response:
-        await self._networks.remove(call.parameters["name"])
+        self._networks.remove(call.parameters["name"])
         return empty()
 
     async def connect(self, call: Call) -> web.Response:
@@ -97,7 +97,7 @@ class NetworkHandlers:
             unwanted = any(matches_labels([label], network.labels) for label in filters.get("label!", []))
             return not young and not unwanted and matches_labels(filters.get("label", []), network.labels)
 
-        removed = await self._networks.prune(wanted)
+        removed = self._networks.prune(wanted)
         return json_response({"NetworksDeleted": removed or None})
 
 

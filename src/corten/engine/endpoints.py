@@ -46,7 +46,6 @@ class Endpoints:
         self._kernel, self._networks, self._firewall, self._containers = kernel, networks, firewall, containers
         self._ports, self._files, self._names = HostPorts(), network_files, names
         self._leaving: dict[str, EndpointRecord] = {}  # veth -> its endpoint, until the kernel has taken the link away
-        self._removals: set[asyncio.Future[None]] = set()
 
     # --- a start
     def lease(self, record: ContainerRecord) -> ContainerRecord:
@@ -295,19 +294,12 @@ class Endpoints:
     def _take_away(self, veth: str) -> None:
         """The kernel has not: somebody keeps the namespace (an open descriptor, a connection that does not end). The link goes now."""
         if self._kernel.has_link(veth):
-            removal = asyncio.ensure_future(asyncio.to_thread(self._kernel.remove_link_elsewhere, veth))
-            self._removals.add(removal)
-            removal.add_done_callback(self._removed)
-
-    def _removed(self, removal: asyncio.Future[None]) -> None:
-        self._removals.discard(removal)
-        if not removal.cancelled() and removal.exception():
-            _log.warning("a link of an ended container stays: %s", removal.exception())
+            self._kernel.removal.begin(veth)
 
     async def remove_link(self, place: EndpointRecord) -> None:
         """Of a container that runs on. Its address is not given again before the link has gone."""
         self._leaving[place.veth] = place
-        await asyncio.to_thread(self._kernel.remove_link_elsewhere, place.veth)
+        await self._kernel.removal.remove(place.veth)
 
     # --- start-up
     async def restore(self) -> None:

@@ -5,7 +5,6 @@ Owns the records (a row each, all of them in memory too). Which container is whe
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import secrets
 from collections.abc import Callable, Iterable
@@ -312,7 +311,7 @@ class Networks:
         self._raise_link(network)
         return True
 
-    async def remove(self, name: str) -> None:
+    def remove(self, name: str) -> None:
         """Raises Forbidden, NoSuchNetwork."""
         network = self.find(name)
         if network.builtin:
@@ -324,28 +323,26 @@ class Networks:
         if active:
             shown = ", ".join(f'name:"{record.name}" id:"{place.id[:12]}"' for record, place in active)
             raise Forbidden(f"error while removing network: network {network.name} has active endpoints ({shown})")
-        await self._forget(network)
+        self._forget(network)
 
-    async def _forget(self, network: NetworkRecord) -> None:
-        """The row goes last: a network that a crash kept from being removed whole is there again. The kernel makes whoever removes a
-        link wait, so that is done beside the loop.
-        """
+    def _forget(self, network: NetworkRecord) -> None:
+        """The row goes last: a network that a crash kept from being removed whole is there again."""
         del self._networks[network.id]
         del self._names[network.name]
         self._firewall.drop(network.id)
         if self._owns_link(network):
-            await asyncio.to_thread(self._kernel.remove_link_elsewhere, network.link)
+            self._kernel.bury_bridge(network.link)
         self._database.delete_network(network.id)
         self._say("destroy", network)
 
-    async def prune(self, wanted: Callable[[NetworkRecord], bool]) -> list[str]:
+    def prune(self, wanted: Callable[[NetworkRecord], bool]) -> list[str]:
         """Remove what no container is connected to, running or not, and `wanted` says yes to; their names."""
         used = {place.network for record in self._records() for place in record.endpoints}
         used |= {place.network_id for record in self._records() for place in record.endpoints}
         removed: list[str] = []
         for network in self.all():
             if not network.builtin and network.name not in used and network.id not in used and wanted(network):
-                await self._forget(network)
+                self._forget(network)
                 removed.append(network.name)
         self._events.emit("network", "prune", "", reclaimed="0")
         return removed
@@ -359,7 +356,8 @@ class Networks:
 
     # --- start and end of the engine
     def restore(self) -> None:
-        """Make every network's link again. One that cannot be made is said in the log and is there without its link."""
+        """Make every network's link again, and sweep those that were on their way out. One that cannot be made is said in the log and is there without its link."""
+        self._kernel.sweep_bridges()
         for network in self._networks.values():
             try:
                 self._raise_link(network)

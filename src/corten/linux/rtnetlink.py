@@ -71,6 +71,15 @@ def set_up(index: int) -> Request:
     return Request(RTM_NEWLINK, 0, _link_header(index, IFF_UP, IFF_UP), f"link {index} up")
 
 
+def set_down(index: int) -> Request:
+    return Request(RTM_NEWLINK, 0, _link_header(index, 0, IFF_UP), f"link {index} down")
+
+
+def rename(index: int, name: str) -> Request:
+    """Of a link that is down."""
+    return Request(RTM_NEWLINK, 0, _link_header(index) + text(_IFLA_IFNAME, name), f"link {index} named {name}")
+
+
 def set_master(index: int, bridge_index: int) -> Request:
     return Request(RTM_NEWLINK, 0, _link_header(index) + u32(_IFLA_MASTER, bridge_index), f"link {index} on bridge {bridge_index}")
 
@@ -143,6 +152,14 @@ def delete_default_route(version: int) -> Request:
 def link_index(name: str) -> int:
     """Raises OSError if there is no such link here."""
     return socket.if_nametoindex(name)
+
+
+def has_link(name: str) -> bool:
+    try:
+        link_index(name)
+    except OSError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from corten.linux.nft_foreign import HostTable
 from corten.linux.nft_guests import ForeignChain, Guest
 from corten.linux.nft_sets import Element
 from corten.linux.nftables import Table
+from corten.network.link_removal import LinkRemoval
 from corten.network.plan import AnyAddress, Bridge, Endpoint
 
 _FIRST_INDEX = 2  # the first link after lo in a new namespace
@@ -38,8 +39,10 @@ class Kernel:
         self._route = Netlink(NETLINK_ROUTE)
         self._netfilter = Netlink(NETLINK_NETFILTER)
         self._watch = Netlink(NETLINK_NETFILTER, nftables.NOTIFICATIONS)
+        self.removal = LinkRemoval()
 
     def close(self) -> None:
+        self.removal.close()
         self._route.close()
         self._netfilter.close()
         self._watch.close()
@@ -64,11 +67,7 @@ class Kernel:
         return rtnetlink.kinds(self._route).get(name) == "bridge"
 
     def has_link(self, name: str) -> bool:
-        try:
-            rtnetlink.link_index(name)
-        except OSError:
-            return False
-        return True
+        return rtnetlink.has_link(name)
 
     def ports_of(self, bridge: str) -> set[str]:
         """The links that hang on a bridge."""
@@ -118,14 +117,15 @@ class Kernel:
         self.remove_link(name)
 
     def remove_link(self, name: str) -> None:
-        """Idempotent; for a veth, the kernel does the same when its namespace goes."""
+        """Idempotent; for a veth, the kernel does the same when its namespace goes. It makes the caller wait (25 ms): `removal` does not."""
         self._route.execute([rtnetlink.delete_link(name)])
 
-    @staticmethod
-    def remove_link_elsewhere(name: str) -> None:
-        """`remove_link` for another thread, with a socket of its own: the kernel makes the caller wait (25 ms, measured)."""
-        with Netlink(NETLINK_ROUTE) as route:
-            route.execute([rtnetlink.delete_link(name)])
+    def bury_bridge(self, name: str) -> None:
+        """Take a bridge with nothing on it away, without waiting. Idempotent. Raises OSError."""
+        self.removal.bury(self._route, name)
+
+    def sweep_bridges(self) -> None:
+        self.removal.sweep(self._route)
 
     # --- rules
     def replace_rules(self, table: Table, elements: Iterable[Element]) -> None:
