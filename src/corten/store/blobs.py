@@ -96,6 +96,10 @@ class Blobs:
                 writer.commit()
         return digest
 
+    def all(self) -> list[tuple[str, os.stat_result]]:
+        """(digest, status) of every blob."""
+        return [(f"sha256:{entry.name}", entry.stat()) for entry in os.scandir(self._layout.blobs)]
+
     def has(self, digest: str) -> bool:
         return os.path.exists(self._layout.blob(digest))
 

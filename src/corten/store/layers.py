@@ -159,10 +159,19 @@ class Layers:
         os.close(target)
         return msgspec.json.decode(await running, type=Packed)
 
-    def remove(self, row: LayerRow) -> None:
-        """The row goes first: a crash leaves a folder that start-up removes, never a row without one."""
+    def all(self) -> list[LayerRow]:
+        return self._database.layers()
+
+    def set_aside(self, row: LayerRow) -> str:
+        """Take the layer out of the store: its folder, moved to where start-up empties, for the caller to delete.
+
+        The row goes first: a crash leaves a folder that start-up removes, never a row without one.
+        """
         self._database.delete_layer(row.number)
-        shutil.rmtree(self._layout.layer(row.number), ignore_errors=True)
+        aside = f"{self._layout.temporary}/removed-layer-{row.number}"
+        with suppress(FileNotFoundError):  # somebody has removed it by hand
+            os.rename(self._layout.layer(row.number), aside)
+        return aside
 
     def remove_strays(self) -> None:
         """Start-up: folders that no row names."""
