@@ -12,6 +12,7 @@ from contextlib import suppress
 from corten.api.container_streams import StreamHandlers
 from corten.api.containers import ContainerHandlers
 from corten.api.contents import ContentHandlers
+from corten.api.disk import DiskHandlers
 from corten.api.events import EventHandlers
 from corten.api.execs import ExecHandlers
 from corten.api.image_files import ImageFileHandlers
@@ -29,6 +30,7 @@ from corten.api.volume_files import VolumeFileHandlers
 from corten.api.volumes import VolumeHandlers
 from corten.engine.admission import Admission
 from corten.engine.attaching import Attaching
+from corten.engine.collecting import Collecting
 from corten.engine.connecting import Connecting
 from corten.engine.containers import Containers
 from corten.engine.copy_up import CopyUp
@@ -54,6 +56,7 @@ from corten.engine.preparing import Preparing
 from corten.engine.probing import Probing
 from corten.engine.recovery import Recovery
 from corten.engine.removal import Removal
+from corten.engine.repairing import Repairing
 from corten.engine.restarting import Restarting
 from corten.engine.restoring import Restoring
 from corten.engine.runtimes import Runtimes
@@ -85,6 +88,7 @@ from corten.runtime.reaper import reaper_program
 from corten.spec.engine import LogConfig
 from corten.spec.platform import this_platform
 from corten.store.blobs import Blobs
+from corten.store.checking import Checking
 from corten.store.database import Database
 from corten.store.holds import Holds
 from corten.store.images import Images
@@ -170,6 +174,9 @@ class Engine:
                           self._launch)  # fmt: skip
         copies, volume_files = VolumeCopies(layout, folders, volumes, self._launch), VolumeFiles(layout, volumes, self._launch)
         tools = Tools(self._containers, self._execs, service, networks, mounting, logs, snapshots)
+        image_removal = ImageRemoval(service, images, self._containers, sweeping, self._events)
+        self._collecting = Collecting(layout, blobs, self._layers, images, service, holds, sweeping, image_removal, settings.watermarks)
+        repairing = Repairing(Checking(layout, blobs, self._layers, images), blobs, self._layers, images, self._containers, holds, hosts)
         handlers = Handlers(
             ContainerHandlers(self._containers, logs, attaching, self._execs, service, networks, volumes, mounting, snapshots, layout, groups,
                               usage, exposure),
@@ -177,7 +184,7 @@ class Engine:
             ContentHandlers(self._containers, copying, making, snapshots),
             LifecycleHandlers(self._containers, starting, stopping, self._restarting, removal, Updating(self._containers, groups), editing),
             ExecHandlers(self._containers, self._execs, tools),
-            ImageHandlers(service, transfers, ImageRemoval(service, images, self._containers, sweeping, self._events), snapshots, files),
+            ImageHandlers(service, transfers, image_removal, snapshots, files),
             files,
             NetworkHandlers(networks, self._endpoints, connecting, self._containers,
                             Teardown(self._containers, self._endpoints, networks)),
@@ -189,6 +196,7 @@ class Engine:
                                 VolumeTransfers(layout, volumes, copies, volume_files, self._launch, hosts), history),
             VolumeFileHandlers(volumes, volume_files),
             InsightHandlers(service, snapshots),
+            DiskHandlers(self._collecting, repairing, service),
         )  # fmt: skip
         self._server = Server(make_routes(handlers))
 
@@ -212,11 +220,13 @@ class Engine:
         await self._restoring.restore()
         self._sweeping.remove_old_leftovers(time.time())
         await self._launch.warm()
+        self._collecting.start()
         await self._server.listen(list(self._settings.hosts), self._settings.group, self._settings.tls_context())
 
     async def stop(self) -> None:
         """Containers run on; the next engine finds them."""
         await self._server.close()
+        await self._collecting.stop()
         self._probing.close()
         self._recovery.stop()
         self._restarting.stop()

@@ -86,6 +86,8 @@ class Containers:
     def save(self, record: ContainerRecord) -> ContainerRecord:
         """Store a changed record. Raises NameInUse."""
         before = self._records.get(record.id)
+        if before is None:
+            self._database.touch(record.image, now_ns())
         try:
             self._database.put_container(record.id, record.name, encode_record(record))
         except NameTaken:
@@ -103,6 +105,7 @@ class Containers:
 
     def delete(self, record: ContainerRecord) -> None:
         self._database.delete_container(record.id)
+        self._database.touch(record.image, now_ns())  # until now it was in use
         self.generation += 1
         del self._records[record.id]
         del self._names[record.name]

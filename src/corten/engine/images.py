@@ -60,13 +60,14 @@ class ImageService:
         return [row.size if row else 0 for row in rows]
 
     def shared_sizes(self) -> dict[str, int]:
-        """Image id -> bytes of those of its layers that another image has too."""
-        images = self.all()
-        holders = Counter(diff_id for image in images for diff_id in set(image.config.rootfs.diff_ids))
-        return {
-            image.id: sum(size for diff_id, size in zip(image.config.rootfs.diff_ids, self.layer_sizes(image), strict=True) if holders[diff_id] > 1)
-            for image in images
-        }
+        """Image id -> bytes of those of its layers that another image has too. Platforms of one name count as one."""
+        rows = {image.id: self._layer_table(image) for image in self.all() if image.shown}
+        holders = Counter(diff_id for layers in rows.values() for diff_id in layers)
+        return {image_id: sum(size for diff_id, size in layers.items() if holders[diff_id] > 1) for image_id, layers in rows.items()}
+
+    def _layer_table(self, image: Image) -> dict[str, int]:
+        """Diff id -> bytes, of the layers of all its platforms."""
+        return {diff_id: size for one in self.platforms(image) for diff_id, size in zip(one.config.rootfs.diff_ids, self.layer_sizes(one), strict=True)}
 
     def users(self, image: Image) -> list[ContainerRecord]:
         return [record for record in self._containers.all() if record.image == image.id]
@@ -77,8 +78,7 @@ class ImageService:
 
     def whole_size(self, image: Image) -> int:
         """Bytes of the unpacked layers of all its platforms."""
-        sizes = {diff_id: size for one in self.platforms(image) for diff_id, size in zip(one.config.rootfs.diff_ids, self.layer_sizes(one), strict=True)}
-        return sum(sizes.values())
+        return sum(self._layer_table(image).values())
 
     def manifests(self, image: Image) -> Manifests:
         """Of an image's first index, here or not; of one without, itself."""
@@ -167,6 +167,12 @@ class ImageService:
             raise Invalid("refusing to create a tag with a digest reference")
         self._images.tag(image.id, f"{reference.name}:{reference.tag}", target)
         self.emit("tag", image.id, reference.familiar)
+
+    def pin(self, name: str, *, pinned: bool) -> None:
+        """An image that is pinned is never collected; with a name, all its platforms."""
+        image = self.find(name)
+        for one in self.platforms(image):
+            self._images.pin(one.id, pinned=pinned)
 
     def emit(self, action: str, image_id: str, name: str, actor: str = "") -> None:
         """An image event with Docker's attributes: name and labels."""

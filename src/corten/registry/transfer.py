@@ -143,6 +143,22 @@ async def _fetch_blob(remote: Repository, blob: Descriptor, blobs: Blobs) -> Non
         writer.commit(blob.digest)
 
 
+async def refetch_manifest(remote: Repository, digest: str, blobs: Blobs) -> None:
+    """In the place of a broken one. Raises what the registry refuses, ArchiveRefused for another content."""
+    data, _, _ = await remote.manifest(digest)
+    with blobs.writer() as writer:
+        writer.write(data)
+        writer.commit(digest)
+
+
+async def refetch_blob(remote: Repository, blob: Descriptor, blobs: Blobs) -> None:
+    """The same for a config or a layer."""
+    async with blobs.exclusive(blob.digest):
+        with blobs.writer() as writer:
+            await _receive(remote, blob, writer, lambda: None)
+            await asyncio.to_thread(writer.commit, blob.digest)
+
+
 async def _fetch(remote: Repository, blob: Descriptor, blobs: Blobs, emit: Emit, layers: Layers, diff_id: str) -> None:
     """Download a layer if it is not there, and unpack it meanwhile. What an earlier try got is not fetched again."""
     async with blobs.exclusive(blob.digest):

@@ -31,6 +31,8 @@ CREATE TABLE IF NOT EXISTS parents (image TEXT PRIMARY KEY REFERENCES images(id)
 CREATE TABLE IF NOT EXISTS members (
     target TEXT NOT NULL, manifest TEXT NOT NULL, image TEXT NOT NULL REFERENCES images(id) ON DELETE CASCADE, PRIMARY KEY (target, manifest));
 CREATE TABLE IF NOT EXISTS targets (reference TEXT PRIMARY KEY REFERENCES names(reference) ON DELETE CASCADE, target TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS uses (image TEXT PRIMARY KEY REFERENCES images(id) ON DELETE CASCADE, used INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS pins (image TEXT PRIMARY KEY REFERENCES images(id) ON DELETE CASCADE);
 CREATE TABLE IF NOT EXISTS networks (id TEXT PRIMARY KEY, name TEXT UNIQUE NOT NULL, record BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS settings (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
@@ -246,6 +248,20 @@ class Database:
 
     def put_parent(self, image_id: str, parent: str) -> None:
         self._connection.execute("INSERT OR REPLACE INTO parents VALUES (?, ?)", (image_id, parent))
+
+    def uses(self) -> dict[str, int]:
+        """Image id -> when it was last used, nanoseconds since the epoch."""
+        return dict(self._connection.execute("SELECT image, used FROM uses"))
+
+    def touch(self, image_id: str, used: int) -> None:
+        """Nothing, for an image that is not here any more."""
+        self._connection.execute("INSERT OR REPLACE INTO uses SELECT id, ? FROM images WHERE id = ?", (used, image_id))
+
+    def pins(self) -> set[str]:
+        return {row[0] for row in self._connection.execute("SELECT image FROM pins")}
+
+    def pin(self, image_id: str, *, pinned: bool) -> None:
+        self._connection.execute("INSERT OR IGNORE INTO pins VALUES (?)" if pinned else "DELETE FROM pins WHERE image = ?", (image_id,))
 
     def names(self) -> list[NameRow]:
         """Of every tag and repository digest."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from corten.errors import StoreCorrupt
+from corten.errors import ArchiveRefused, StoreCorrupt
 from corten.spec.image import OCI_INDEX, Descriptor, ImageConfig, Index, Manifest, parse_config, parse_manifest
 from corten.spec.platform import matches, this_platform
 from corten.spec.reference import Reference
@@ -144,6 +144,37 @@ class Images:
         others = {other.id: other for target in image.targets for other in self.under(target) if other.id != image.id}
         return [image, *others.values()]
 
+    # --- as rows say it, also where blobs are broken
+    def rows(self) -> list[ImageRow]:
+        return self._database.images()
+
+    def pairs(self, row: ImageRow) -> list[tuple[str, str]]:
+        """(blob, diff id) of its layers, read anew. Raises StoreCorrupt, ArchiveRefused."""
+        manifest = self.document(row)
+        layers = manifest.layers if isinstance(manifest, Manifest) else []
+        return list(zip((layer.digest for layer in layers), self._read_config(row.id).rootfs.diff_ids, strict=False))
+
+    def document(self, row: ImageRow) -> Manifest | Index:
+        """Its manifest, read anew. Raises StoreCorrupt, ArchiveRefused."""
+        return self._read_document(row.manifest, row.media_type)
+
+    def targets_of(self, image_id: str) -> list[str]:
+        """Indexes that it is a part of."""
+        return [member.target for member in self._database.members() if member.image == image_id]
+
+    def repository_digests(self, image_id: str) -> list[str]:
+        """Where a registry had it, in full: `registry/repository@digest`."""
+        targets = self.targets_of(image_id)
+        return [name.reference for name in self._database.names() if "@" in name.reference and (name.image == image_id or name.target in targets)]
+
+    def with_layer(self, diff_id: str) -> tuple[str, ...]:
+        """Ids of the images that have it."""
+        found: list[str] = []
+        for row in self.rows():
+            with suppress(StoreCorrupt, ArchiveRefused):
+                found += [row.id] if diff_id in self._read_config(row.id).rootfs.diff_ids else []
+        return tuple(found)
+
     # --- changes
     def store(self, image_id: str, manifest: Descriptor, names: Iterable[str], parent: str = "", listed: Listed | None = None) -> None:
         """Make an image whose blobs and layers are complete visible, under its names, in one transaction."""
@@ -161,6 +192,7 @@ class Images:
         self._write_index()
 
     def _point(self, image_id: str, names: Iterable[str], listed: Listed | None) -> None:
+        self._database.touch(image_id, now_ns())
         if listed:
             self._database.put_member(MemberRow(listed.target, listed.manifest, image_id))
         for name in names:
@@ -177,9 +209,25 @@ class Images:
             if name.target == target and name.image != best:
                 self._database.put_name(name.reference, best, now_ns(), target)
 
+    def touch(self, image_id: str) -> None:
+        """It has been used: what was not for longest is collected first."""
+        self._database.touch(image_id, now_ns())
+
+    def uses(self) -> dict[str, int]:
+        """Image id -> when it was last used, nanoseconds since the epoch; while a container stands on it, when that was made."""
+        return self._database.uses()
+
+    def pins(self) -> set[str]:
+        """Ids of the images that are never collected because somebody said so."""
+        return self._database.pins()
+
+    def pin(self, image_id: str, *, pinned: bool) -> None:
+        self._database.pin(image_id, pinned=pinned)
+
     def tag(self, image_id: str, name: str, target: str = "") -> None:
         """`target`: an index that has the image, for a name that means all that is here of it."""
         self._database.put_name(name, image_id, now_ns(), target)
+        self._database.touch(image_id, now_ns())
         self._database.delete_loose_members()
         self._write_index()
 

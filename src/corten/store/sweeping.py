@@ -7,12 +7,14 @@ thread. Content that nothing holds and nobody asked to be removed is a broken-of
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import shutil
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
+from corten.errors import StoreCorrupt
 from corten.store.blobs import Blobs
 from corten.store.database import LayerRow
 from corten.store.holds import Holds
@@ -20,11 +22,12 @@ from corten.store.layers import Layers
 from corten.store.layout import Layout
 
 KEPT_FOR = 7 * 24 * 3600
+_log = logging.getLogger("corten.store")
 
 
 @dataclass(frozen=True)
 class Leftovers:
-    """What nothing holds. `newest` of a digest or diff id: when it was written, seconds since the epoch."""
+    """What nothing holds. `written`: when, by digest or diff id, in seconds since the epoch."""
 
     layers: tuple[LayerRow, ...]
     blobs: tuple[tuple[str, int], ...]  # (digest, bytes)
@@ -51,20 +54,28 @@ class Sweeping:
         held_layers, held_blobs = self._holds.held()
         rows = [row for diff_id in diff_ids if diff_id not in held_layers and (row := self._layers.find(diff_id))]
         for row in rows:
-            self._empty(self._layers.set_aside(row))
+            self._delete(self._layers.set_aside(row))
         for digest in set(digests) - held_blobs:
-            self._blobs.remove(digest)
+            if aside := self._blobs.set_aside(digest):
+                self._delete(aside)
         return rows
 
     def _catch_up(self) -> None:
         layers, blobs = self._later
         self._later = (set(), set())
         if layers or blobs:
-            self.release(layers, blobs)
+            self._release_if_known(layers, blobs)
 
-    def _empty(self, folder: str) -> None:
-        """Delete a folder that has been moved away, in a thread."""
-        work = asyncio.get_running_loop().run_in_executor(None, lambda: shutil.rmtree(folder, ignore_errors=True))
+    def _release_if_known(self, layers: Iterable[str], blobs: Iterable[str]) -> None:
+        """Nothing, while an image's config is broken: it is not known what that one holds."""
+        try:
+            self.release(layers, blobs)
+        except StoreCorrupt as error:
+            _log.warning("nothing is swept: %s", error.message)
+
+    def _delete(self, path: str) -> None:
+        """What has been moved away, in a thread."""
+        work = asyncio.get_running_loop().run_in_executor(None, _delete, path)
         self._deleting.add(work)
         work.add_done_callback(self._deleting.discard)
 
@@ -87,6 +98,18 @@ class Sweeping:
 
     def remove_old_leftovers(self, now: float) -> None:
         """Start-up: what a crash or a broken-off pull has left a week ago. `now` is seconds since the epoch."""
-        found = self.leftovers()
+        try:
+            found = self.leftovers()
+        except StoreCorrupt as error:
+            _log.warning("nothing is swept: %s", error.message)
+            return
         old = {name for name, moment in found.written.items() if moment < now - KEPT_FOR}
         self.release([row.diff_id for row in found.layers if row.diff_id in old], [digest for digest, _ in found.blobs if digest in old])
+
+
+def _delete(path: str) -> None:
+    if os.path.isdir(path):
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(FileNotFoundError):
+            os.unlink(path)
