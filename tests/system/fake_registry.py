@@ -71,11 +71,23 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.answer(200, "application/json", b"{}")
         elif path in server.documents:
             self.answer(200, *server.documents[path])
+        elif path.endswith("/tags/list"):
+            self.tags(path)
         elif "/upload/" in path:
             have = len(self._upload())
             self.answer(204, "application/json", b"", {"Range": f"0-{max(0, have - 1)}", "Location": path})
         else:
             self.answer(404, "application/json", b"{}")
+
+    def tags(self, path: str) -> None:
+        """One a page, as a registry with a long list would."""
+        base = path.removesuffix("tags/list") + "manifests/"
+        tags = sorted(name.removeprefix(base) for name in self.server.documents if name.startswith(base) and ":" not in name.removeprefix(base))
+        last = urllib.parse.parse_qs(self.path.partition("?")[2]).get("last", [""])[0]
+        left = [tag for tag in tags if tag > last]
+        headers = {"Link": f'<{path}?last={left[0]}>; rel="next"'} if len(left) > 1 else {}
+        body = json.dumps({"name": path.split("/")[2], "tags": left[:1]}).encode()
+        self.answer(200 if tags else 404, "application/json", body, headers)
 
     def do_HEAD(self) -> None:
         path = self.path.partition("?")[0]

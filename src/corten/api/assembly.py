@@ -12,6 +12,7 @@ from contextlib import suppress
 from corten.api.container_streams import StreamHandlers
 from corten.api.containers import ContainerHandlers
 from corten.api.contents import ContentHandlers
+from corten.api.disk import DiskHandlers
 from corten.api.events import EventHandlers
 from corten.api.execs import ExecHandlers
 from corten.api.image_files import ImageFileHandlers
@@ -29,6 +30,7 @@ from corten.api.volume_files import VolumeFileHandlers
 from corten.api.volumes import VolumeHandlers
 from corten.engine.admission import Admission
 from corten.engine.attaching import Attaching
+from corten.engine.collecting import Collecting
 from corten.engine.connecting import Connecting
 from corten.engine.containers import Containers
 from corten.engine.copy_up import CopyUp
@@ -54,6 +56,7 @@ from corten.engine.preparing import Preparing
 from corten.engine.probing import Probing
 from corten.engine.recovery import Recovery
 from corten.engine.removal import Removal
+from corten.engine.repairing import Repairing
 from corten.engine.restarting import Restarting
 from corten.engine.restoring import Restoring
 from corten.engine.runtimes import Runtimes
@@ -85,12 +88,15 @@ from corten.runtime.reaper import reaper_program
 from corten.spec.engine import LogConfig
 from corten.spec.platform import this_platform
 from corten.store.blobs import Blobs
+from corten.store.checking import Checking
 from corten.store.database import Database
+from corten.store.holds import Holds
 from corten.store.images import Images
 from corten.store.layer_maker import LayerMaker
 from corten.store.layers import Layers
 from corten.store.layout import Layout
 from corten.store.snapshots import Snapshots
+from corten.store.sweeping import Sweeping
 from corten.store.volumes import VolumeFolders
 
 
@@ -116,10 +122,14 @@ class Engine:
         self._launch = Launch(launcher, settings.exec_root, self._on_notice, self._on_monitor_lost)
         self._layers = Layers(layout, self._database, blobs, self._launch.run_job)
         images = Images(layout, self._database, blobs, self._layers)
+        holds = Holds()
+        sweeping = self._sweeping = Sweeping(layout, blobs, self._layers, holds)
         snapshots = Snapshots(layout, self._database)
         groups = Groups(settings.cgroup_parent)
         runtimes = Runtimes(settings.runtimes, settings.default_runtime, f"{settings.exec_root}/runtimes")
         self._containers = Containers(self._database, snapshots, self._events, Admission(groups.abilities, runtimes))
+        holds.join(images.holds)
+        holds.join(self._containers.holds)
         kernel = Kernel()
         firewall = Firewall(kernel, settings.bridge_name)
         networks = Networks(kernel, self._database, self._events, firewall, settings.network_defaults, self._containers.all)
@@ -130,7 +140,7 @@ class Engine:
         connecting = Connecting(kernel, networks, firewall, self._containers, network_files, names, self._endpoints)
         service = ImageService(self._layers, images, self._containers, self._events)
         hosts = RegistryHosts(settings.insecure_registries, settings.mirrors)
-        transfers = ImageTransfers(layout, blobs, self._layers, images, service, hosts, Trust(settings.corten_trust))
+        transfers = ImageTransfers(layout, blobs, self._layers, images, service, holds, sweeping, hosts, Trust(settings.corten_trust))
         folders = VolumeFolders(layout)
         volumes = Volumes(self._database, folders, LocalDriver(layout, folders), Plugins(settings.plugin_dir), self._events, self._containers.all)
         mounting = self._mounting = Mounting(layout, snapshots, volumes, CopyUp(layout, snapshots, self._launch), self._launch, service.find, self._containers.find, self._containers.all)
@@ -155,8 +165,8 @@ class Engine:
                                     self._taking_over, self._restarting, self._probing)  # fmt: skip
         copying = Copying(self._containers, snapshots, mounting, layout, self._launch)
         maker = LayerMaker(layout, blobs, self._layers, self._launch.run_job)
-        making = Making(self._containers, service, images, blobs, maker, snapshots, stopping)
-        saving = Saving(service, images, layout, self._launch.run_job)
+        making = Making(self._containers, service, images, blobs, maker, snapshots, stopping, holds)
+        saving = Saving(service, images, holds, layout, self._launch.run_job)
         files = ImageFileHandlers(transfers, making, saving, layout)
         system = System(layout, settings.shown(), self._database, self._containers, service, volumes, self._events, runtimes, hosts, groups.abilities)
         usage = DiskUsage(self._containers, service, volumes, history, snapshots)
@@ -164,6 +174,9 @@ class Engine:
                           self._launch)  # fmt: skip
         copies, volume_files = VolumeCopies(layout, folders, volumes, self._launch), VolumeFiles(layout, volumes, self._launch)
         tools = Tools(self._containers, self._execs, service, networks, mounting, logs, snapshots)
+        image_removal = ImageRemoval(service, images, self._containers, sweeping, self._events)
+        self._collecting = Collecting(layout, blobs, self._layers, images, service, holds, sweeping, image_removal, settings.watermarks)
+        repairing = Repairing(Checking(layout, blobs, self._layers, images), blobs, self._layers, images, self._containers, holds, hosts)
         handlers = Handlers(
             ContainerHandlers(self._containers, logs, attaching, self._execs, service, networks, volumes, mounting, snapshots, layout, groups,
                               usage, exposure),
@@ -171,7 +184,7 @@ class Engine:
             ContentHandlers(self._containers, copying, making, snapshots),
             LifecycleHandlers(self._containers, starting, stopping, self._restarting, removal, Updating(self._containers, groups), editing),
             ExecHandlers(self._containers, self._execs, tools),
-            ImageHandlers(service, transfers, ImageRemoval(service, images, self._containers, self._events), snapshots, files),
+            ImageHandlers(service, transfers, image_removal, snapshots, files),
             files,
             NetworkHandlers(networks, self._endpoints, connecting, self._containers,
                             Teardown(self._containers, self._endpoints, networks)),
@@ -183,6 +196,7 @@ class Engine:
                                 VolumeTransfers(layout, volumes, copies, volume_files, self._launch, hosts), history),
             VolumeFileHandlers(volumes, volume_files),
             InsightHandlers(service, snapshots),
+            DiskHandlers(self._collecting, repairing, service),
         )  # fmt: skip
         self._server = Server(make_routes(handlers))
 
@@ -204,12 +218,15 @@ class Engine:
         self._layers.remove_strays()
         self._blobs.remove_stale_partials(time.time())
         await self._restoring.restore()
+        self._sweeping.remove_old_leftovers(time.time())
         await self._launch.warm()
+        self._collecting.start()
         await self._server.listen(list(self._settings.hosts), self._settings.group, self._settings.tls_context())
 
     async def stop(self) -> None:
         """Containers run on; the next engine finds them."""
         await self._server.close()
+        await self._collecting.stop()
         self._probing.close()
         self._recovery.stop()
         self._restarting.stop()

@@ -16,6 +16,7 @@ from corten.api.call import Call, json_response
 from corten.api.container_streams import StreamHandlers
 from corten.api.containers import ContainerHandlers
 from corten.api.contents import ContentHandlers
+from corten.api.disk import DiskHandlers
 from corten.api.events import EventHandlers
 from corten.api.execs import ExecHandlers
 from corten.api.image_files import ImageFileHandlers
@@ -32,7 +33,7 @@ from corten.api.volume_extras import VolumeExtraHandlers
 from corten.api.volume_files import VolumeFileHandlers
 from corten.api.volumes import VolumeHandlers
 from corten.registry.auth import Credentials
-from corten.spec import answers
+from corten.spec import answers, disk_answers
 from corten.spec.engine import (
     Config,
     CreateRequest,
@@ -64,6 +65,7 @@ class Handlers:
     volume_extras: VolumeExtraHandlers
     volume_files: VolumeFileHandlers
     insight: InsightHandlers
+    disk: DiskHandlers
 
 
 def _route(methods: str, path: str, handler: Handler, **row: Any) -> Route:
@@ -97,8 +99,6 @@ def make_routes(handlers: Handlers) -> list[Route]:
         _route("DELETE", "/networks/{name}", network.remove, status=204),
         _route("POST", "/networks/{name}/connect", network.connect, body=NetworkConnect),
         _route("POST", "/networks/{name}/disconnect", network.disconnect, body=NetworkDisconnect),
-        _route("GET", "/corten/networks/plan", network.plan, answer=_TEXT),
-        _route("POST", "/corten/system/teardown", network.teardown, answer=answers.TornDown),
         # --- volumes
         _route("GET", "/volumes", volume.list, query={"filters": Filters}, answer=answers.Volumes),
         _route("POST", "/volumes/create", volume.create, body=VolumeRequest, answer=answers.Volume, status=201),
@@ -143,15 +143,15 @@ def make_routes(handlers: Handlers) -> list[Route]:
         _route("GET", "/images/json", image.list, query={"all": bool, "digests": bool, "filter": str, "filters": Filters, "shared-size": bool, "manifests": bool},
                answer=list[answers.ImageSummary]),
         _route("POST", "/images/create", image.create, query=create_image, body=TAR, answer=JSON_MESSAGES),
-        _route("POST", "/images/load", handlers.files.load, query={"quiet": bool}, body=TAR, answer=JSON_MESSAGES),
-        _route("GET", "/images/get", handlers.files.save, query={"names": list[str], "platform": str}, answer=TAR),
-        _route("GET", "/images/{name}/get", handlers.files.save, query={"platform": str}, answer=TAR),
+        _route("POST", "/images/load", handlers.files.load, query={"quiet": bool, "platform": list[str]}, body=TAR, answer=JSON_MESSAGES),
+        _route("GET", "/images/get", handlers.files.save, query={"names": list[str], "platform": list[str]}, answer=TAR),
+        _route("GET", "/images/{name}/get", handlers.files.save, query={"platform": list[str]}, answer=TAR),
         _route("GET", "/images/{name}/json", image.inspect, query={"manifests": bool, "platform": str}, answer=answers.Image),
         _route("GET", "/images/{name}/history", image.history, query={"platform": str}, answer=list[answers.HistoryRow]),
-        _route("POST", "/images/{name}/push", image.push, query={"tag": str}, answer=JSON_MESSAGES),
+        _route("POST", "/images/{name}/push", image.push, query={"tag": str, "platform": str}, answer=JSON_MESSAGES),
         _route("POST", "/images/{name}/tag", image.tag, query={"repo": str, "tag": str}, status=201),
         _route("POST", "/images/prune", image.prune, query={"filters": Filters}, answer=answers.PrunedImages),
-        _route("DELETE", "/images/{name}", image.remove, query={"force": bool, "noprune": bool}, answer=list[answers.Removed]),
+        _route("DELETE", "/images/{name}", image.remove, query={"force": bool, "noprune": bool, "platforms": list[str]}, answer=list[answers.Removed]),
         _route("GET", "/distribution/{name}/json", image.distribution, answer=answers.Distribution),
     ]  # fmt: skip
     rows += _own(handlers)
@@ -186,5 +186,11 @@ def _own(handlers: Handlers) -> list[Route]:
         _route("POST", "/corten/volumes/{name}/rename", volumes.rename, query={"name": str}, status=204),
         _route("POST", "/corten/volumes/{name}/clone", volumes.clone, query={"name": str, "progress": bool}, answer=answers.Volume, status=201),
         _route("POST", "/corten/volumes/{name}/snapshot", volumes.snapshot, query={"name": str, "keep": int, "progress": bool}, answer=answers.Volume, status=201),
+        _route("GET", "/corten/disk", handlers.disk.usage, answer=disk_answers.DiskDetail),
+        _route("POST", "/corten/disk/collect", handlers.disk.collect, query={"dryRun": bool, "free": str}, answer=disk_answers.Collected),
+        _route("POST", "/corten/disk/check", handlers.disk.check, query={"repair": bool}, answer=disk_answers.StoreChecked),
+        _route("POST", "/corten/images/{name}/pin", handlers.disk.pin, query={"pinned": bool}, status=204),
+        _route("GET", "/corten/networks/plan", handlers.networks.plan, answer=_TEXT),
+        _route("POST", "/corten/system/teardown", handlers.networks.teardown, answer=answers.TornDown),
         _route("POST", "/corten/hello", handlers.images.hello, answer=answers.Named, status=201),
     ]  # fmt: skip

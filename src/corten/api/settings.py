@@ -25,6 +25,7 @@ from corten.errors import Invalid
 from corten.network import ipam
 from corten.registry.trust import Trust
 from corten.spec import log_options
+from corten.store.collection import KINDS, Watermarks, parse_mark
 
 DEFAULT_ROOT, DEFAULT_EXEC_ROOT = "/var/lib/corten", "/run/corten"
 DEFAULT_CONFIG = "/etc/corten/daemon.json"
@@ -58,6 +59,7 @@ class Settings:
     registry_mirrors: tuple[str, ...] = ()
     corten_mirrors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     corten_trust: str = ""
+    watermarks: Watermarks | None = None
     tls: bool | None = None
     tlsverify: bool | None = None
     tlscacert: str = ""
@@ -104,7 +106,7 @@ class Settings:
 _KEYS = {"data-root": "data_root", "exec-root": "exec_root", "storage-driver": "storage_driver", "exec-opts": "exec_opts",
          "cgroup-parent": "cgroup_parent", "default-address-pools": "default_address_pools", "log-level": "log_level", "log-driver": "log_driver", "log-opts": "log_opts",
          "default-runtime": "default_runtime", "insecure-registries": "insecure_registries", "registry-mirrors": "registry_mirrors",
-         "corten.mirrors": "corten_mirrors", "corten.trust": "corten_trust", "plugin-dir": "plugin_dir", "host-gateway-ips": "host_gateway_ips",
+         "corten.mirrors": "corten_mirrors", "corten.trust": "corten_trust", "corten.gc": "watermarks", "plugin-dir": "plugin_dir", "host-gateway-ips": "host_gateway_ips",
          "default-publish-address": "default_publish_address", "host-gateway-ip": "host_gateway_ips", "cdi-spec-dirs": "cdi_spec_dirs"}  # fmt: skip
 # Keys of dockerd's that would change what a container is: refused by name, with the reason
 _NOT_HERE = {
@@ -130,6 +132,27 @@ def _mirrors(value: Any, path: str, key: str) -> Mapping[str, tuple[str, ...]]:
         raise Invalid(f"unable to configure the engine with file {path}: {key}: {error}; want a registry's domain (or *) -> a list of addresses") from None
 
 
+class _Collector(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    high: str = "90%"
+    low: str = "80%"
+    kinds: tuple[str, ...] = ("leftovers", "build-cache", "dangling")
+
+
+def _watermarks(value: Any, path: str, key: str) -> Watermarks:
+    """`low` is below `high` and of the same sort; named images are collected only where `kinds` says so."""
+    try:
+        wanted = msgspec.convert(value, _Collector)
+        marks = Watermarks(parse_mark(wanted.high), parse_mark(wanted.low), wanted.kinds)
+        unknown = set(wanted.kinds) - set(KINDS)
+        if unknown:
+            raise Invalid(f"unknown kind {unknown.pop()!r}: there are {', '.join(KINDS)}")
+        if marks.high.percent != marks.low.percent or marks.low.amount > marks.high.amount:
+            raise Invalid(f"the low watermark {wanted.low!r} is not below the high one {wanted.high!r}")
+    except (msgspec.ValidationError, Invalid) as error:
+        raise Invalid(f"unable to configure the engine with file {path}: {key}: {error}") from None
+    return marks
+
+
 def _addresses(value: Any, path: str, key: str) -> tuple[str, ...]:
     found = (value,) if isinstance(value, str) else value
     if not isinstance(found, list | tuple) or not all(isinstance(address, str) for address in found):
@@ -138,7 +161,8 @@ def _addresses(value: Any, path: str, key: str) -> tuple[str, ...]:
 
 
 # field -> how its value in the file is read, where it is not text, number or list
-_READ: dict[str, Callable[[Any, str, str], Any]] = {"runtimes": _runtimes, "corten_mirrors": _mirrors, "host_gateway_ips": _addresses}
+_READ: dict[str, Callable[[Any, str, str], Any]] = {"runtimes": _runtimes, "corten_mirrors": _mirrors, "host_gateway_ips": _addresses,
+                                                     "watermarks": _watermarks}  # fmt: skip
 
 
 def read_config_file(path: str, *, required: bool) -> dict[str, Any]:

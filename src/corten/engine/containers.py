@@ -34,6 +34,7 @@ from corten.spec.engine import Config, CreateRequest, HostConfig
 from corten.spec.image import RunConfig
 from corten.spec.timestamps import now_ns, rfc3339_nano
 from corten.store.database import Database, NameTaken
+from corten.store.holds import Hold
 from corten.store.images import Image
 from corten.store.locks import NamedLocks
 from corten.store.snapshots import Snapshots
@@ -55,6 +56,10 @@ class Containers:
 
     def all(self) -> Iterable[ContainerRecord]:
         return tuple(self._records.values())
+
+    def holds(self) -> list[Hold]:
+        """Layers outlive an image that was removed under its containers."""
+        return [Hold("container", record.id, frozenset(record.layers)) for record in self._records.values()]
 
     def lock(self, container_id: str) -> asyncio.Lock:
         """Held for one lifecycle step at a time; another container's is another's."""
@@ -81,6 +86,8 @@ class Containers:
     def save(self, record: ContainerRecord) -> ContainerRecord:
         """Store a changed record. Raises NameInUse."""
         before = self._records.get(record.id)
+        if before is None:
+            self._database.touch(record.image, now_ns())
         try:
             self._database.put_container(record.id, record.name, encode_record(record))
         except NameTaken:
@@ -98,6 +105,7 @@ class Containers:
 
     def delete(self, record: ContainerRecord) -> None:
         self._database.delete_container(record.id)
+        self._database.touch(record.image, now_ns())  # until now it was in use
         self.generation += 1
         del self._records[record.id]
         del self._names[record.name]

@@ -100,8 +100,10 @@ class DiskUsage:
         return [VolumeUsage(record, size, len(self._volumes.references(record.name))) for record, size in measured]
 
     def images(self) -> list[ImageUsage]:
+        """A row as in the image list: with all platforms of what its names mean."""
         users, shared = Counter(record.image for record in self._containers.all()), self._images.shared_sizes()
-        return [ImageUsage(image, self._images.size(image), shared[image.id], users[image.id]) for image in self._images.all()]
+        return [ImageUsage(image, self._images.whole_size(image), shared[image.id], sum(users[one.id] for one in self._images.platforms(image)))
+                for image in self._images.all() if image.shown]  # fmt: skip
 
     def _layers(self) -> dict[str, int]:
         """Diff id -> bytes."""

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 
 import aiohttp
+import msgspec
 from yarl import URL
 
 from corten.errors import ArchiveRefused, NotFound, RegistryError
@@ -28,6 +30,8 @@ from corten.spec.reference import Reference
 
 _MANIFEST_LIMIT = 4 << 20
 _CONNECT = 30.0
+_TAGS_LIMIT = 100_000
+_NEXT = re.compile(r'<([^>]*)>\s*;\s*rel="?next"?')
 _HEADERS = {"Accept-Encoding": "identity"}  # digests are those of the bytes as they are
 _BROKEN = (aiohttp.ClientError, TimeoutError, ConnectionError)
 Content = bytes | AsyncIterable[bytes]
@@ -184,6 +188,24 @@ class Repository:
             raise ArchiveRefused(f"blob {digest} is not what its digest says")
         return data
 
+    async def tags(self) -> list[str]:
+        """Of the repository, by name. Follows the pages that the registry makes of a long list."""
+        found: list[str] = []
+        url = self.address("tags/list")
+        while True:
+            async with self.request("GET", url) as response:
+                if response.status in (401, 403):
+                    raise PullDenied(name=self.reference.familiar_name)
+                if response.status == 404:
+                    raise ManifestMissing(reference=self.reference.familiar)
+                if response.status != 200:
+                    raise await unexpected(response)
+                found += _Tags.parse(await read_limited(response, _MANIFEST_LIMIT, "the list of tags"))
+                further = _NEXT.search(response.headers.get("Link", ""))
+            if not further or len(found) > _TAGS_LIMIT:
+                return sorted(found)
+            url = self.at(further[1])
+
     async def blob(self, digest: str, offset: int = 0) -> AsyncIterator[bytes]:
         """The blob from `offset` on, in pieces as they arrive; verifying it is the receiver's.
 
@@ -217,6 +239,19 @@ class Repository:
                 if len(data) > skip:
                     yield data[skip:]
                 skip = max(0, skip - len(data))
+
+
+class _Tags(msgspec.Struct, frozen=True):
+    """distribution-spec "Listing Tags"."""
+
+    tags: list[str] | None = None
+
+    @classmethod
+    def parse(cls, data: bytes) -> list[str]:
+        try:
+            return msgspec.json.decode(data, type=cls).tags or []
+        except msgspec.MsgspecError as error:
+            raise RegistryError(f"the registry's list of tags cannot be read: {error}") from None
 
 
 class Broken(RegistryError):

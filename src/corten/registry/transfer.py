@@ -18,7 +18,7 @@ from corten.spec.platform import Platform, matches
 from corten.spec.reference import Reference
 from corten.spec.trust import Rule
 from corten.store.blobs import Blobs, BlobWriter
-from corten.store.images import Images
+from corten.store.images import Images, Listed
 from corten.store.layers import Layers
 
 _AT_ONCE = 3
@@ -63,8 +63,10 @@ async def _pull(wanted: Reference, remote: Repository, platform: Platform, blobs
     if remote.rate_limit:
         emit(Progress(f"Rate limit of {remote.host}: {remote.rate_limit}"))
     document, digests, index = parse_manifest(data, media_type), [top_digest], b""
+    listed: Listed | None = None
     if isinstance(document, Index):
         chosen, index = _choose(document, platform), data
+        listed = Listed(top_digest, chosen.digest)
         data, media_type, digest = await remote.manifest(chosen.digest)
         document = parse_manifest(data, media_type or chosen.media_type)
         digests.append(digest)
@@ -79,16 +81,15 @@ async def _pull(wanted: Reference, remote: Repository, platform: Platform, blobs
         names.append(f"{wanted.name}:{wanted.tag}")
     known = images.get(document.config.digest)
     if known:  # the same id is the same content, however its layers are packed there
-        up_to_date = set(names) <= {*known.tags, *known.digests}
-        for name in names:
-            images.tag(known.id, name)
+        up_to_date = set(names) <= {*known.tags, *known.digests} and (listed is None or listed.target in known.targets)
+        images.point(known.id, names, listed)
         for layer in [] if up_to_date else document.layers:
             emit(Progress("Already exists", encoded(layer.digest)[:12]))
     else:
         up_to_date = False
         await _fetch_image(remote, document, blobs, layers, emit)
         manifest = Descriptor(media_type or document.media_type, blobs.put(data), len(data))
-        images.store(document.config.digest, manifest, names)
+        images.store(document.config.digest, manifest, names, listed=listed)
     emit(Progress(f"Digest: {top_digest}"))
     how = "Image is up to date" if up_to_date else "Downloaded newer image"
     emit(Progress(f"Status: {how} for {wanted.familiar}"))
@@ -140,6 +141,22 @@ async def _fetch_blob(remote: Repository, blob: Descriptor, blobs: Blobs) -> Non
     with blobs.writer() as writer:
         await _receive(remote, blob, writer, lambda: None)
         writer.commit(blob.digest)
+
+
+async def refetch_manifest(remote: Repository, digest: str, blobs: Blobs) -> None:
+    """In the place of a broken one. Raises what the registry refuses, ArchiveRefused for another content."""
+    data, _, _ = await remote.manifest(digest)
+    with blobs.writer() as writer:
+        writer.write(data)
+        writer.commit(digest)
+
+
+async def refetch_blob(remote: Repository, blob: Descriptor, blobs: Blobs) -> None:
+    """The same for a config or a layer."""
+    async with blobs.exclusive(blob.digest):
+        with blobs.writer() as writer:
+            await _receive(remote, blob, writer, lambda: None)
+            await asyncio.to_thread(writer.commit, blob.digest)
 
 
 async def _fetch(remote: Repository, blob: Descriptor, blobs: Blobs, emit: Emit, layers: Layers, diff_id: str) -> None:

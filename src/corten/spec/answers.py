@@ -225,6 +225,33 @@ class Exec(_Answer, frozen=True):
 
 
 # --- images
+class ManifestSize(_Answer, frozen=True):
+    total: int
+    content: int
+
+
+class UnpackedSize(_Answer, frozen=True):
+    unpacked: int
+
+
+class PlatformImage(_Answer, frozen=True):
+    platform: dict[str, Any]
+    size: UnpackedSize
+    containers: list[str]
+
+
+class ManifestRow(_Answer, frozen=True):
+    """An entry of an index; `kind`: image or attestation, with the data of its kind."""
+
+    i_d: str = msgspec.field(name="ID")
+    descriptor: dict[str, Any]
+    available: bool
+    size: ManifestSize
+    kind: str
+    image_data: PlatformImage | msgspec.UnsetType = msgspec.UNSET
+    attestation_data: Text | msgspec.UnsetType = msgspec.UNSET
+
+
 class ImageSummary(_Answer, frozen=True):
     id: str
     parent_id: str
@@ -235,6 +262,8 @@ class ImageSummary(_Answer, frozen=True):
     shared_size: int
     containers: int
     labels: Text | None
+    descriptor: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+    manifests: list[ManifestRow] | msgspec.UnsetType = msgspec.UNSET
 
 
 class RootFilesystem(_Answer, frozen=True):
@@ -259,6 +288,8 @@ class Image(_Answer, frozen=True):
     config: dict[str, Any]
     docker_version: str = ""
     variant: str = ""
+    descriptor: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+    manifests: list[ManifestRow] | msgspec.UnsetType = msgspec.UNSET
 
 
 class HistoryRow(_Answer, frozen=True):

@@ -54,6 +54,11 @@ class Descriptor(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"
     artifact_type: str = ""
 
 
+def is_for_machines(entry: Descriptor) -> bool:
+    """Whether an index's entry is an image to run; BuildKit lists attestations beside those, for platform unknown/unknown."""
+    return entry.platform is None or entry.platform.os != "unknown"
+
+
 class Manifest(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
     config: Descriptor
     layers: list[Descriptor]
@@ -107,7 +112,7 @@ class ImageConfig(msgspec.Struct, frozen=True, omit_defaults=True):
 
     architecture: str
     rootfs: RootFS
-    os: str = "linux"
+    os: str = msgspec.field(default_factory=lambda: "linux")  # as above: config.md requires it
     variant: str = ""
     created: str = ""
     author: str = ""

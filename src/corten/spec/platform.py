@@ -18,7 +18,7 @@ class Platform(msgspec.Struct, frozen=True, omit_defaults=True):
     """`variant` is empty where the architecture has none; arm64 means arm64/v8."""
 
     architecture: str = ""
-    os: str = "linux"
+    os: str = msgspec.field(default_factory=lambda: "linux")  # a factory's value is written out: image-index.md requires it
     variant: str = ""
 
     def __str__(self) -> str:

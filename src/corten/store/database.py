@@ -28,6 +28,11 @@ CREATE TABLE IF NOT EXISTS volume_history (number INTEGER PRIMARY KEY, volume TE
 CREATE INDEX IF NOT EXISTS volume_history_of ON volume_history (volume);
 CREATE TABLE IF NOT EXISTS packings (diff_id TEXT PRIMARY KEY, digest TEXT NOT NULL, size INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS parents (image TEXT PRIMARY KEY REFERENCES images(id) ON DELETE CASCADE, parent TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS members (
+    target TEXT NOT NULL, manifest TEXT NOT NULL, image TEXT NOT NULL REFERENCES images(id) ON DELETE CASCADE, PRIMARY KEY (target, manifest));
+CREATE TABLE IF NOT EXISTS targets (reference TEXT PRIMARY KEY REFERENCES names(reference) ON DELETE CASCADE, target TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS uses (image TEXT PRIMARY KEY REFERENCES images(id) ON DELETE CASCADE, used INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS pins (image TEXT PRIMARY KEY REFERENCES images(id) ON DELETE CASCADE);
 CREATE TABLE IF NOT EXISTS networks (id TEXT PRIMARY KEY, name TEXT UNIQUE NOT NULL, record BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS settings (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
@@ -50,6 +55,24 @@ class ImageRow:
     media_type: str
     manifest_size: int
     stored: int
+
+
+@dataclass(frozen=True)
+class NameRow:
+    """A tag or repository digest. `image` is the one it means; `target` the index that it stands for, or empty for a single manifest."""
+
+    reference: str
+    image: str
+    target: str = ""
+
+
+@dataclass(frozen=True)
+class MemberRow:
+    """That the manifest of the index `target` is here as the image `image`."""
+
+    target: str
+    manifest: str
+    image: str
 
 
 class NameTaken(Exception):
@@ -225,15 +248,47 @@ class Database:
     def put_parent(self, image_id: str, parent: str) -> None:
         self._connection.execute("INSERT OR REPLACE INTO parents VALUES (?, ?)", (image_id, parent))
 
-    def names(self) -> list[tuple[str, str]]:
-        """(reference, image id) of every tag and repository digest."""
-        return list(self._connection.execute("SELECT reference, image FROM names ORDER BY reference"))
+    def uses(self) -> dict[str, int]:
+        """Image id -> when it was last used, nanoseconds since the epoch."""
+        return dict(self._connection.execute("SELECT image, used FROM uses"))
 
-    def put_name(self, reference: str, image_id: str, tagged: int) -> None:
+    def touch(self, image_id: str, used: int) -> None:
+        """Nothing, for an image that is not here any more."""
+        self._connection.execute("INSERT OR REPLACE INTO uses SELECT id, ? FROM images WHERE id = ?", (used, image_id))
+
+    def pins(self) -> set[str]:
+        return {row[0] for row in self._connection.execute("SELECT image FROM pins")}
+
+    def pin(self, image_id: str, *, pinned: bool) -> None:
+        self._connection.execute("INSERT OR IGNORE INTO pins VALUES (?)" if pinned else "DELETE FROM pins WHERE image = ?", (image_id,))
+
+    def names(self) -> list[NameRow]:
+        """Of every tag and repository digest."""
+        rows = self._connection.execute("SELECT reference, image, coalesce(target, '') FROM names LEFT JOIN targets USING (reference) ORDER BY reference")
+        return [NameRow(*row) for row in rows]
+
+    def put_name(self, reference: str, image_id: str, tagged: int, target: str = "") -> None:
         self._connection.execute("INSERT OR REPLACE INTO names VALUES (?, ?, ?)", (reference, image_id, tagged))
+        self._connection.execute("DELETE FROM targets WHERE reference = ?", (reference,))
+        if target:
+            self._connection.execute("INSERT INTO targets VALUES (?, ?)", (reference, target))
 
     def delete_name(self, reference: str) -> None:
         self._connection.execute("DELETE FROM names WHERE reference = ?", (reference,))
+
+    def members(self) -> list[MemberRow]:
+        return [MemberRow(*row) for row in self._connection.execute("SELECT target, manifest, image FROM members ORDER BY rowid")]
+
+    def put_member(self, row: MemberRow) -> None:
+        self._connection.execute("INSERT OR REPLACE INTO members VALUES (?, ?, ?)", (row.target, row.manifest, row.image))
+
+    def delete_members(self, image_id: str) -> None:
+        """Of every index: the image is no part of them any more."""
+        self._connection.execute("DELETE FROM members WHERE image = ?", (image_id,))
+
+    def delete_loose_members(self) -> None:
+        """Of indexes that no name stands for any more."""
+        self._connection.execute("DELETE FROM members WHERE target NOT IN (SELECT target FROM targets)")
 
     # --- single values
     def setting(self, key: str) -> str | None:

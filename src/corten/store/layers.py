@@ -101,20 +101,41 @@ class Layers:
     async def _unpack(self, source: int, blob: str, diff_id: str, news: int = -1, verified: Awaitable[bool] | None = None) -> LayerRow:
         """`source` and `news` (descriptors) are closed here."""
         number = self._database.next_layer_number()
+        async with self._staged(number, source, diff_id, news) as (staging, size):
+            if verified and not await verified:
+                raise ArchiveRefused("the layer's download was broken off")
+            os.rename(staging, self._layout.layer(number))
+        row = LayerRow(number, diff_id, blob, size)
+        self._database.add_layer(row)
+        return row
+
+    @asynccontextmanager
+    async def _staged(self, number: int, source: int, diff_id: str, news: int = -1) -> AsyncIterator[tuple[str, int]]:
+        """(a folder with the content unpacked, its bytes); what of it is not renamed is deleted at the end."""
         staging = f"{self._layout.temporary}/layer-{number}"
         os.mkdir(staging, 0o755)
         try:
             unpacked = await self._run_worker(source, staging, news)
             _compare(unpacked.diff_id, diff_id)
-            if verified and not await verified:
-                raise ArchiveRefused("the layer's download was broken off")
-            os.rename(staging, self._layout.layer(number))
-        except BaseException:
-            await asyncio.to_thread(shutil.rmtree, staging, ignore_errors=True)
-            raise
-        row = LayerRow(number, diff_id, blob, unpacked.size)
-        self._database.add_layer(row)
-        return row
+            yield staging, unpacked.size
+        finally:
+            if os.path.isdir(staging):
+                await asyncio.to_thread(shutil.rmtree, staging, ignore_errors=True)
+
+    @asynccontextmanager
+    async def unpacked_again(self, row: LayerRow) -> AsyncIterator[str]:
+        """A folder with the layer's content anew from its blob, for as long as the block lasts. Raises ArchiveRefused."""
+        async with self._staged(self._database.next_layer_number(), self._blobs.open(row.blob), row.diff_id) as (staging, _):
+            yield staging
+
+    async def renew(self, row: LayerRow) -> None:
+        """Put a newly unpacked folder in the layer's place. Nobody may have the old one mounted. Raises ArchiveRefused."""
+        folder, old = self._layout.layer(row.number), f"{self._layout.temporary}/old-layer-{row.number}"
+        async with self.unpacked_again(row) as staging:
+            with suppress(FileNotFoundError):
+                os.rename(folder, old)
+            os.rename(staging, folder)
+        await asyncio.to_thread(shutil.rmtree, old, ignore_errors=True)
 
     async def _run_worker(self, source: int, staging: str, news: int) -> Unpacked:
         folder = os.open(staging, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -159,10 +180,19 @@ class Layers:
         os.close(target)
         return msgspec.json.decode(await running, type=Packed)
 
-    def remove(self, row: LayerRow) -> None:
-        """The row goes first: a crash leaves a folder that start-up removes, never a row without one."""
+    def all(self) -> list[LayerRow]:
+        return self._database.layers()
+
+    def set_aside(self, row: LayerRow) -> str:
+        """Take the layer out of the store: its folder, moved to where start-up empties, for the caller to delete.
+
+        The row goes first: a crash leaves a folder that start-up removes, never a row without one.
+        """
         self._database.delete_layer(row.number)
-        shutil.rmtree(self._layout.layer(row.number), ignore_errors=True)
+        aside = f"{self._layout.temporary}/removed-layer-{row.number}"
+        with suppress(FileNotFoundError):  # somebody has removed it by hand
+            os.rename(self._layout.layer(row.number), aside)
+        return aside
 
     def remove_strays(self) -> None:
         """Start-up: folders that no row names."""
