@@ -16,6 +16,7 @@ from corten.runtime.logdrivers.sender import Patience, Peer, Sender
 from corten.runtime.messages import LogSettings
 from corten.runtime.reactor import Reactor
 from corten.spec import log_options
+from corten.spec.go_values import parse_bool, parse_size
 from corten.spec.log_lines import Run, as_text
 
 _EVENT_TIME = 0  # the extension type of a time with nanoseconds
@@ -28,11 +29,11 @@ class Fluentd:
         self._tag = settings.tag
         self._subject = {"container_id": settings.subject["id"], "container_name": f"/{settings.subject['name']}"}
         self._extra = dict(settings.attributes)
-        self._precise = log_options.parse_bool(options.get("fluentd-sub-second-precision") or "false")
+        self._precise = parse_bool(options.get("fluentd-sub-second-precision") or "false")
         self._encode = msgspec.msgpack.Encoder().encode
         patience = Patience(
             log_options.buffer_limit(options), patient=not log_options.may_lose(options),
-            messages=log_options.parse_size(options.get("fluentd-buffer-limit") or "1048576", unit=1024),
+            messages=parse_size(options.get("fluentd-buffer-limit") or "1048576", unit=1024),
             retry=log_options.go_duration(options.get("fluentd-retry-wait") or "1s"), retries=int(options.get("fluentd-max-retries") or "0"),
         )  # fmt: skip
         peer = Peer(scheme, tuple(settings.peers), _secure(host) if scheme == "tls" else None)
