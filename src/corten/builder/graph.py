@@ -53,7 +53,7 @@ class Local(_Value, frozen=True, tag="local"):
 class Git(_Value, frozen=True, tag="git"):
     """A commit's files. `ref` is a branch, tag, or commit (empty: the remote's HEAD); `folder` a folder of the repository.
 
-    `checksum` is a commit id, or the beginning of one, that the checkout must have.
+    `checksum` is a commit id, or the beginning of one, that the checkout must have. `submodules`: their files too.
     """
 
     url: str
@@ -61,6 +61,7 @@ class Git(_Value, frozen=True, tag="git"):
     folder: str = ""
     keep_git_dir: bool = False
     checksum: str = ""
+    submodules: bool = True
 
 
 class Http(_Value, frozen=True, tag="http"):
@@ -82,12 +83,16 @@ class Bind(_Value, frozen=True, tag="bind"):
     readonly: bool = True
 
 
+Sharing = Literal["shared", "private", "locked"]
+SHARING: tuple[Sharing, ...] = ("shared", "private", "locked")
+
+
 class Cache(_Value, frozen=True, tag="cache"):
     """A folder that outlives the build. It begins as `source` of an input, or (`input` None) empty with this mode and owner."""
 
     target: str
     id: str
-    sharing: Literal["shared", "private", "locked"] = "shared"
+    sharing: Sharing = "shared"
     readonly: bool = False
     input: int | None = None
     source: str = "/"
@@ -144,6 +149,13 @@ class Limits(msgspec.Struct, frozen=True, omit_defaults=True):
     cgroup_parent: str = ""
 
 
+class Device(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A CDI name, kind or class. One that is not `required` is left out where there is none."""
+
+    name: str
+    required: bool = False
+
+
 class Exec(_Value, frozen=True, tag="exec"):
     """Run `args` in the tree of input 0; what it changes there is its layer.
 
@@ -161,7 +173,7 @@ class Exec(_Value, frozen=True, tag="exec"):
     security: Literal["sandbox", "insecure"] = "sandbox"
     hosts: tuple[tuple[str, str], ...] = ()
     hostname: str = ""
-    devices: tuple[str, ...] = ()  # CDI names
+    devices: tuple[Device, ...] = ()
     limits: Limits = Limits()
     proxies: tuple[str, ...] = ()
 

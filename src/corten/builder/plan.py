@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from corten.builder.checks import Finding
 from corten.builder.graph import Vertex
 from corten.spec.image import ImageConfig, RunConfig
 from corten.spec.platform import Platform
@@ -55,7 +56,8 @@ class BuildPlan:
     """`steps` are those of the stages that `target` needs, in the order of the Dockerfile.
 
     `config` is the image's. Its lineage goes down through stages to `base` (None: scratch); `history` are the lines that the stages in
-    between add to that image's. `warnings` are shown to the client.
+    between add to that image's. `warnings` are shown to the client; `findings` are those of them that build checks have found. `epoch`:
+    SOURCE_DATE_EPOCH in seconds.
     """
 
     target: Vertex
@@ -66,3 +68,5 @@ class BuildPlan:
     base: FoundImage | None = None
     author: str = ""
     warnings: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    epoch: int | None = None

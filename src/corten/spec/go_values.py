@@ -31,3 +31,15 @@ def parse_number(text: str) -> int:
     if not re.fullmatch(r"[+-]?[0-9]{1,19}", text):
         raise Invalid(f'strconv.Atoi: parsing "{text}": invalid syntax')
     return int(text)
+
+
+_NAMED = {"\\": "\\\\", '"': '\\"', "\a": "\\a", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\v": "\\v"}
+
+
+def quote(text: str) -> str:
+    """Go's strconv.Quote (`%q`)."""
+    return f'"{"".join(_NAMED.get(letter) or (letter if letter.isprintable() else _escaped(ord(letter))) for letter in text)}"'
+
+
+def _escaped(code: int) -> str:
+    return f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
