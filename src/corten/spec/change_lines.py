@@ -130,6 +130,8 @@ def _json_words(text: str) -> list[str] | None:
 def _pairs(line: _Line, state: _State) -> list[tuple[str, str]]:
     """`NAME=value ...`, or the old form `NAME value`."""
     words = split_words(line.needed())
+    if not words:
+        raise Invalid(f"{line.word} requires at least one argument")
     if "=" not in words[0]:
         parts = line.rest.split(None, 1)
         if len(parts) < 2:
