@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 
+from corten.api.build_assembly import Parts, assemble
 from corten.api.container_streams import StreamHandlers
 from corten.api.containers import ContainerHandlers
 from corten.api.contents import ContentHandlers
@@ -27,6 +28,7 @@ from corten.api.volume_extras import VolumeExtraHandlers
 from corten.api.volumes import VolumeHandlers
 from corten.engine.admission import Admission
 from corten.engine.attaching import Attaching
+from corten.engine.build_steps import BuildSteps
 from corten.engine.connecting import Connecting
 from corten.engine.containers import Containers
 from corten.engine.copy_up import CopyUp
@@ -138,12 +140,14 @@ class Engine:
         copying = Copying(self._containers, snapshots, mounting, layout, self._launch)
         maker = LayerMaker(layout, blobs, self._layers, self._launch.run_job)
         making = Making(self._containers, service, images, blobs, maker, snapshots, stopping)
-        saving = Saving(service, images, layout, self._launch.run_job)
+        saving = Saving(service, images, self._layers, layout, self._launch.run_job)
         files = ImageFileHandlers(transfers, making, saving, layout)
         system = System(layout, settings.shown(), self._database, self._containers, service, volumes, self._events, runtimes, hosts, groups.abilities)
         usage = DiskUsage(self._containers, service, volumes, snapshots)
         editing = Editing(self._containers, starting, stopping, removal, self._endpoints, mounting, self._probing, logs)
         tools = Tools(self._containers, self._execs, service, networks, mounting, logs, snapshots)
+        steps = BuildSteps(self._endpoints, networks, network_files, groups, preparing.namespace_of, settings.cdi_spec_dirs)
+        self._building = assemble(Parts(layout, self._database, blobs, self._layers, images, snapshots, maker, self._launch), steps)
         handlers = Handlers(
             ContainerHandlers(self._containers, logs, attaching, self._execs, service, networks, volumes, mounting, snapshots, layout, groups,
                               usage),
@@ -170,11 +174,14 @@ class Engine:
                 self._containers.emit("exec_detach" if notice.exec_id else "detach", record)
         elif notice.exec_id:
             self._execs.on_exit(notice)
+        elif self._building.steps.on_exit(notice):
+            return
         else:
             self._execs.container_ended(notice.container)
             self._exits.on_exit(notice)
 
     def _on_monitor_lost(self, container_ids: list[str]) -> None:
+        self._building.steps.on_lost(container_ids)
         for container_id in container_ids:
             self._execs.container_ended(container_id)
         self._exits.on_monitor_lost(container_ids)
@@ -182,6 +189,7 @@ class Engine:
     async def start(self) -> None:
         self._layers.remove_strays()
         self._blobs.remove_stale_partials(time.time())
+        self._building.cache_mounts.sweep()
         await self._restoring.restore()
         await self._launch.warm()
         await self._server.listen(list(self._settings.hosts), self._settings.group, self._settings.tls_context())

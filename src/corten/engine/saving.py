@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Sequence
 import msgspec
 
 from corten.engine.images import ImageService
-from corten.engine.worker_stream import read_from_worker
 from corten.errors import CortenError, Invalid, NoSuchImage, NotFound
 from corten.spec.digest import is_digest
 from corten.spec.platform import Platform, matches
@@ -17,8 +16,9 @@ from corten.spec.reference import parse_reference
 from corten.spec.timestamps import parse_rfc3339
 from corten.store.image_writer import SAVE_JOB, SavedImage, SavedLayer, SavedName, SavePlan, known_parents
 from corten.store.images import Image, Images
-from corten.store.layers import RunJob, run_on_archive
+from corten.store.layers import Layers, RunJob, run_on_archive
 from corten.store.layout import Layout
+from corten.store.worker_stream import read_from_worker
 
 _HEX = re.compile(r"(sha256:)?[0-9a-f]{4,64}")
 _SECOND = 1_000_000_000
@@ -33,8 +33,9 @@ class NothingForPlatform(CortenError):
 
 
 class Saving:
-    def __init__(self, service: ImageService, images: Images, layout: Layout, run_job: RunJob) -> None:
-        self._service, self._images, self._layout, self._run_job = service, images, layout, run_job
+    def __init__(self, service: ImageService, images: Images, layers: Layers, layout: Layout, run_job: RunJob) -> None:
+        self._service, self._images, self._layers = service, images, layers
+        self._layout, self._run_job = layout, run_job
 
     def plan(self, names: Sequence[str], platform: Platform | None) -> SavePlan:
         """Raises NoSuchImage, NoSuchReference, NothingForPlatform."""
@@ -93,6 +94,8 @@ class Saving:
 
     async def save(self, plan: SavePlan) -> AsyncIterator[bytes]:
         """The archive in pieces. Raises ArchiveRefused if a blob is not what it was."""
+        for layer in {layer for image in plan.images for layer in image.layers}:
+            await self._layers.ensure_blob(layer.diff_id)
         folder = os.open(self._layout.blobs, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             argument = msgspec.json.encode(plan)

@@ -24,12 +24,12 @@ from corten.engine.copying import COPY_JOB
 from corten.engine.records import VolumeRecord
 from corten.engine.volume_drivers import LOCAL
 from corten.engine.volumes import Volumes
-from corten.engine.worker_stream import read_from_worker, write_to_worker
 from corten.errors import ArchiveRefused, Conflict, CortenError, Invalid, KernelRefused, VolumeInUse
 from corten.runtime.launch import Launch
 from corten.spec.runtime import Mount
 from corten.store.layout import Layout
 from corten.store.volumes import VolumeFolders
+from corten.store.worker_stream import read_from_worker, write_to_worker
 
 SNAPSHOT_OF = "dev.corten.snapshot.of"
 

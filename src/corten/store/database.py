@@ -7,7 +7,7 @@ A committed row survives kill -9 of the engine; after a power cut the last momen
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -23,6 +23,8 @@ CREATE TABLE IF NOT EXISTS volumes (name TEXT PRIMARY KEY, record BLOB NOT NULL)
 CREATE TABLE IF NOT EXISTS packings (diff_id TEXT PRIMARY KEY, digest TEXT NOT NULL, size INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS parents (image TEXT PRIMARY KEY REFERENCES images(id) ON DELETE CASCADE, parent TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS networks (id TEXT PRIMARY KEY, name TEXT UNIQUE NOT NULL, record BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS build_cache (key TEXT PRIMARY KEY, record BLOB NOT NULL, inputs BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS held_layers (holder TEXT NOT NULL, diff_id TEXT NOT NULL, PRIMARY KEY (holder, diff_id)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS settings (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
 
@@ -148,6 +150,34 @@ class Database:
 
     def put_packing(self, diff_id: str, digest: str, size: int) -> None:
         self._connection.execute("INSERT OR REPLACE INTO packings VALUES (?, ?, ?)", (diff_id, digest, size))
+
+    # --- the build cache
+    def build_cache(self) -> list[bytes]:
+        return [row[0] for row in self._connection.execute("SELECT record FROM build_cache ORDER BY rowid")]
+
+    def build_inputs(self, key: str) -> bytes:
+        """What the row was made from; empty if there is no such row."""
+        row = self._connection.execute("SELECT inputs FROM build_cache WHERE key = ?", (key,)).fetchone()
+        return bytes(row[0]) if row else b""
+
+    def update_build_cache(self, key: str, record: bytes) -> None:
+        self._connection.execute("UPDATE build_cache SET record = ? WHERE key = ?", (record, key))
+
+    def put_build_cache(self, key: str, record: bytes, inputs: bytes, diff_ids: Iterable[str]) -> None:
+        """Insert or replace. No image's removal takes the layers (diff ids) away while the row is there."""
+        with self.transaction():
+            self._connection.execute("INSERT OR REPLACE INTO build_cache VALUES (?, ?, ?)", (key, record, inputs))
+            self._connection.executemany("INSERT OR IGNORE INTO held_layers VALUES (?, ?)", [(key, diff_id) for diff_id in diff_ids])
+
+    def delete_build_cache(self, keys: Iterable[str]) -> None:
+        with self.transaction():
+            for key in keys:
+                self._connection.execute("DELETE FROM build_cache WHERE key = ?", (key,))
+                self._connection.execute("DELETE FROM held_layers WHERE holder = ?", (key,))
+
+    def held_layers(self) -> frozenset[str]:
+        """Diff ids."""
+        return frozenset(row[0] for row in self._connection.execute("SELECT DISTINCT diff_id FROM held_layers"))
 
     # --- images and their names
     def images(self) -> list[ImageRow]:

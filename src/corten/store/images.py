@@ -101,8 +101,9 @@ class Images:
             self._database.delete_image(image.id)
         self.config.cache_clear()
         rest = self.all()
-        used_blobs = self.used_blobs()
-        used_layers = keep_diff_ids | {diff_id for other in rest for diff_id in other.config.rootfs.diff_ids}
+        held = self._database.held_layers()
+        used_blobs = self.used_blobs() | {row.blob for row in map(self._layers.find, held) if row}
+        used_layers = keep_diff_ids | held | {diff_id for other in rest for diff_id in other.config.rootfs.diff_ids}
         gone: list[LayerRow] = []
         for diff_id in image.config.rootfs.diff_ids:
             row = self._layers.find(diff_id)
@@ -126,8 +127,14 @@ class Images:
         rows = [self._layers.find(diff_id) for diff_id in image.config.rootfs.diff_ids]
         return sum(row.size for row in rows if row)
 
+    def _has_tars(self, image_id: str) -> bool:
+        rows = [self._layers.find(diff_id) for diff_id in self.config(image_id).rootfs.diff_ids]
+        return all(row is None or row.blob != row.diff_id or self._blobs.has(row.blob) for row in rows)
+
     def _write_index(self) -> None:
-        """Keep `index.json` true, so that OCI tools see what the database says."""
+        """Keep `index.json` true, so that OCI tools see what the database says. An image whose layers' tars have not been made
+        (layer_seal.py) is not in it before they are.
+        """
         rows = {row.id: row for row in self._database.images()}
         manifests = [
             {
@@ -137,7 +144,7 @@ class Images:
                 "annotations": {"org.opencontainers.image.ref.name": reference},
             }
             for reference, image in self._database.names()
-            if "@" not in reference
+            if "@" not in reference and self._has_tars(image)
         ]
         for name, document in (
             ("oci-layout", {"imageLayoutVersion": "1.0.0"}),

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, suppress
 
 import msgspec
 
-from corten.errors import ArchiveRefused, KernelRefused
+from corten.errors import ArchiveRefused, KernelRefused, StoreCorrupt
 from corten.store.blobs import Blobs
 from corten.store.database import Database, LayerRow
 from corten.store.layout import Layout
@@ -18,7 +18,7 @@ from corten.store.packing import PACK_JOB, Packed
 from corten.store.unpack import Unpacked, diff_id_of
 
 RunJob = Callable[[str, bytes, Sequence[int]], Awaitable[bytes]]
-UNPACK_JOB = "unpack"
+UNPACK_JOB, RETAR_JOB = "unpack", "retar"
 _PIPE_BUFFER = 1 << 20
 
 
@@ -125,6 +125,39 @@ class Layers:
             for fd in fds:
                 os.close(fd)
         return msgspec.json.decode(result, type=Unpacked)
+
+    def adopt(self, folder: str, diff_id: str, size: int) -> None:
+        """A sealed folder (layer_seal.py) becomes the layer `diff_id`: moved, not copied. Left where it is if the layer is there already."""
+        if self.find(diff_id):
+            return
+        number = self._database.next_layer_number()
+        os.rename(folder, self._layout.layer(number))
+        self._database.add_layer(LayerRow(number, diff_id, diff_id, size))
+
+    async def ensure_blob(self, diff_id: str) -> None:
+        """Make the tar of a layer that was adopted, if it is not there. Raises StoreCorrupt if its folder is not what it was."""
+        row = self.find(diff_id)
+        if row is None or row.blob != diff_id or self._blobs.has(diff_id):
+            return
+        async with self._blobs.exclusive(diff_id):
+            if not self._blobs.has(diff_id):
+                await self._write_blob(row)
+
+    async def _write_blob(self, row: LayerRow) -> None:
+        path = f"{self._layout.temporary}/tar-{row.number}"
+        output = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        folder = os.open(self._layout.layer(row.number), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            actual = (await self._run_job(RETAR_JOB, b"", (folder, output))).decode()
+            if actual != row.diff_id:
+                raise StoreCorrupt(f"layer {row.diff_id} does not match its digest: remove its image and build it again")
+            await asyncio.to_thread(os.fsync, output)
+            os.rename(path, self._layout.blob(row.diff_id))
+        finally:
+            os.close(output)
+            os.close(folder)
+            with suppress(FileNotFoundError):
+                os.unlink(path)
 
     # --- packing
     def packing(self, diff_id: str) -> Packed | None:

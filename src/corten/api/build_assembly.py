@@ -1,0 +1,62 @@
+"""The builder's part of the composition root: everything that builds share, constructed in the order of what needs what."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from corten.api.build_joints import JoinedHost
+from corten.builder.build import Builder
+from corten.builder.cache import Cache
+from corten.builder.cache_mounts import CacheMounts
+from corten.builder.exec_step import ExecSteps
+from corten.builder.export import Exporter
+from corten.builder.select import Excludes
+from corten.builder.solve import Solver
+from corten.builder.workshop import Workshop
+from corten.engine.build_steps import BuildSteps
+from corten.runtime.launch import Launch
+from corten.store.blobs import Blobs
+from corten.store.database import Database
+from corten.store.images import Images
+from corten.store.layer_maker import LayerMaker
+from corten.store.layers import Layers
+from corten.store.layout import Layout
+from corten.store.snapshots import Snapshots
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What of the store and the runtime the builder works with."""
+
+    layout: Layout
+    database: Database
+    blobs: Blobs
+    layers: Layers
+    images: Images
+    snapshots: Snapshots
+    maker: LayerMaker
+    launch: Launch
+
+
+@dataclass(frozen=True)
+class Building:
+    builder: Builder
+    steps: ExecSteps
+    cache: Cache
+    cache_mounts: CacheMounts
+
+
+def _excludes(patterns: tuple[str, ...]) -> Excludes:
+    from fnmatch import fnmatch
+
+    return lambda path: any(fnmatch(path, pattern) for pattern in patterns)
+
+
+def assemble(parts: Parts, host: BuildSteps) -> Building:
+    workshop = Workshop(parts.layout, parts.snapshots, parts.maker, parts.launch.run_job)
+    cache = Cache(parts.database, parts.layers)
+    cache_mounts = CacheMounts(parts.layout, cache)
+    steps = ExecSteps(workshop, parts.launch, JoinedHost(host), cache_mounts)
+    solver = Solver(workshop, parts.images, cache, steps, _excludes, at_once=max(2, os.cpu_count() or 1))
+    return Building(Builder(solver, Exporter(parts.blobs, parts.layers, parts.images)), steps, cache, cache_mounts)
