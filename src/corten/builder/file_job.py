@@ -13,6 +13,7 @@ import shutil
 import stat
 import tarfile
 from contextlib import suppress
+from dataclasses import dataclass
 
 from corten.builder import entries
 from corten.builder.entries import Entry
@@ -67,12 +68,23 @@ def _open_folder(path: str) -> int:
     return os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
+@dataclass(frozen=True)
+class _Link:
+    """A large file of a context that is to be linked: where to, and its number in its folder (a descriptor)."""
+
+    path: str
+    folder: int
+    number: int
+    mode: int
+    owner: tuple[int, int]
+
+
 class _Worker:
     """Everything after the lock: `/` is the step's root. `upper` is its writable layer, for hard links."""
 
     def __init__(self, plan: FilePlan, origins: _Origins, upper: int) -> None:
         self._plan, self._origins, self._upper = plan, origins, upper
-        self._links: list[tuple[str, int, int, int, Entry, int]] = []  # (path, folder, number, owner's ids, entry, mode)
+        self._links: list[_Link] = []
         self._passwd = plan.passwd or _read("/etc/passwd")
         self._group = plan.group or _read("/etc/group")
 
@@ -104,8 +116,8 @@ class _Worker:
             os.chown(each, *owner)
             os.chmod(each, mode)
 
-    def _folder(self, path: str, entry: Entry, action: PutCopy, owner: tuple[int, int], *, top: bool) -> None:
-        """A copied folder. The target itself stays as it is if it is there; any other takes the source's mode."""
+    def _folder(self, path: str, entry: Entry, action: PutCopy, owner: tuple[int, int] | None, *, top: bool) -> None:
+        """A copied folder takes the source's mode and owner. The target itself stays as it is if it is there, and is root's if it is new."""
         try:
             os.mkdir(path, 0o700)
         except FileExistsError:
@@ -114,8 +126,8 @@ class _Worker:
                 raise CannotCopy(f"cannot copy to non-directory: {path}") from None
             if top:
                 return
-        os.chown(path, *owner)
-        os.chmod(path, changed_mode(action.mode, entry.mode, folder=True))
+        os.chown(path, *(owner or ((0, 0) if top else (entry.uid, entry.gid))))
+        os.chmod(path, changed_mode(action.mode, 0o755 if top else entry.mode, folder=True))
         self._set_attributes(path, entry)
 
     # --- copies
@@ -128,6 +140,8 @@ class _Worker:
         if action.unpack and source.name and source.items and self._unpack(action, source, owner):
             return
         target = action.target
+        if os.path.islink(target):
+            target = os.path.realpath(target)  # what it leads to is written, there already or not
         if source.name:
             if target.endswith("/") or os.path.isdir(target):
                 self._make_folders(target, 0o755, owner or (0, 0))
@@ -144,7 +158,7 @@ class _Worker:
     def _entry(self, path: str, entry: Entry, action: PutCopy, source: Source, owner: tuple[int, int] | None, *, top: bool) -> None:
         ids = owner or (entry.uid, entry.gid)
         if entry.kind == entries.FOLDER:
-            self._folder(path, entry, action, ids, top=top)
+            self._folder(path, entry, action, owner, top=top)
             return
         mode = changed_mode(action.mode, entry.mode, folder=False)
         if entry.kind == entries.FILE:
@@ -170,7 +184,7 @@ class _Worker:
             fd = os.open(path, _MAKE, 0o600)
         try:
             if source.origin and entry.place < 0 and entry.place in source.linkable and not entry.attributes:
-                self._links.append((os.path.realpath(path), self._origins.folder(source.origin), -1 - entry.place, mode, entry, ids[0] << 32 | ids[1]))
+                self._links.append(_Link(os.path.realpath(path), self._origins.folder(source.origin), -1 - entry.place, mode, ids))
                 return
             self._fill(fd, entry, source)
             if ids != (0, 0):
@@ -221,14 +235,14 @@ class _Worker:
 
     def _make_links(self) -> None:
         """Large files of the context: the empty file that stands in the writable layer becomes a link to the one that is there."""
-        for path, folder, number, mode, _entry, ids in self._links:
-            name = path.lstrip("/")
+        for link in self._links:
+            name = link.path.lstrip("/")
             os.unlink(name, dir_fd=self._upper)
-            os.link(str(number), name, src_dir_fd=folder, dst_dir_fd=self._upper, follow_symlinks=False)
+            os.link(str(link.number), name, src_dir_fd=link.folder, dst_dir_fd=self._upper, follow_symlinks=False)
             fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._upper)
             try:
-                os.chown(fd, ids >> 32, ids & 0xFFFFFFFF)
-                os.chmod(fd, mode)
+                os.chown(fd, *link.owner)
+                os.chmod(fd, link.mode)
                 os.utime(fd, ns=(self._plan.time, self._plan.time))
             finally:
                 os.close(fd)

@@ -10,6 +10,8 @@ import os
 import platform
 from collections.abc import Callable, Sequence
 
+from msgspec.structs import replace
+
 from corten.engine import bundle, cdi, confinement, devices
 from corten.engine.endpoints import Endpoints
 from corten.engine.groups import Groups
@@ -49,10 +51,15 @@ class BuildSteps:
         if settings.device_requests:
             found = cdi.look(self._cdi_folders)
             made = cdi.inject(made, cdi.wanted(settings.device_requests, found), found)
-        return made
+        return replace(made, process=replace(made.process, env=_without_hostname(made.process.env or []))) if made.process else made
 
     async def attach(self, step_id: str, namespace: str) -> None:
         await self._endpoints.attach_guest(step_id, namespace)
 
     def release(self, step_id: str) -> None:
         self._endpoints.release_guest(step_id)
+
+
+def _without_hostname(env: Sequence[str]) -> list[str]:
+    """A container has it, a step of BuildKit's has not, and what a step sees may end up in its layer."""
+    return [entry for entry in env if not entry.startswith("HOSTNAME=")]
