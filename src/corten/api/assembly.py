@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 
+from corten.api.build import BuildHandlers
 from corten.api.build_assembly import Parts, assemble
 from corten.api.container_streams import StreamHandlers
 from corten.api.containers import ContainerHandlers
@@ -28,6 +29,7 @@ from corten.api.volume_extras import VolumeExtraHandlers
 from corten.api.volumes import VolumeHandlers
 from corten.engine.admission import Admission
 from corten.engine.attaching import Attaching
+from corten.engine.build_images import BuildImages
 from corten.engine.build_steps import BuildSteps
 from corten.engine.connecting import Connecting
 from corten.engine.containers import Containers
@@ -161,6 +163,7 @@ class Engine:
             SystemHandlers(system, hosts),
             EventHandlers(self._events),
             UsageHandlers(usage, service, volumes),
+            BuildHandlers(self._building.builder, BuildImages(service, transfers), layout, self._launch.run_job),
             VolumeHandlers(volumes, VolumePruning(volumes, folders, self._events)),
             VolumeExtraHandlers(volumes, VolumeCopies(layout, folders, volumes, self._launch), Renaming(self._database, volumes, self._containers)),
             InsightHandlers(service, snapshots),

@@ -11,7 +11,7 @@ from corten.builder.cache import Cache
 from corten.builder.cache_mounts import CacheMounts
 from corten.builder.exec_step import ExecSteps
 from corten.builder.export import Exporter
-from corten.builder.select import Excludes
+from corten.builder.ignore import Ignore
 from corten.builder.solve import Solver
 from corten.builder.workshop import Workshop
 from corten.engine.build_steps import BuildSteps
@@ -47,16 +47,10 @@ class Building:
     cache_mounts: CacheMounts
 
 
-def _excludes(patterns: tuple[str, ...]) -> Excludes:
-    from fnmatch import fnmatch
-
-    return lambda path: any(fnmatch(path, pattern) for pattern in patterns)
-
-
 def assemble(parts: Parts, host: BuildSteps) -> Building:
     workshop = Workshop(parts.layout, parts.snapshots, parts.maker, parts.launch.run_job)
     cache = Cache(parts.database, parts.layers)
     cache_mounts = CacheMounts(parts.layout, cache)
     steps = ExecSteps(workshop, parts.launch, JoinedHost(host), cache_mounts)
-    solver = Solver(workshop, parts.images, cache, steps, _excludes, at_once=max(2, os.cpu_count() or 1))
+    solver = Solver(workshop, parts.images, cache, steps, lambda patterns: Ignore(patterns).ignores, at_once=max(2, os.cpu_count() or 1))
     return Building(Builder(solver, Exporter(parts.blobs, parts.layers, parts.images)), steps, cache, cache_mounts)

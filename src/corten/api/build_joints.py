@@ -20,7 +20,7 @@ from corten.spec.runtime import RuntimeConfig
 
 def _host_config(step: StepSettings) -> HostConfig:
     limits: Limits = step.op.limits
-    devices = [DeviceRequest(driver="cdi", device_i_ds=list(step.op.devices))] if step.op.devices else None
+    devices = [DeviceRequest(driver="cdi", device_i_ds=[device.name for device in step.op.devices])] if step.op.devices else None
     return HostConfig(
         network_mode=step.network, extra_hosts=[f"{name}:{address}" for name, address in step.op.hosts] or None,
         privileged=step.op.security == "insecure", memory=limits.memory, memory_swap=limits.memory_swap, cpu_shares=limits.cpu_shares,

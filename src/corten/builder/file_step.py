@@ -14,7 +14,7 @@ from corten.builder.graph import Copy, File, Mkdir, Mkfile
 from corten.builder.permissions import owner_of
 from corten.builder.results import MadeLayer, Result
 from corten.builder.select import Excludes, Group, select
-from corten.builder.trees import Tree
+from corten.builder.trees import ChainTree, Tree
 from corten.builder.workshop import Workshop
 from corten.errors import ArchiveRefused, CortenError, Invalid, KernelRefused
 from corten.runtime.users import UnknownUser
@@ -52,16 +52,11 @@ class FileWork:
         return ingredients.of_file(self.op, base, self.time, self.groups, owners)
 
 
-def look(op: File, inputs: Sequence[Result], time: int, workshop: Workshop, excludes: Callable[[tuple[str, ...]], Excludes]) -> FileWork:
-    """Select and digest what the step takes. For threads: it reads files. Raises what select.py raises, CannotPutFile."""
-    trees: dict[int, Tree] = {}
-    groups: list[list[Group]] = []
-    for action in op.actions:
-        if isinstance(action, Copy):
-            if action.input not in trees:
-                trees[action.input] = workshop.tree(inputs[action.input])
-            groups.append(select(trees[action.input], action, excludes))
-    base = workshop.chain_tree(inputs[0].chain) if op.link and any(action.owner for action in op.actions) else None
+def look(op: File, inputs: Sequence[Result], time: int, trees: Sequence[Tree], excludes: Callable[[tuple[str, ...]], Excludes]) -> FileWork:
+    """Select and digest what the step takes of the inputs' trees. For threads: it reads files. Raises what select.py raises, CannotPutFile."""
+    groups = [select(trees[action.input], action, excludes) for action in op.actions if isinstance(action, Copy)]
+    names = op.link and any(action.owner for action in op.actions)
+    base = trees[0] if names and isinstance(trees[0], ChainTree) else None
     passwd, group = (base.read(path, _LIMIT).decode("utf-8", "replace") if base else "" for path in ("etc/passwd", "etc/group"))
     try:
         work = FileWork(op, inputs[0], inputs, groups, time, passwd, group)

@@ -66,7 +66,7 @@ class Solver:
                 build.group = group
                 result = await build.result(target)
         except ExceptionGroup as failed:
-            raise _first(failed) from None
+            raise first_error(failed) from None
         return result, build.layers
 
 
@@ -150,7 +150,8 @@ class Solve:
     async def _look_file(self, op: File, inputs: list[Result]) -> tuple[Work, Ingredients]:
         used = [inputs[action.input] for action in op.actions if isinstance(action, CopyAction)]
         time = max((result.time for result in (used if op.link else [inputs[0], *used])), default=0)
-        work = await asyncio.to_thread(file_step.look, op, inputs, self._limited(time), self._solver.workshop, self._solver.excludes)
+        trees = [self._solver.workshop.tree(result) for result in inputs]
+        work = await asyncio.to_thread(file_step.look, op, inputs, self._limited(time), trees, self._solver.excludes)
         return work, await asyncio.to_thread(work.ingredients)
 
     async def _look_exec(self, op: Exec, vertex: Vertex, inputs: list[Result]) -> tuple[Work, Ingredients]:
@@ -215,6 +216,7 @@ def _place(vertex: Vertex) -> str:
     return f"{vertex.shown.file}:{vertex.shown.stage}"
 
 
-def _first(group: ExceptionGroup[Exception]) -> Exception:
+def first_error(group: ExceptionGroup[Exception]) -> Exception:
+    """Of work at the same time: the first that failed has ended the rest."""
     inner = group.exceptions[0]
-    return _first(inner) if isinstance(inner, ExceptionGroup) else inner
+    return first_error(inner) if isinstance(inner, ExceptionGroup) else inner

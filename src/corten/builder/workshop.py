@@ -26,11 +26,8 @@ class Workshop:
         self._snapshots, self._maker = snapshots, maker
 
     def tree(self, result: Result) -> Tree:
-        """What a step sees of an input. For threads: it reads folders."""
-        return result.folder.tree if result.folder else self.chain_tree(result.chain)
-
-    def chain_tree(self, chain: Sequence[str]) -> ChainTree:
-        return ChainTree(self.folders(chain))
+        """What a step sees of an input; looking into it is for threads."""
+        return result.folder.tree if result.folder else ChainTree(self.folders(result.chain))
 
     def folders(self, chain: Sequence[str]) -> list[str]:
         """The layers' folders, topmost first. Raises StoreCorrupt."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from msgspec.structs import replace
 
-from corten.engine import bundle, cdi, confinement, devices
+from corten.engine import bundle, cdi, confinement, devices, resources
 from corten.engine.endpoints import Endpoints
 from corten.engine.groups import Groups
 from corten.engine.network_files import NetworkFiles
@@ -34,6 +34,8 @@ class BuildSteps:
 
     def prepare(self, step_id: str, config: Config, settings: HostConfig, rootfs: str, mounts: Sequence[Mount]) -> RuntimeConfig:
         """Lease the step's place on its network, write its network files, and make its config. Raises Docker's errors."""
+        resources.check_resources(settings)
+        settings, _ = resources.fit(settings, self._groups.abilities)
         name = self._networks.name_of_mode(settings.network_mode)
         places = [EndpointRecord(self._networks.find(name).name)] if name else []
         record = ContainerRecord(step_id, f"build-{step_id[:12]}", "", "", [], config, settings, places)
