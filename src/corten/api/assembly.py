@@ -10,6 +10,7 @@ import time
 
 from corten.api.build import BuildHandlers
 from corten.api.build_assembly import Parts, assemble
+from corten.api.build_cache import BuildCacheHandlers
 from corten.api.container_streams import StreamHandlers
 from corten.api.containers import ContainerHandlers
 from corten.api.contents import ContentHandlers
@@ -149,7 +150,8 @@ class Engine:
         editing = Editing(self._containers, starting, stopping, removal, self._endpoints, mounting, self._probing, logs)
         tools = Tools(self._containers, self._execs, service, networks, mounting, logs, snapshots)
         steps = BuildSteps(self._endpoints, networks, network_files, groups, preparing.namespace_of, settings.cdi_spec_dirs)
-        self._building = assemble(Parts(layout, self._database, blobs, self._layers, images, snapshots, maker, self._launch), steps)
+        self._building = assemble(Parts(layout, self._database, blobs, self._layers, images, snapshots, maker, self._launch, self._containers.layers), steps)
+        cached = BuildCacheHandlers(self._building.pruning)
         handlers = Handlers(
             ContainerHandlers(self._containers, logs, attaching, self._execs, service, networks, volumes, mounting, snapshots, layout, groups,
                               usage),
@@ -162,8 +164,9 @@ class Engine:
             NetworkHandlers(networks, self._endpoints, connecting, self._containers),
             SystemHandlers(system, hosts),
             EventHandlers(self._events),
-            UsageHandlers(usage, service, volumes),
+            UsageHandlers(usage, service, volumes, cached),
             BuildHandlers(self._building.builder, BuildImages(service, transfers), layout, self._launch.run_job),
+            cached,
             VolumeHandlers(volumes, VolumePruning(volumes, folders, self._events)),
             VolumeExtraHandlers(volumes, VolumeCopies(layout, folders, volumes, self._launch), Renaming(self._database, volumes, self._containers)),
             InsightHandlers(service, snapshots),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from corten.api.build_joints import JoinedHost
@@ -12,6 +13,7 @@ from corten.builder.cache_mounts import CacheMounts
 from corten.builder.exec_step import ExecSteps
 from corten.builder.export import Exporter
 from corten.builder.ignore import Ignore
+from corten.builder.prune import Pruning
 from corten.builder.solve import Solver
 from corten.builder.workshop import Workshop
 from corten.engine.build_steps import BuildSteps
@@ -37,14 +39,15 @@ class Parts:
     snapshots: Snapshots
     maker: LayerMaker
     launch: Launch
+    held: Callable[[], Iterable[str]]  # diff ids of the layers that containers have
 
 
 @dataclass(frozen=True)
 class Building:
     builder: Builder
     steps: ExecSteps
-    cache: Cache
     cache_mounts: CacheMounts
+    pruning: Pruning
 
 
 def assemble(parts: Parts, host: BuildSteps) -> Building:
@@ -53,4 +56,5 @@ def assemble(parts: Parts, host: BuildSteps) -> Building:
     cache_mounts = CacheMounts(parts.layout, cache)
     steps = ExecSteps(workshop, parts.launch, JoinedHost(host), cache_mounts)
     solver = Solver(workshop, parts.images, cache, steps, lambda patterns: Ignore(patterns).ignores, at_once=max(2, os.cpu_count() or 1))
-    return Building(Builder(solver, Exporter(parts.blobs, parts.layers, parts.images)), steps, cache, cache_mounts)
+    pruning = Pruning(cache, cache_mounts, parts.layers, parts.images, parts.held, solver.busy_since)
+    return Building(Builder(solver, Exporter(parts.blobs, parts.layers, parts.images)), steps, cache_mounts, pruning)

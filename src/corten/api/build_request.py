@@ -9,7 +9,7 @@ import base64
 import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -24,6 +24,12 @@ from corten.spec.reference import Reference, parse_reference
 
 T = TypeVar("T")
 _REFUSED_OUTPUTS = ("local", "tar", "oci", "docker", "registry")
+BUILD_QUERY: dict[str, Any] = {
+    "dockerfile": str, "t": list[str], "q": bool, "nocache": bool, "pull": bool, "rm": bool, "forcerm": bool, "buildargs": str, "labels": str,
+    "target": str, "platform": str, "networkmode": str, "extrahosts": str, "cachefrom": str, "memory": int, "memswap": int, "cpushares": int,
+    "cpusetcpus": str, "cpusetmems": str, "cpuperiod": int, "cpuquota": int, "shmsize": int, "ulimits": str, "cgroupparent": str, "outputs": str,
+    "version": str, "squash": bool, "remote": str, "explain": bool,
+}  # fmt: skip
 
 
 class OutsideContext(CortenError):

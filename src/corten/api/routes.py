@@ -13,6 +13,8 @@ from aiohttp import web
 
 from corten.api.absent import ROWS as NOT_HERE
 from corten.api.build import BuildHandlers
+from corten.api.build_cache import PRUNE_QUERY, BuildCacheHandlers
+from corten.api.build_request import BUILD_QUERY
 from corten.api.call import Call, json_response
 from corten.api.container_streams import StreamHandlers
 from corten.api.containers import ContainerHandlers
@@ -61,6 +63,7 @@ class Handlers:
     events: EventHandlers
     usage: UsageHandlers
     builds: BuildHandlers
+    build_cache: BuildCacheHandlers
     volumes: VolumeHandlers
     volume_extras: VolumeExtraHandlers
     insight: InsightHandlers
@@ -79,12 +82,6 @@ def make_routes(handlers: Handlers) -> list[Route]:
     content, image, system, volume = handlers.contents, handlers.images, handlers.system, handlers.volumes
     network, extras = handlers.networks, handlers.volume_extras
     attach = {"detachKeys": str, "logs": bool, "stream": bool, "stdin": bool, "stdout": bool, "stderr": bool}
-    build = {
-        "dockerfile": str, "t": list[str], "q": bool, "nocache": bool, "pull": bool, "rm": bool, "forcerm": bool, "buildargs": str, "labels": str,
-        "target": str, "platform": str, "networkmode": str, "extrahosts": str, "cachefrom": str, "memory": int, "memswap": int, "cpushares": int,
-        "cpusetcpus": str, "cpusetmems": str, "cpuperiod": int, "cpuquota": int, "shmsize": int, "ulimits": str, "cgroupparent": str, "outputs": str,
-        "version": str, "explain": bool,
-    }  # fmt: skip
     create_image = {"fromImage": str, "tag": str, "platform": str, "fromSrc": str, "repo": str, "message": str, "changes": list[str]}
     commit = {"container": str, "repo": str, "tag": str, "comment": str, "author": str, "pause": bool, "changes": list[str]}
     rows = [
@@ -148,7 +145,8 @@ def make_routes(handlers: Handlers) -> list[Route]:
         _route("GET", "/images/json", image.list, query={"all": bool, "digests": bool, "filter": str, "filters": Filters, "shared-size": bool, "manifests": bool},
                answer=list[answers.ImageSummary]),
         _route("POST", "/images/create", image.create, query=create_image, body=TAR, answer=JSON_MESSAGES),
-        _route("POST", "/build", handlers.builds.build, query=build, body=TAR, answer=JSON_MESSAGES),
+        _route("POST", "/build", handlers.builds.build, query=BUILD_QUERY, body=TAR, answer=JSON_MESSAGES),
+        _route("POST", "/build/prune", handlers.build_cache.prune, query=PRUNE_QUERY, answer=answers.PrunedBuildCache),
         _route("POST", "/images/load", handlers.files.load, query={"quiet": bool}, body=TAR, answer=JSON_MESSAGES),
         _route("GET", "/images/get", handlers.files.save, query={"names": list[str], "platform": str}, answer=TAR),
         _route("GET", "/images/{name}/get", handlers.files.save, query={"platform": str}, answer=TAR),

@@ -25,8 +25,9 @@ class Builder:
 
     async def build(self, plan: BuildPlan, options: SolveOptions, names: list[str], emit: Emit) -> Built:
         """Solve the plan and store the image under its names (in full). Raises what the first failing step did; no image is made then."""
-        result, made = await self.solver.solve(plan.target, options, emit)
-        created = result.time if options.newest is None else options.newest
-        image_id = self._exporter.store(plan, result, made, created, names)
+        with self.solver.running():
+            result, made = await self.solver.solve(plan.target, options, emit)
+            created = result.time if options.newest is None else options.newest
+            image_id = self._exporter.store(plan, result, made, created, names)
         return Built(image_id, created, result.chain)
 

@@ -204,9 +204,9 @@ class _Worker:
             return
         origin = self._origins.open(source.origin, entry)
         try:
-            left = entry.size
-            while left and (copied := os.copy_file_range(origin, fd, min(left, _CHUNK << 6))):
-                left -= copied
+            done = 0  # not copy_file_range(2): overlayfs is another file system
+            while copied := os.sendfile(fd, origin, done, _CHUNK << 6):
+                done += copied
         finally:
             os.close(origin)
 

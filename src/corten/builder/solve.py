@@ -7,7 +7,9 @@ file_step.py or exec_step.py, and remembered. Must not know how a step is carrie
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -57,6 +59,22 @@ class Solver:
     def __init__(self, workshop: Workshop, images: Images, cache: Cache, execs: ExecSteps, excludes: ExcludesOf, at_once: int) -> None:
         self.workshop, self.images, self.cache, self.execs, self.excludes = workshop, images, cache, execs, excludes
         self.in_flight, self.gate = InFlight(), asyncio.Semaphore(at_once)
+        self._numbers = itertools.count()
+        self._running: dict[int, int] = {}  # build -> since when it has been running
+
+    def busy_since(self) -> int | None:
+        """When (nanoseconds) the oldest build that still runs began: what was used since then is in use."""
+        return min(self._running.values(), default=None)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """A build, its export included."""
+        key = next(self._numbers)
+        self._running[key] = now_ns()
+        try:
+            yield
+        finally:
+            del self._running[key]
 
     async def solve(self, target: Vertex, options: SolveOptions, emit: Emit) -> tuple[Result, dict[Vertex, MadeLayer]]:
         """The target's result, and the layer of every step on the way. Raises what the first step that failed did; the others have ended then."""

@@ -56,6 +56,10 @@ class Containers:
     def all(self) -> Iterable[ContainerRecord]:
         return tuple(self._records.values())
 
+    def layers(self) -> frozenset[str]:
+        """Diff ids of all layers that containers need."""
+        return frozenset(diff_id for record in self.all() for diff_id in record.layers)
+
     def lock(self, container_id: str) -> asyncio.Lock:
         """Held for one lifecycle step at a time; another container's is another's."""
         return self._locks[container_id]

@@ -55,8 +55,7 @@ class ImageRemoval:
         """Unless something needs it; then the images that it was made from, as far as they are left without a name."""
         if self._service.users(image) or self._service.children(image):
             return []
-        kept = frozenset(diff_id for record in self._containers.all() for diff_id in record.layers)
-        gone = self._images.remove(image, kept)
+        gone = self._images.remove(image, self._containers.layers())
         self._service.emit("delete", image.id, image.id)
         report = [{"Deleted": image.id}, *({"Deleted": row.diff_id} for row in gone)]
         self._reclaimed += sum(row.size for row in gone)

@@ -329,6 +329,11 @@ class Volumes(_Answer, frozen=True):
     warnings: list[str] | None
 
 
+class PrunedBuildCache(_Answer, frozen=True):
+    caches_deleted: list[str] | None
+    space_reclaimed: int
+
+
 class PrunedVolumes(_Answer, frozen=True):
     volumes_deleted: list[str] | None
     space_reclaimed: int

@@ -115,6 +115,27 @@ class Images:
         self._write_index()
         return gone
 
+    def forget_unused(self, diff_ids: Iterable[str], keep: frozenset[str]) -> list[LayerRow]:
+        """Of layers that something has let go: the rows of those that no image, nobody who holds layers and not `keep` needs go now.
+
+        Their folders and blobs are for remove_folders().
+        """
+        used = keep | self._database.held_layers() | {diff_id for image in self.all() for diff_id in image.config.rootfs.diff_ids}
+        gone = [row for row in map(self._layers.find, set(diff_ids) - used) if row]
+        for row in gone:
+            self._layers.forget(row)
+        used_blobs = self.used_blobs()
+        for row in gone:
+            if row.blob not in used_blobs:
+                self._blobs.remove(row.blob)
+        return gone
+
+    def remove_folders(self, rows: list[LayerRow]) -> list[LayerRow]:
+        """Of layers without a row any more; a crash before the end leaves the rest to the next start. For threads."""
+        for row in rows:
+            self._layers.remove_folder(row)
+        return rows
+
     def used_blobs(self) -> set[str]:
         """Every blob that a stored image needs."""
         return {digest for image in self.all() for digest in self._blobs_of(image)}

@@ -194,7 +194,14 @@ class Layers:
 
     def remove(self, row: LayerRow) -> None:
         """The row goes first: a crash leaves a folder that start-up removes, never a row without one."""
+        self.forget(row)
+        self.remove_folder(row)
+
+    def forget(self, row: LayerRow) -> None:
         self._database.delete_layer(row.number)
+
+    def remove_folder(self, row: LayerRow) -> None:
+        """Of a layer that has been forgotten. For threads."""
         shutil.rmtree(self._layout.layer(row.number), ignore_errors=True)
 
     def remove_strays(self) -> None:
