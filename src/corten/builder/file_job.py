@@ -7,6 +7,7 @@ entries (select.py). Source: BuildKit's file op (solver/llbsolver/file, fsutil c
 
 from __future__ import annotations
 
+import importlib
 import os
 import posixpath
 import shutil
@@ -250,7 +251,7 @@ class _Worker:
     # --- archives
     def _unpack(self, action: PutCopy, source: Source, owner: tuple[int, int] | None) -> bool:
         """An archive's content into the target; False if the file is none. Told by its content, never by its name."""
-        from corten.builder.archives import unpack_archive  # not every copy pays for tar and compression
+        from corten.builder.archives import unpack_archive  # job() has imported it
 
         entry = source.items[0][1]
         if entry.kind != entries.FILE:
@@ -309,6 +310,8 @@ def job(_argument: bytes, fds: list[int]) -> bytes:
     os.umask(0)
     with os.fdopen(fds[0], "rb", closefd=False) as file:
         plan = decode_plan(file.read())
+    if any(isinstance(action, PutCopy) and action.unpack for action in plan.actions):
+        importlib.import_module("corten.builder.archives")  # while it can be found; not every copy pays for tar and compression
     origins, upper = _Origins(plan), _open_folder(plan.upper)
     _enter(plan)
     try:

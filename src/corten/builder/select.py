@@ -107,10 +107,8 @@ def _group(tree: Tree, source: str, path: str, copy: Copy, hidden: Excludes | No
     if copy.parents:
         return _with_parents(tree, source, path, entry, hidden)
     if entry.kind == entries.FOLDER:
-        return Group("", (("", entry), *_below(tree, entry.path, "", path, hidden)))
+        return Group("", (("", entry), *_below(tree, entry.path, "", "", hidden)))
     name = posixpath.basename(path)
-    if hidden and hidden(path):
-        return Group(name, ())
     return Group(name, ((name, tree.digested(entry)),))
 
 
@@ -128,14 +126,16 @@ def _with_parents(tree: Tree, source: str, path: str, entry: Entry, hidden: Excl
             items.append(("/".join(parts[:count]), folder))
     if entry.kind == entries.FOLDER:
         items += [(kept, entry)] if kept else []
-        items += [(f"{kept}/{below}".lstrip("/"), inside) for below, inside in _below(tree, entry.path, "", path, hidden)]
-    elif not (hidden and hidden(path)):
+        items += [(f"{kept}/{below}".lstrip("/"), inside) for below, inside in _below(tree, entry.path, "", kept, hidden)]
+    elif not (hidden and hidden(kept)):
         items.append((kept, tree.digested(entry)))
     return Group("", (("", Entry("", entries.FOLDER)), *items))
 
 
 def _below(tree: Tree, folder: str, prefix: str, called: str, hidden: Excludes | None) -> Iterator[tuple[str, Entry]]:
-    """(path below the source, entry). A folder that is excluded stays where something in it does not."""
+    """(path below the source, entry). Excludes are matched against that path, with `called` before it. A folder that is excluded stays
+    where something in it does not.
+    """
     for name in tree.names(folder):
         entry = tree.look(f"{folder}/{name}".lstrip("/"))
         if entry is None:
