@@ -5,6 +5,7 @@ Must not hold logic: an error is a value that says what failed, on what, why, an
 
     CortenError                 500
       Invalid                   400   a request that can never succeed as written
+        DockerfileError         400   with the lines that it is about
       NotFound                  404   NoSuchContainer, NoSuchImage, NoSuchExec, NoSuchNetwork, NoSuchVolume, NoSuchPath ...
       Conflict                  409   NameInUse, NotRunning, ContainerPaused, ImageInUse, VolumeInUse ...
       Forbidden                 403   predefined networks, overlapping pools ...
@@ -130,6 +131,20 @@ class NoSuchVolumePath(NotFound):
 
 class AmbiguousPrefix(Invalid):
     template = "multiple IDs found with provided prefix: {name}"
+
+
+class DockerfileError(Invalid):
+    """Of the lines `line` to `last_line` of a Dockerfile (from 1). `word` is what in them is wrong; empty: the whole."""
+
+    template = "{reason}"
+
+    def __init__(self, *, reason: str, line: int, last_line: int, word: str = "") -> None:
+        super().__init__(reason=reason, line=line)
+        self.reason, self.line, self.last_line, self.word = reason, line, last_line, word
+
+
+class DockerfileSyntax(DockerfileError):
+    template = "dockerfile parse error on line {line}: {reason}"
 
 
 class UnknownUserName(CortenError):

@@ -21,7 +21,8 @@ MAY_IMPORT = {
     "network": {"errors", "spec", "linux"},
     "registry": {"errors", "spec", "linux", "store"},
     "engine": {"errors", "spec", "linux", "store", "runtime", "network", "registry"},
-    "api": {"errors", "spec", "linux", "store", "runtime", "network", "registry", "engine"},
+    "builder": {"errors", "spec", "linux", "store", "runtime", "network", "registry"},
+    "api": {"errors", "spec", "linux", "store", "runtime", "network", "registry", "engine", "builder"},
     "cli": {"errors", "spec", "api.client"},
 }
 JUNK_DRAWERS = {"utils", "util", "helpers", "helper", "common", "misc", "base", "manager", "tools"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from corten.errors import Invalid
@@ -83,6 +83,7 @@ def test_dockers_texts(line, text):
 
 
 @given(st.text(alphabet="AB =$'\"{}\\:-+x\n#[]", max_size=30))
+@example("\\")
 def test_any_text_is_a_config_or_is_refused(text):
     for word in ("ENV", "EXPOSE", "VOLUME", "HEALTHCHECK CMD", ""):
         try:

@@ -9,6 +9,9 @@ import os
 import time
 from contextlib import suppress
 
+from corten.api.build import BuildHandlers
+from corten.api.build_assembly import Parts, assemble
+from corten.api.build_cache import BuildCacheHandlers
 from corten.api.container_streams import StreamHandlers
 from corten.api.containers import ContainerHandlers
 from corten.api.contents import ContentHandlers
@@ -30,6 +33,8 @@ from corten.api.volume_files import VolumeFileHandlers
 from corten.api.volumes import VolumeHandlers
 from corten.engine.admission import Admission
 from corten.engine.attaching import Attaching
+from corten.engine.build_images import BuildImages
+from corten.engine.build_steps import BuildSteps
 from corten.engine.collecting import Collecting
 from corten.engine.connecting import Connecting
 from corten.engine.containers import Containers
@@ -166,7 +171,7 @@ class Engine:
         copying = Copying(self._containers, snapshots, mounting, layout, self._launch)
         maker = LayerMaker(layout, blobs, self._layers, self._launch.run_job)
         making = Making(self._containers, service, images, blobs, maker, snapshots, stopping, holds)
-        saving = Saving(service, images, holds, layout, self._launch.run_job)
+        saving = Saving(service, images, self._layers, holds, layout, self._launch.run_job)
         files = ImageFileHandlers(transfers, making, saving, layout)
         system = System(layout, settings.shown(), self._database, self._containers, service, volumes, self._events, runtimes, hosts, groups.abilities)
         usage = DiskUsage(self._containers, service, volumes, history, snapshots)
@@ -177,6 +182,9 @@ class Engine:
         image_removal = ImageRemoval(service, images, self._containers, sweeping, self._events)
         self._collecting = Collecting(layout, blobs, self._layers, images, service, holds, sweeping, image_removal, settings.watermarks)
         repairing = Repairing(Checking(layout, blobs, self._layers, images), blobs, self._layers, images, self._containers, holds, hosts)
+        steps = BuildSteps(self._endpoints, networks, network_files, groups, preparing.namespace_of, settings.cdi_spec_dirs)
+        self._building = assemble(Parts(layout, self._database, blobs, self._layers, images, snapshots, maker, holds, sweeping, self._launch), steps)
+        cached = BuildCacheHandlers(self._building.pruning)
         handlers = Handlers(
             ContainerHandlers(self._containers, logs, attaching, self._execs, service, networks, volumes, mounting, snapshots, layout, groups,
                               usage, exposure),
@@ -190,7 +198,9 @@ class Engine:
                             Teardown(self._containers, self._endpoints, networks)),
             SystemHandlers(system, hosts),
             EventHandlers(self._events),
-            UsageHandlers(usage, service, volumes),
+            UsageHandlers(usage, service, volumes, cached),
+            BuildHandlers(self._building.builder, BuildImages(service, transfers), layout, self._launch.run_job),
+            cached,
             VolumeHandlers(volumes, VolumePruning(volumes, folders, self._events)),
             VolumeExtraHandlers(volumes, copies, Renaming(self._database, volumes, self._containers),
                                 VolumeTransfers(layout, volumes, copies, volume_files, self._launch, hosts), history),
@@ -207,16 +217,20 @@ class Engine:
                 self._containers.emit("exec_detach" if notice.exec_id else "detach", record)
         elif notice.exec_id:
             self._execs.on_exit(notice)
+        elif self._building.steps.on_exit(notice):
+            return
         else:
             self._execs.container_ended(notice.container)
             self._exits.on_exit(notice)
 
     def _on_monitor_lost(self, container_ids: list[str]) -> None:
+        self._building.steps.on_lost(container_ids)
         self._taking_over.monitor_lost(container_ids)
 
     async def start(self) -> None:
         self._layers.remove_strays()
         self._blobs.remove_stale_partials(time.time())
+        self._building.cache_mounts.sweep()
         await self._restoring.restore()
         self._sweeping.remove_old_leftovers(time.time())
         await self._launch.warm()

@@ -15,14 +15,16 @@ import click
 
 from corten.api.assembly import Engine
 from corten.api.settings import Settings, parse_arguments
+from corten.builder.context_job import CONTEXT_JOB
+from corten.builder.file_job import FILE_JOB
 from corten.engine.copy_up import COPY_UP_JOB
 from corten.engine.copying import COPY_JOB
 from corten.engine.idmap import IDMAP_JOB
 from corten.errors import CortenError
 from corten.runtime.launch import LauncherProcess
 from corten.store.image_writer import SAVE_JOB
-from corten.store.layer_maker import DIFF_JOB, REPACK_JOB
-from corten.store.layers import UNPACK_JOB
+from corten.store.layer_maker import DIFF_JOB, REPACK_JOB, SEAL_JOB
+from corten.store.layers import RETAR_JOB, UNPACK_JOB
 from corten.store.layout import Layout
 from corten.store.packing import PACK_JOB
 
@@ -32,9 +34,13 @@ _JOBS = {
     SAVE_JOB: "corten.store.image_writer:job",
     DIFF_JOB: "corten.store.layer_diff:diff_job",
     REPACK_JOB: "corten.store.layer_diff:repack_job",
+    SEAL_JOB: "corten.store.layer_seal:seal_job",
+    RETAR_JOB: "corten.store.layer_seal:retar_job",
     COPY_UP_JOB: "corten.engine.copy_up_job:job",
     IDMAP_JOB: "corten.engine.idmap:job",
     COPY_JOB: "corten.engine.copy_job:job",
+    CONTEXT_JOB: "corten.builder.context_job:job",
+    FILE_JOB: "corten.builder.file_job:job",
 }
 _log = logging.getLogger("corten")
 

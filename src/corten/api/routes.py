@@ -12,6 +12,9 @@ from typing import Any
 from aiohttp import web
 
 from corten.api.absent import ROWS as NOT_HERE
+from corten.api.build import BuildHandlers
+from corten.api.build_cache import PRUNE_QUERY, BuildCacheHandlers
+from corten.api.build_request import BUILD_QUERY
 from corten.api.call import Call, json_response
 from corten.api.container_streams import StreamHandlers
 from corten.api.containers import ContainerHandlers
@@ -61,6 +64,8 @@ class Handlers:
     system: SystemHandlers
     events: EventHandlers
     usage: UsageHandlers
+    builds: BuildHandlers
+    build_cache: BuildCacheHandlers
     volumes: VolumeHandlers
     volume_extras: VolumeExtraHandlers
     volume_files: VolumeFileHandlers
@@ -143,6 +148,8 @@ def make_routes(handlers: Handlers) -> list[Route]:
         _route("GET", "/images/json", image.list, query={"all": bool, "digests": bool, "filter": str, "filters": Filters, "shared-size": bool, "manifests": bool},
                answer=list[answers.ImageSummary]),
         _route("POST", "/images/create", image.create, query=create_image, body=TAR, answer=JSON_MESSAGES),
+        _route("POST", "/build", handlers.builds.build, query=BUILD_QUERY, body=TAR, answer=JSON_MESSAGES),
+        _route("POST", "/build/prune", handlers.build_cache.prune, query=PRUNE_QUERY, answer=answers.PrunedBuildCache),
         _route("POST", "/images/load", handlers.files.load, query={"quiet": bool, "platform": list[str]}, body=TAR, answer=JSON_MESSAGES),
         _route("GET", "/images/get", handlers.files.save, query={"names": list[str], "platform": list[str]}, answer=TAR),
         _route("GET", "/images/{name}/get", handlers.files.save, query={"platform": list[str]}, answer=TAR),

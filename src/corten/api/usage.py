@@ -7,6 +7,7 @@ from typing import Any
 from aiohttp import web
 
 from corten.api import views
+from corten.api.build_cache import BuildCacheHandlers
 from corten.api.call import Call, json_response
 from corten.engine.images import ImageService
 from corten.engine.usage import KINDS, ContainerUsage, DiskUsage, ImageUsage, VolumeUsage
@@ -16,8 +17,8 @@ from corten.spec.timestamps import now_ns
 
 
 class UsageHandlers:
-    def __init__(self, usage: DiskUsage, images: ImageService, volumes: Volumes) -> None:
-        self._usage, self._images, self._volumes = usage, images, volumes
+    def __init__(self, usage: DiskUsage, images: ImageService, volumes: Volumes, cached: BuildCacheHandlers) -> None:
+        self._usage, self._images, self._volumes, self._cached = usage, images, volumes, cached
 
     async def disk_usage(self, call: Call) -> web.Response:
         """What was not asked for is null."""
@@ -31,7 +32,7 @@ class UsageHandlers:
             "Images": None if usage.images is None else [self._image(entry) for entry in usage.images],
             "Containers": None if usage.containers is None else [self._container(entry, name_of(entry.record), now) for entry in usage.containers],
             "Volumes": None if usage.volumes is None else [self._volume(entry) for entry in usage.volumes],
-            "BuildCache": [] if "build-cache" in kinds else None,
+            "BuildCache": await self._cached.rows() if "build-cache" in kinds else None,
         })  # fmt: skip
 
     @staticmethod

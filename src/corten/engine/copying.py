@@ -14,12 +14,12 @@ from corten.engine.containers import Containers
 from corten.engine.copy_job import CopyRequest, PathStat, Point, ReadOnly, Refused
 from corten.engine.mounting import Mounting
 from corten.engine.records import ContainerRecord
-from corten.engine.worker_stream import read_from_worker, write_to_worker
 from corten.errors import ArchiveRefused, CortenError, Invalid, KernelRefused, NoSuchPath, OtherKind
 from corten.runtime.launch import Launch
 from corten.spec.runtime import Mount
 from corten.store.layout import Layout
 from corten.store.snapshots import Snapshots
+from corten.store.worker_stream import read_from_worker, write_to_worker
 
 COPY_JOB = "copy"
 _NOT_FOUND, _NOT_A_DIRECTORY = 2, 20

@@ -46,6 +46,7 @@ class Endpoints:
         self._kernel, self._networks, self._firewall, self._containers = kernel, networks, firewall, containers
         self._ports, self._files, self._names = HostPorts(), network_files, names
         self._leaving: dict[str, EndpointRecord] = {}  # veth -> its endpoint, until the kernel has taken the link away
+        self._guests: dict[str, ContainerRecord] = {}  # steps of builds: on a network, and in no list of containers
 
     # --- a start
     def lease(self, record: ContainerRecord) -> ContainerRecord:
@@ -104,7 +105,8 @@ class Endpoints:
         # away within milliseconds; asking for it here would wait for that (25 ms, measured).
         if self._leaving:
             self._leaving = {veth: place for veth, place in self._leaving.items() if self._kernel.has_link(veth)}
-        places = [place for other in self._containers.all() if other.id != record.id for place in other.endpoints]
+        others = (*self._containers.all(), *self._guests.values())
+        places = [place for other in others if other.id != record.id for place in other.endpoints]
         return [
             ip_interface(text).ip
             for place in (*places, *record.endpoints, *self._leaving.values())
@@ -134,6 +136,14 @@ class Endpoints:
 
     async def attach(self, record: ContainerRecord, namespace: str) -> None:
         """Make the links of a leased record inside a namespace (path), and lead its ports there. Raises OSError; then no link stays."""
+        await self._attach(record, namespace)
+        self._firewall.put(record.id, self.elements(record))
+        self._exposure.log(record)
+        self._files.started(record)
+        for place in record.active_endpoints:
+            self._networks.say("connect", self._networks.find(place.network_id), record)
+
+    async def _attach(self, record: ContainerRecord, namespace: str) -> None:
         for place in record.active_endpoints:
             self.mend(place.network_id)
         wired = [self.wire(record, place) for place in record.active_endpoints if place.mac]
@@ -147,11 +157,22 @@ class Endpoints:
                 await self._names.open(record, fd)
         finally:
             os.close(fd)
-        self._firewall.put(record.id, self.elements(record))
-        self._exposure.log(record)
-        self._files.started(record)
-        for place in record.active_endpoints:
-            self._networks.say("connect", self._networks.find(place.network_id), record)
+
+    # --- steps of builds
+    def lease_guest(self, record: ContainerRecord) -> ContainerRecord:
+        """As lease(), of a record that nobody stores. Raises the same."""
+        leased = self._guests[record.id] = self.lease(record)
+        return leased
+
+    async def attach_guest(self, guest_id: str, namespace: str) -> None:
+        """As attach(), without ports and events."""
+        await self._attach(self._guests[guest_id], namespace)
+
+    def release_guest(self, guest_id: str) -> None:
+        """Idempotent."""
+        record = self._guests.pop(guest_id, None)
+        if record:
+            self.give_back(record)
 
     def wire(self, record: ContainerRecord, place: EndpointRecord) -> Endpoint:
         """What the kernel is to make of a leased place."""

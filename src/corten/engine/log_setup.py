@@ -21,6 +21,7 @@ from corten.runtime.logdrivers.syslog import tls_context
 from corten.runtime.messages import LogSettings
 from corten.spec import log_options
 from corten.spec.engine import LogConfig
+from corten.spec.go_values import parse_bool
 from corten.spec.log_tag import Subject, pick_attributes, render
 from corten.store.layout import Layout
 
@@ -120,7 +121,7 @@ async def _reach(driver: str, options: Mapping[str, str]) -> list[tuple[str, int
                 raise Invalid(f"gelf: cannot connect to GELF endpoint: {host}:{port} {error.message}") from None
         case "fluentd":
             scheme, host, port = log_options.fluentd_address(options.get("fluentd-address", ""))
-            later = log_options.parse_bool(options.get("fluentd-async") or "false")
+            later = parse_bool(options.get("fluentd-async") or "false")
             context = ssl.create_default_context() if scheme == "tls" else None
             return await _addresses(scheme, host, port, attempt=not later, context=context)
         case "journald":

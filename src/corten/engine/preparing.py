@@ -40,7 +40,7 @@ class Preparing:
             bundle.HostFacts(platform.machine(), platform.release(), self._capabilities, self._groups.unified, devices.look(record.host_config),
                              confinement.profile(record.host_config)),
             bundle.Surroundings(
-                rootfs="rootfs", files=paths, hostname=record.config.hostname, namespace_of=self._namespace_of,
+                rootfs="rootfs", files=paths, hostname=record.config.hostname, namespace_of=self.namespace_of,
                 init_program=self._init_program, cgroup_parent=self._groups.parent,
                 unshare_network=mode != "host" and not mode.startswith("container:"), mounts=mounts, link_env=self._link_env(record),
             ),
@@ -57,7 +57,8 @@ class Preparing:
             return []
         return [entry for link, other in links.resolve(record, self._containers.find) for entry in links.environment(link, other)]
 
-    def _namespace_of(self, mode: str, kind: str) -> str:
+    def namespace_of(self, mode: str, kind: str) -> str:
+        """Of `container:ID`: the path of that container's namespace. Raises CannotJoin."""
         return f"/proc/{donor(self._containers, mode, kind).state.pid}/ns/{kind}"
 
     async def create_message(self, record: ContainerRecord, run_dir: str, config: RuntimeConfig) -> messages.Create:

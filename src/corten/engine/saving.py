@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import msgspec
 
 from corten.engine.images import ImageService
-from corten.engine.worker_stream import read_from_worker
 from corten.errors import CortenError, Invalid, NoSuchImage, NotFound
 from corten.spec.digest import is_digest
 from corten.spec.platform import Platform, matches
@@ -28,8 +27,9 @@ from corten.store.image_writer import (
     known_parents,
 )
 from corten.store.images import Image, Images
-from corten.store.layers import RunJob, run_on_archive
+from corten.store.layers import Layers, RunJob, run_on_archive
 from corten.store.layout import Layout
+from corten.store.worker_stream import read_from_worker
 
 _HEX = re.compile(r"(sha256:)?[0-9a-f]{4,64}")
 _SECOND = 1_000_000_000
@@ -66,8 +66,9 @@ class _Meant:
 
 
 class Saving:
-    def __init__(self, service: ImageService, images: Images, holds: Holds, layout: Layout, run_job: RunJob) -> None:
-        self._service, self._images, self._holds, self._layout, self._run_job = service, images, holds, layout, run_job
+    def __init__(self, service: ImageService, images: Images, layers: Layers, holds: Holds, layout: Layout, run_job: RunJob) -> None:
+        self._service, self._images, self._layers, self._holds = service, images, layers, holds
+        self._layout, self._run_job = layout, run_job
 
     def plan(self, names: Sequence[str], platforms: Sequence[Platform]) -> SavePlan:
         """Of a name's platforms those asked for, or all that are here. Raises NoSuchImage, NoSuchReference, NothingForPlatform."""
@@ -132,6 +133,8 @@ class Saving:
         try:
             argument = msgspec.json.encode(plan)
             with self._holds.lease():
+                for layer in {layer for image in plan.images for layer in image.layers}:
+                    await self._layers.ensure_blob(layer.diff_id)
                 async for data in read_from_worker(lambda output: run_on_archive(self._run_job, SAVE_JOB, (folder, output), argument)):
                     yield data
         finally:

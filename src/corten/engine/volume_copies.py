@@ -24,7 +24,6 @@ from corten.engine.records import VolumeRecord
 from corten.engine.volume_drivers import ANONYMOUS, LOCAL
 from corten.engine.volume_files import folder_request
 from corten.engine.volumes import Volumes
-from corten.engine.worker_stream import read_from_worker, write_to_worker
 from corten.errors import ArchiveRefused, Conflict, CortenError, Invalid, KernelRefused, VolumeInUse
 from corten.registry.progress import Emit, Progress
 from corten.runtime.launch import Launch
@@ -32,6 +31,7 @@ from corten.spec.runtime import Mount
 from corten.store.layout import Layout
 from corten.store.sizes import tree_size
 from corten.store.volumes import VolumeFolders
+from corten.store.worker_stream import read_from_worker, write_to_worker
 
 SNAPSHOT_OF = "dev.corten.snapshot.of"
 COPIED_NOT = (ANONYMOUS, SNAPSHOT_OF)  # labels that say what a volume is, not what is in it: a copy of it is something else

@@ -15,11 +15,11 @@ import msgspec
 from corten.engine.copy_job import CopyRequest, PathStat, Point
 from corten.engine.copying import COPY_JOB, translate
 from corten.engine.volumes import Volumes
-from corten.engine.worker_stream import read_from_worker, write_to_worker
 from corten.errors import KernelRefused, NoSuchVolumePath
 from corten.runtime.launch import Launch
 from corten.spec.runtime import Mount
 from corten.store.layout import Layout
+from corten.store.worker_stream import read_from_worker, write_to_worker
 
 WHOLE = "/."  # the path that means all of a volume's content
 

@@ -17,7 +17,6 @@ from corten.engine.records import VolumeRecord
 from corten.engine.volume_copies import COPIED_NOT, VolumeCopies
 from corten.engine.volume_files import WHOLE, VolumeFiles
 from corten.engine.volumes import Volumes
-from corten.engine.worker_stream import write_to_worker
 from corten.errors import ArchiveRefused, Invalid
 from corten.registry import artifact
 from corten.registry.artifact import Artifact, Kind
@@ -32,6 +31,7 @@ from corten.store.layer_diff import MadeLayer
 from corten.store.layer_maker import REPACK_JOB
 from corten.store.layers import run_on_archive
 from corten.store.layout import Layout
+from corten.store.worker_stream import write_to_worker
 
 KIND = Kind("application/vnd.corten.volume.v1", "application/vnd.corten.volume.config.v1+json", packed_type(OCI_LAYER))
 _TITLE = "org.opencontainers.image.title"  # the file's name for tools that fetch artifacts as files (oras)

@@ -96,6 +96,7 @@ class Pusher:
         return msgspec.json.encode(msgspec.structs.replace(stored, layers=sent)), image.row.media_type
 
     async def _layer(self, layer: _Layer) -> Descriptor:
+        await self._layers.ensure_blob(layer.diff_id)
         known = self._known(layer)
         if known:
             if await upload.has_blob(self._remote, known.digest):

@@ -382,6 +382,11 @@ class VolumeHistory(_Answer, frozen=True):
     sizes: list[VolumeSize]
 
 
+class PrunedBuildCache(_Answer, frozen=True):
+    caches_deleted: list[str] | None
+    space_reclaimed: int
+
+
 class PrunedVolumes(_Answer, frozen=True):
     volumes_deleted: list[str] | None
     space_reclaimed: int

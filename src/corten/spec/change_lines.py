@@ -15,15 +15,14 @@ import msgspec
 
 from corten.errors import Invalid
 from corten.spec.engine import Config, Healthcheck
+from corten.spec.health_flags import HEALTH_FLAGS, health_settings
 from corten.spec.shell_words import expand, split_words
 from corten.spec.signals import parse_signal
-from corten.spec.timestamps import parse_duration
 
 _DEFAULT_SHELL = ["/bin/sh", "-c"]
 _CONTINUED = re.compile(r"\\[ \t]*$")
 _PORT = re.compile(r"(?:.*:)?(?P<first>[^:-]*)(?:-(?P<last>[^:-]*))?")
 _PROTOCOLS = ("tcp", "udp", "sctp")
-_MILLISECOND = 1_000_000
 
 
 @dataclass
@@ -131,6 +130,8 @@ def _json_words(text: str) -> list[str] | None:
 def _pairs(line: _Line, state: _State) -> list[tuple[str, str]]:
     """`NAME=value ...`, or the old form `NAME value`."""
     words = split_words(line.needed())
+    if not words:
+        raise Invalid(f"{line.word} requires at least one argument")
     if "=" not in words[0]:
         parts = line.rest.split(None, 1)
         if len(parts) < 2:
@@ -193,34 +194,15 @@ def _healthcheck(state: _State, line: _Line) -> None:
 
 
 def _health_flags(flags: Sequence[str]) -> dict[str, int]:
-    found: dict[str, int] = {}
+    found: dict[str, str] = {}
     for flag in flags:
         name, equals, value = flag.removeprefix("--").partition("=")
-        key = name.replace("-", "_")
-        if key not in ("interval", "timeout", "start_period", "start_interval", "retries"):
+        if name not in HEALTH_FLAGS:
             raise Invalid(f"unknown flag: --{name}")
         if not equals:
             raise Invalid(f"missing a value on flag: --{name}")
-        found[key] = _retries(value) if key == "retries" else _interval(name, value)
-    return found
-
-
-def _retries(value: str) -> int:
-    if not re.fullmatch(r"[+-]?[0-9]+", value):
-        raise Invalid(f'strconv.ParseInt: parsing "{value}": invalid syntax')
-    if int(value) < 0:
-        raise Invalid(f"--retries cannot be negative ({int(value)})")
-    return int(value)
-
-
-def _interval(name: str, value: str) -> int:
-    try:
-        length = parse_duration(value)
-    except Invalid:
-        raise Invalid(f'time: invalid duration "{value}"') from None
-    if length and length < _MILLISECOND:
-        raise Invalid(f'Interval "{name}" cannot be less than 1ms')
-    return length
+        found[name] = value
+    return health_settings(found)
 
 
 def _expose(state: _State, line: _Line) -> None:

@@ -12,41 +12,17 @@ from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit
 
 from corten.errors import Invalid
+from corten.spec.go_values import FALSE, TRUE, parse_bool, parse_number, parse_size
 from corten.spec.timestamps import parse_duration
 
 Options = Mapping[str, str]
 _METADATA = frozenset({"env", "env-regex", "labels", "labels-regex", "tag"})
 _FILES = frozenset({"max-size", "max-file", "compress"})
 _EVERYWHERE = frozenset({"mode", "max-buffer-size", "cache-disabled", "cache-max-size", "cache-max-file", "cache-compress"})
-_TRUE, _FALSE = frozenset({"1", "t", "T", "TRUE", "true", "True"}), frozenset({"0", "f", "F", "FALSE", "false", "False"})
-_SIZE = re.compile(r"(\d+(?:\.\d*)?) ?([kmgtp]?)i?b?", re.IGNORECASE)
 _FACILITIES = ("kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv", "ftp",
                "", "", "", "", "local0", "local1", "local2", "local3", "local4", "local5", "local6", "local7")  # fmt: skip
 SYSLOG_FORMATS = ("", "rfc3164", "rfc5424", "rfc5424micro")
 _DEFAULT_BUFFER = 1_000_000  # bytes: Docker's ring
-
-
-def parse_bool(text: str) -> bool:
-    """Go's strconv.ParseBool. Raises Invalid with its text."""
-    if text not in _TRUE | _FALSE:
-        raise Invalid(f'strconv.ParseBool: parsing "{text}": invalid syntax')
-    return text in _TRUE
-
-
-def parse_size(text: str, *, unit: int = 1000) -> int:
-    """Bytes: `20m`, `1.5g`, `512`; powers of 1000 where Docker says human size, of 1024 where it says RAM. Raises Invalid."""
-    match = _SIZE.fullmatch(text)
-    if not match:
-        suffix = re.fullmatch(r"\d+(?:\.\d*)? ?(.+)", text)
-        raise Invalid(f"invalid suffix: '{suffix[1].lower()}'" if suffix else f"invalid size: '{text}'")
-    return int(float(match[1]) * unit ** " kmgtp".index(match[2].lower() or " "))
-
-
-def parse_number(text: str) -> int:
-    """Raises Invalid with Go's text."""
-    if not re.fullmatch(r"[+-]?\d+", text):
-        raise Invalid(f'strconv.Atoi: parsing "{text}": invalid syntax')
-    return int(text)
 
 
 @dataclass(frozen=True)
@@ -266,7 +242,7 @@ def check(driver: str, options: Options) -> None:
         except Invalid as error:
             raise Invalid(f"error parsing option max-buffer-size: {error.message}") from None
     disabled = options.get("cache-disabled", "")
-    if disabled and disabled not in _TRUE | _FALSE:
+    if disabled and disabled not in TRUE | FALSE:
         raise Invalid(f"invalid value for option cache-disabled: {disabled}")
     found = _DRIVERS.get(driver)
     if found is None:

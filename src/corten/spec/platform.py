@@ -56,6 +56,12 @@ class _Asked(msgspec.Struct, frozen=True):
     variant: str = ""
 
 
+def normalized(platform: Platform) -> Platform:
+    """Without a variant that says nothing: arm64 is v8, amd64 v1; a bare arm is v7 (containerd's platforms.Normalize)."""
+    plain = {("arm64", "v8"): "", ("amd64", "v1"): "", ("arm", ""): "v7"}
+    return Platform(platform.architecture, platform.os, plain.get((platform.architecture, platform.variant), platform.variant))
+
+
 def this_platform() -> Platform:
     architecture, variant = _MACHINES.get(host_platform.machine(), (host_platform.machine(), ""))
     return Platform(architecture, "linux", variant)

@@ -51,7 +51,7 @@ class Checking:
             actual = await asyncio.to_thread(self._blobs.actual_digest, digest)
             if actual not in (digest, ""):  # empty: removed meanwhile
                 problems.append(Problem("blob", digest, f"its content is {actual}", users.get(digest, ())))
-        problems += [Problem("blob", digest, "is missing", ids) for digest, ids in users.items() if digest not in there]
+        problems += [Problem("blob", digest, "is missing", ids) for digest, ids in users.items() if digest not in there and not self._layers.tar_is_made(digest)]
         broken = {problem.id for problem in problems}
         rows = self._layers.all()
         for row in rows:
@@ -88,6 +88,9 @@ class Checking:
         folder = self._layout.layer(row.number)
         if not os.path.isdir(folder):
             text = "its folder is missing"
+        elif row.blob == row.diff_id and not self._blobs.has(row.blob):
+            actual = await self._layers.tar_again(row)
+            text = f"its content is {actual}" if actual != row.diff_id else ""
         elif not comparable or not self._blobs.has(row.blob):
             return None  # without its blob there is nothing to hold it against; that the blob is broken is said
         else:

@@ -7,7 +7,7 @@ A committed row survives kill -9 of the engine; after a power cut the last momen
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +34,7 @@ CREATE TABLE IF NOT EXISTS targets (reference TEXT PRIMARY KEY REFERENCES names(
 CREATE TABLE IF NOT EXISTS uses (image TEXT PRIMARY KEY REFERENCES images(id) ON DELETE CASCADE, used INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS pins (image TEXT PRIMARY KEY REFERENCES images(id) ON DELETE CASCADE);
 CREATE TABLE IF NOT EXISTS networks (id TEXT PRIMARY KEY, name TEXT UNIQUE NOT NULL, record BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS build_cache (key TEXT PRIMARY KEY, record BLOB NOT NULL, inputs BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS settings (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
 
@@ -222,6 +223,26 @@ class Database:
 
     def put_packing(self, diff_id: str, digest: str, size: int) -> None:
         self._connection.execute("INSERT OR REPLACE INTO packings VALUES (?, ?, ?)", (diff_id, digest, size))
+
+    # --- the build cache
+    def build_cache(self) -> list[bytes]:
+        return [row[0] for row in self._connection.execute("SELECT record FROM build_cache ORDER BY rowid")]
+
+    def build_inputs(self, key: str) -> bytes:
+        """What the row was made from; empty if there is no such row."""
+        row = self._connection.execute("SELECT inputs FROM build_cache WHERE key = ?", (key,)).fetchone()
+        return bytes(row[0]) if row else b""
+
+    def update_build_cache(self, key: str, record: bytes) -> None:
+        self._connection.execute("UPDATE build_cache SET record = ? WHERE key = ?", (record, key))
+
+    def put_build_cache(self, key: str, record: bytes, inputs: bytes) -> None:
+        """Insert or replace."""
+        self._connection.execute("INSERT OR REPLACE INTO build_cache VALUES (?, ?, ?)", (key, record, inputs))
+
+    def delete_build_cache(self, keys: Iterable[str]) -> None:
+        with self.transaction():
+            self._connection.executemany("DELETE FROM build_cache WHERE key = ?", [(key,) for key in keys])
 
     # --- images and their names
     def images(self) -> list[ImageRow]:

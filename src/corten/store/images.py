@@ -273,8 +273,14 @@ class Images:
         manifest = self.manifest(image)
         return image.row.manifest_size + manifest.config.size + sum(layer.size for layer in manifest.layers)
 
+    def _has_tars(self, image_id: str) -> bool:
+        rows = [self._layers.find(diff_id) for diff_id in self.config(image_id).rootfs.diff_ids]
+        return all(row is None or row.blob != row.diff_id or self._blobs.has(row.blob) for row in rows)
+
     def _write_index(self) -> None:
-        """Keep `index.json` true, so that OCI tools see what the database says."""
+        """Keep `index.json` true, so that OCI tools see what the database says. An image whose layers' tars have not been made
+        (layer_seal.py) is not in it before they are.
+        """
         rows = {row.id: row for row in self._database.images()}
         manifests = [
             {
@@ -284,7 +290,7 @@ class Images:
                 "annotations": {"org.opencontainers.image.ref.name": name.reference},
             }
             for name in self._database.names()
-            if "@" not in name.reference
+            if "@" not in name.reference and self._has_tars(name.image)
         ]
         for name, document in (
             ("oci-layout", {"imageLayoutVersion": "1.0.0"}),

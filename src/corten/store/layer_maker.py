@@ -16,10 +16,11 @@ import msgspec
 from corten.errors import ArchiveRefused
 from corten.store.blobs import Blobs
 from corten.store.layer_diff import MadeLayer
+from corten.store.layer_seal import Sealed, SealRequest
 from corten.store.layers import Layers, RunJob, run_on_archive
 from corten.store.layout import Layout
 
-DIFF_JOB, REPACK_JOB = "diff", "repack"
+DIFF_JOB, REPACK_JOB, SEAL_JOB = "diff", "repack", "seal"
 EMPTY_LAYER = "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef"  # 1024 zero bytes: a tar's end
 
 
@@ -41,6 +42,25 @@ class LayerMaker:
         finally:
             os.close(source)
             os.rmdir(folder)
+
+    async def seal(self, upper: str, below: Sequence[str], newest: int) -> Sealed:
+        """A writable layer becomes an image layer in its place: its folder is moved, and no blob is written. Times after `newest`
+        (nanoseconds) become that. `below` are the folders that it lies on, topmost first. EMPTY_LAYER: nothing was stored.
+        """
+        fds = [os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for folder in below]
+        fds.insert(0, os.open(upper, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        try:
+            sealed = msgspec.json.decode(await self._run_job(SEAL_JOB, msgspec.json.encode(SealRequest(newest)), fds), type=Sealed)
+        finally:
+            for fd in fds:
+                os.close(fd)
+        self.adopt(upper, sealed)
+        return sealed
+
+    def adopt(self, upper: str, sealed: Sealed) -> None:
+        """Take a sealed folder in, unless its layer is there. The caller removes what is left at `upper`."""
+        if sealed.diff_id != EMPTY_LAYER:
+            self._layers.adopt(upper, sealed.diff_id, sealed.size)
 
     async def _make(self, entry: str, folder: str, sources: Sequence[int]) -> MadeLayer:
         """Run a job that writes a gzipped layer, confined to `folder`, and take in what it wrote."""

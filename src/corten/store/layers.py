@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, suppress
 
 import msgspec
 
-from corten.errors import ArchiveRefused, KernelRefused
+from corten.errors import ArchiveRefused, KernelRefused, StoreCorrupt
 from corten.store.blobs import Blobs
 from corten.store.database import Database, LayerRow
 from corten.store.layout import Layout
@@ -18,7 +18,7 @@ from corten.store.packing import PACK_JOB, Packed
 from corten.store.unpack import Unpacked, diff_id_of
 
 RunJob = Callable[[str, bytes, Sequence[int]], Awaitable[bytes]]
-UNPACK_JOB = "unpack"
+UNPACK_JOB, RETAR_JOB = "unpack", "retar"
 _PIPE_BUFFER = 1 << 20
 
 
@@ -147,6 +147,49 @@ class Layers:
                 os.close(fd)
         return msgspec.json.decode(result, type=Unpacked)
 
+    def adopt(self, folder: str, diff_id: str, size: int) -> None:
+        """A sealed folder (layer_seal.py) becomes the layer `diff_id`: moved, not copied. Left where it is if the layer is there already."""
+        if self.find(diff_id):
+            return
+        number = self._database.next_layer_number()
+        os.rename(folder, self._layout.layer(number))
+        self._database.add_layer(LayerRow(number, diff_id, diff_id, size))
+
+    async def ensure_blob(self, diff_id: str) -> None:
+        """Make the tar of a layer that was adopted, if it is not there. Raises StoreCorrupt if its folder is not what it was."""
+        row = self.find(diff_id)
+        if row is None or row.blob != diff_id or self._blobs.has(diff_id):
+            return
+        async with self._blobs.exclusive(diff_id):
+            if not self._blobs.has(diff_id):
+                await self._write_blob(row)
+
+    def tar_is_made(self, digest: str) -> bool:
+        """Whether a blob is the tar of a layer that was adopted, and so need not be there."""
+        row = self.find(digest)
+        return row is not None and row.blob == digest
+
+    async def tar_again(self, row: LayerRow, path: str = os.devnull) -> str:
+        """Write the tar of an adopted layer to a new file; the digest that it has."""
+        output = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        folder = os.open(self._layout.layer(row.number), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            return (await self._run_job(RETAR_JOB, b"", (folder, output))).decode()
+        finally:
+            os.close(output)
+            os.close(folder)
+
+    async def _write_blob(self, row: LayerRow) -> None:
+        path = f"{self._layout.temporary}/tar-{row.number}"
+        try:
+            if await self.tar_again(row, path) != row.diff_id:
+                raise StoreCorrupt(f"layer {row.diff_id} does not match its digest: remove its image and build it again")
+            await asyncio.to_thread(_sync, path)
+            os.rename(path, self._layout.blob(row.diff_id))
+        finally:
+            with suppress(FileNotFoundError):
+                os.unlink(path)
+
     # --- packing
     def packing(self, diff_id: str) -> Packed | None:
         """What the layer is when it is gzipped, if that has been found out."""
@@ -210,6 +253,14 @@ async def run_on_archive(run_job: RunJob, entry: str, fds: Sequence[int], argume
         if error.operand == ArchiveRefused.__name__:
             raise ArchiveRefused(error.reason) from None
         raise
+
+
+def _sync(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _compare(actual: str, wanted: str) -> None:

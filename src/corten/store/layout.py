@@ -16,6 +16,7 @@ containers/<id>/local-logs/container.log the log of the driver local
 containers/<id>/container-cached.log     what any other driver sends elsewhere, kept for `logs` in local's format
 volumes/<name>/_data                     what a volume of the local driver holds; Docker's path
 volumes/<name>/disk                      with a size limit: a file with a file system, mounted on _data while it is used
+cache-mounts/<name>/                     what RUN --mount=type=cache keeps from build to build
 tmp/                                     whatever is unfinished; emptied at start-up
 state.db                                 every mutable thing is a row here
 <exec-root>/                               mode 0700, gone after a reboot
@@ -43,7 +44,7 @@ class Layout:
         os.makedirs(self.root, mode=0o700, exist_ok=True)
         os.makedirs(self.exec_root, mode=0o711, exist_ok=True)
         shutil.rmtree(self.temporary, ignore_errors=True)
-        for folder in (self.blobs, self.partials, self.layers, self.inits, self.containers, self.volumes, self.temporary, self.runs, self.staging):
+        for folder in (self.blobs, self.partials, self.layers, self.inits, self.containers, self.volumes, self.cache_mounts, self.temporary, self.runs, self.staging):
             os.makedirs(folder, mode=0o700, exist_ok=True)
 
     @property
@@ -101,6 +102,10 @@ class Layout:
 
     def cached_log(self, container_id: str) -> str:
         return f"{self.container(container_id)}/container-cached.log"
+
+    @property
+    def cache_mounts(self) -> str:
+        return f"{self.root}/cache-mounts"
 
     @property
     def runs(self) -> str:

@@ -20,6 +20,7 @@ from corten.runtime.logdrivers.sender import Message, Patience, Peer, Sender
 from corten.runtime.messages import LogSettings
 from corten.runtime.reactor import Reactor
 from corten.spec import log_options
+from corten.spec.go_values import parse_bool, parse_size
 from corten.spec.log_lines import Run, as_text
 
 _CHUNK = re.compile(rb"[A-Za-z0-9+/]{22}==")  # 16 bytes in base64: found in an answer however its server packs it
@@ -33,13 +34,13 @@ class Fluentd:
         self._tag = settings.tag
         self._subject = {"container_id": settings.subject["id"], "container_name": f"/{settings.subject['name']}"}
         self._extra = dict(settings.attributes)
-        self._precise = log_options.parse_bool(options.get("fluentd-sub-second-precision") or "false")
-        self._confirmed = log_options.parse_bool(options.get("fluentd-request-ack") or "false")
+        self._precise = parse_bool(options.get("fluentd-sub-second-precision") or "false")
+        self._confirmed = parse_bool(options.get("fluentd-request-ack") or "false")
         self._encode = msgspec.msgpack.Encoder().encode
-        renew = options.get("fluentd-async-reconnect-interval", "") if log_options.parse_bool(options.get("fluentd-async") or "false") else ""
+        renew = options.get("fluentd-async-reconnect-interval", "") if parse_bool(options.get("fluentd-async") or "false") else ""
         patience = Patience(
             log_options.buffer_limit(options), patient=not log_options.may_lose(options),
-            messages=log_options.parse_size(options.get("fluentd-buffer-limit") or "1048576", unit=1024),
+            messages=parse_size(options.get("fluentd-buffer-limit") or "1048576", unit=1024),
             retry=log_options.go_duration(options.get("fluentd-retry-wait") or "1s"), retries=int(options.get("fluentd-max-retries") or "0"),
             write_timeout=log_options.go_duration(options.get("fluentd-write-timeout") or "0s"), renew=log_options.go_duration(renew or "0s"),
         )  # fmt: skip

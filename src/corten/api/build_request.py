@@ -1,0 +1,161 @@
+"""`POST /build`: what its parameters ask for, checked, as values. Pure but for the request that it reads.
+
+Source: Docker Engine API 1.51 ("ImageBuild"); moby api/server/router/build at v28.5.2 for texts and for what wins.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import msgspec
+
+from corten.api.call import Call
+from corten.builder.graph import Limits
+from corten.builder.options import BuildOptions
+from corten.errors import CortenError, Forbidden, Invalid, NotSupported, UnsupportedOption
+from corten.registry.auth import Credentials
+from corten.spec.engine import Ulimit
+from corten.spec.platform import Platform, parse_platform
+from corten.spec.reference import Reference, parse_reference
+
+T = TypeVar("T")
+_REFUSED_OUTPUTS = ("local", "tar", "oci", "docker", "registry")
+BUILD_QUERY: dict[str, Any] = {
+    "dockerfile": str, "t": list[str], "q": bool, "nocache": bool, "pull": bool, "rm": bool, "forcerm": bool, "buildargs": str, "labels": str,
+    "target": str, "platform": str, "networkmode": str, "extrahosts": str, "cachefrom": str, "memory": int, "memswap": int, "cpushares": int,
+    "cpusetcpus": str, "cpusetmems": str, "cpuperiod": int, "cpuquota": int, "shmsize": int, "ulimits": str, "cgroupparent": str, "outputs": str,
+    "version": str, "squash": bool, "remote": str, "explain": bool,
+}  # fmt: skip
+
+
+class OutsideContext(CortenError):
+    template = "forbidden path outside the build context: {path} ()"
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """`names` are references in full. `options` lacks the context, which has not been read yet."""
+
+    options: BuildOptions
+    dockerfile: str
+    names: tuple[Reference, ...]
+    remote: str
+    quiet: bool
+    no_cache: bool
+    pull: bool
+    explain: bool
+    registries: Mapping[str, Credentials]
+
+
+def read_request(call: Call) -> BuildRequest:
+    """Raises Invalid with Docker's texts, and what Corten does not do is NotSupported."""
+    _check_version(call)
+    if call.flag("squash"):
+        raise Invalid("squash is only supported with experimental mode")
+    _check_outputs(call)
+    _json(call, "cachefrom", list[str], "cache-from")  # Corten's cache goes by content: an image that is here adds nothing to it
+    platform = _platform(call.text("platform"))
+    options = BuildOptions(
+        arguments={name: value for name, value in (_json(call, "buildargs", dict[str, str | None], "build args") or {}).items() if value is not None},
+        target=call.text("target"), platform=platform, labels=_json(call, "labels", dict[str, str], "labels") or {},
+        network=_network(call.text("networkmode")), hosts=_hosts(call.text("extrahosts")), limits=_limits(call),
+    )  # fmt: skip
+    dockerfile = call.text("dockerfile") or "Dockerfile"
+    _check_path(dockerfile)
+    return BuildRequest(
+        options, dockerfile, tuple(_name(text) for text in call.values("t") if text), call.text("remote"), call.flag("q"), call.flag("nocache"),
+        call.flag("pull"), call.flag("explain"), _registries(call.request.headers.get("X-Registry-Config", "")),
+    )  # fmt: skip
+
+
+def _check_version(call: Call) -> None:
+    version = call.text("version")
+    if version == "2":
+        raise NotSupported("BuildKit's own protocol is not served by Corten yet: build with DOCKER_BUILDKIT=0 (the language is BuildKit's either way)")
+    if version not in ("", "1"):
+        raise Invalid(f'invalid version "{version}"')
+
+
+def _check_outputs(call: Call) -> None:
+    for output in _json(call, "outputs", list[dict[str, object]], "outputs") or []:
+        if output.get("Type") in _REFUSED_OUTPUTS:
+            raise UnsupportedOption(key=f"the output type {output['Type']!r}")
+
+
+def _platform(text: str) -> Platform | None:
+    if not text:
+        return None
+    try:
+        return parse_platform(text) if "/" in text or text in ("amd64", "arm64", "386", "arm") else _unknown_platform(text)
+    except Invalid:
+        return _unknown_platform(text)
+
+
+def _unknown_platform(text: str) -> Platform:
+    raise Invalid(f'"{text}": unknown operating system or architecture: invalid argument')
+
+
+def _json(call: Call, key: str, kind: type[T], called: str) -> T | None:
+    text = call.text(key)
+    if not text:
+        return None
+    try:
+        return msgspec.json.decode(text, type=kind | None)
+    except (msgspec.MsgspecError, UnicodeEncodeError) as error:
+        first = text.lstrip()[:1]
+        reason = f"invalid character {first!r} looking for beginning of value" if first not in '{["tfn-0123456789' else str(error)
+        raise Invalid(f"error reading {called}: {reason}") from None
+
+
+def _network(mode: str) -> str:
+    return "default" if mode in ("", "bridge", "default") else mode
+
+
+def _hosts(text: str) -> tuple[tuple[str, str], ...]:
+    found: list[tuple[str, str]] = []
+    for entry in filter(None, text.split(",")):
+        name, separator, address = entry.partition("=" if "=" in entry else ":")
+        if not separator or not name or not address:
+            raise Invalid(f'bad format for add-host: "{entry}"')
+        found.append((name, address))
+    return tuple(found)
+
+
+def _limits(call: Call) -> Limits:
+    def number(key: str) -> int:
+        return call.number(key) or 0
+
+    return Limits(
+        memory=number("memory"), memory_swap=number("memswap"), cpu_shares=number("cpushares"), cpu_period=number("cpuperiod"),
+        cpu_quota=number("cpuquota"), cpuset_cpus=call.text("cpusetcpus"), cpuset_mems=call.text("cpusetmems"), shm_size=number("shmsize"),
+        ulimits=tuple(_json(call, "ulimits", list[Ulimit], "ulimit settings") or ()), cgroup_parent=call.text("cgroupparent"),
+    )  # fmt: skip
+
+
+def _name(text: str) -> Reference:
+    found = parse_reference(text)
+    if found.digest:
+        raise Forbidden("build tag cannot contain a digest")
+    return found.with_default_tag()
+
+
+def _check_path(path: str) -> None:
+    depth = 0
+    for part in path.lstrip("/").split("/"):
+        depth += -1 if part == ".." else part not in ("", ".")
+        if depth < 0:
+            raise OutsideContext(path=path)
+
+
+def _registries(header: str) -> dict[str, Credentials]:
+    """X-Registry-Config: base64url of JSON, host to credentials. As in Docker, one that cannot be read is none."""
+    try:
+        plain = header.translate(str.maketrans("-_", "+/")).rstrip("=")
+        data = base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
+        return msgspec.json.decode(data, type=dict[str, Credentials]) if data.strip() else {}
+    except (binascii.Error, ValueError, msgspec.MsgspecError):
+        return {}

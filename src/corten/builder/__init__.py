@@ -1,0 +1,1 @@
+"""Dockerfile to image: parse > instructions > expand > convert > graph > solve > export."""

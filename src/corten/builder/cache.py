@@ -1,0 +1,124 @@
+"""The build cache: which step, of which ingredients, made which layer; and the folders that cache mounts keep. Rows in the state database.
+
+Finding is by key alone. What the nearest other run had instead is told by `explain`. Layers that a row names are not removed with the
+images that use them (`holds`); they go with the row, if nobody else has them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+import zstandard
+
+from corten.builder.ingredients import Ingredients
+from corten.builder.progress import Difference
+from corten.spec.timestamps import now_ns
+from corten.store.database import Database
+from corten.store.holds import Hold
+from corten.store.layers import Layers
+
+REGULAR, MOUNT = "regular", "exec.cachemount"
+_NEAREST = 12  # rows that a miss is compared with
+
+
+class CacheRow(msgspec.Struct, frozen=True):
+    """`layer` is the diff id that the step put on `base`; empty if it changed nothing. `length` is its tar's bytes, `size` its files'.
+
+    `kind` REGULAR or MOUNT (then `folder` names the cache mount's). `place` is where in a Dockerfile the step stood. Times in nanoseconds.
+    """
+
+    key: str
+    kind: str
+    description: str
+    place: str
+    created: int
+    used: int
+    uses: int
+    layer: str = ""
+    base: tuple[str, ...] = ()
+    length: int = 0
+    size: int = 0
+    folder: str = ""
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return (*self.base, self.layer) if self.layer else self.base
+
+
+_decode = msgspec.json.Decoder(CacheRow).decode
+_decode_inputs = msgspec.msgpack.Decoder(list[tuple[str, str]]).decode
+
+
+class Cache:
+    def __init__(self, database: Database, layers: Layers) -> None:
+        self._database, self._layers = database, layers
+        self._rows = {row.key: row for row in map(_decode, database.build_cache())}
+
+    def rows(self) -> list[CacheRow]:
+        return list(self._rows.values())
+
+    def holds(self) -> list[Hold]:
+        """What each row keeps in the store."""
+        return [Hold("build-cache", row.key, frozenset(row.needs), self.blobs(row)) for row in self._rows.values() if row.needs]
+
+    def blobs(self, row: CacheRow) -> frozenset[str]:
+        """Of its layers."""
+        return frozenset(layer.blob for layer in map(self._layers.find, row.needs) if layer)
+
+    def row(self, key: str) -> CacheRow | None:
+        return self._rows.get(key)
+
+    def find(self, key: str) -> CacheRow | None:
+        """A row whose layers are all there; counted as a use."""
+        row = self._rows.get(key)
+        if row is None or not all(self._layers.find(diff_id) for diff_id in row.needs):
+            return None
+        return self.touch(row)
+
+    def touch(self, row: CacheRow) -> CacheRow:
+        row = msgspec.structs.replace(row, used=now_ns(), uses=row.uses + 1)
+        self._rows[row.key] = row
+        self._database.update_build_cache(row.key, msgspec.json.encode(row))
+        return row
+
+    def put(self, row: CacheRow, ingredients: Ingredients) -> None:
+        packed = zstandard.compress(msgspec.msgpack.encode(ingredients))
+        self._database.put_build_cache(row.key, msgspec.json.encode(row), packed)
+        self._rows[row.key] = row
+
+    def remove(self, rows: Iterable[CacheRow]) -> None:
+        """The rows only; what they held is the pruner's."""
+        keys = [row.key for row in rows]
+        self._database.delete_build_cache(keys)
+        for key in keys:
+            self._rows.pop(key, None)
+
+    def explain(self, place: str, description: str, ingredients: Ingredients) -> Difference | None:
+        """The first ingredient in which the nearest run differs; None if nothing like it has been run."""
+        best: tuple[int, Ingredients] | None = None
+        for row in self._near(place, description):
+            theirs = self._inputs(row.key)
+            equal = len(set(theirs) & set(ingredients))
+            if best is None or equal > best[0]:
+                best = equal, theirs
+        return first_difference(ingredients, best[1]) if best else None
+
+    def _near(self, place: str, description: str) -> Sequence[CacheRow]:
+        same = [row for row in self._rows.values() if row.kind == REGULAR and place in (row.place,)]
+        same = [row for row in same if row.description == description] or same
+        return sorted(same, key=lambda row: -row.used)[:_NEAREST]
+
+    def _inputs(self, key: str) -> Ingredients:
+        packed = self._database.build_inputs(key)
+        return _decode_inputs(zstandard.decompress(packed)) if packed else []
+
+
+def first_difference(now: Ingredients, cached: Ingredients) -> Difference | None:
+    """Pure. Of several differences the first in the order of `now`; what is only in `cached` comes last."""
+    theirs = dict(cached)
+    for name, value in now:
+        if theirs.get(name) != value:
+            return Difference(name, value, theirs.get(name, ""))
+    ours = {name for name, _ in now}
+    return next((Difference(name, "", value) for name, value in cached if name not in ours), None)

@@ -1,0 +1,94 @@
+"""The folders of RUN --mount=type=cache: found by id, shared, locked or private, and made from an input the first time."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import shutil
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from corten.builder.cache import MOUNT, Cache, CacheRow
+from corten.builder.graph import Cache as CacheMount
+from corten.spec.timestamps import now_ns
+from corten.store.layout import Layout
+from corten.store.locks import NamedLocks
+from corten.store.sizes import tree_size
+
+Seed = Callable[[str], Awaitable[None]]
+
+
+class CacheMounts:
+    def __init__(self, layout: Layout, cache: Cache) -> None:
+        self._layout, self._cache = layout, cache
+        self._locks, self._users = NamedLocks(), Counter[str]()
+
+    @asynccontextmanager
+    async def use(self, mount: CacheMount, seed: Seed | None = None) -> AsyncIterator[str]:
+        """The folder to mount, for as long as the block lasts. `seed` fills the new folder that it is given.
+
+        shared: with anybody; locked: alone, later ones wait; private: alone, later ones get another folder.
+        """
+        name = hashlib.sha256(mount.id.encode()).hexdigest()[:32]
+        if mount.sharing == "locked":
+            async with self._locks[name]:
+                async with self._folder(name, mount, seed) as path:
+                    yield path
+            return
+        if mount.sharing == "private":
+            name = next(free for free in self._numbered(name) if not self._users[free])
+        async with self._folder(name, mount, seed) as path:
+            yield path
+
+    @staticmethod
+    def _numbered(name: str) -> list[str]:
+        return [name, *(f"{name}-{number}" for number in range(1, 1000))]
+
+    @asynccontextmanager
+    async def _folder(self, name: str, mount: CacheMount, seed: Seed | None) -> AsyncIterator[str]:
+        path = f"{self._layout.cache_mounts}/{name}"
+        self._users[name] += 1
+        try:
+            async with self._locks[f"{name} making"]:
+                if not os.path.isdir(path):
+                    await self._make(path, f"{self._layout.temporary}/{name}", mount, seed)
+            yield path
+        finally:
+            self._users[name] -= 1
+            self._remember(name, mount)
+
+    async def _make(self, path: str, staging: str, mount: CacheMount, seed: Seed | None) -> None:
+        """Whole or not at all."""
+        await asyncio.to_thread(shutil.rmtree, staging, ignore_errors=True)
+        os.mkdir(staging)
+        if seed:
+            await seed(staging)
+        os.chown(staging, mount.uid, mount.gid)
+        os.chmod(staging, mount.mode)
+        os.rename(staging, path)
+
+    def _remember(self, name: str, mount: CacheMount) -> None:
+        known, now = self._cache.row(name), now_ns()
+        if known:
+            self._cache.touch(known)
+        else:
+            self._cache.put(CacheRow(name, MOUNT, f"cached mount {mount.target} with id {mount.id!r}", "", now, now, 1, folder=name), [])
+
+    def size(self, folder: str) -> int:
+        """Bytes. For threads: it walks."""
+        return tree_size(f"{self._layout.cache_mounts}/{folder}")
+
+    def in_use(self, folder: str) -> bool:
+        return bool(self._users[folder])
+
+    def remove(self, folder: str) -> None:
+        shutil.rmtree(f"{self._layout.cache_mounts}/{folder}", ignore_errors=True)
+
+    def sweep(self) -> None:
+        """Start-up: folders that no row names."""
+        known = {row.folder for row in self._cache.rows()}
+        for name in os.listdir(self._layout.cache_mounts):
+            if name not in known:
+                self.remove(name)

@@ -1,0 +1,82 @@
+"""A build context in the engine: received once, kept while the build lasts, and looked at by the steps that copy from it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import shutil
+from collections.abc import AsyncIterator, Iterable
+
+import msgspec
+
+from corten.builder.context_job import CONTEXT_JOB, INDEX, SPOOL, Received
+from corten.builder.entries import FILE, Entry
+from corten.builder.trees import ContextTree, follow
+from corten.errors import NotFound
+from corten.store.layers import RunJob, run_on_archive
+from corten.store.layout import Layout
+from corten.store.worker_stream import write_to_worker
+
+_decode_index = msgspec.msgpack.Decoder(list[Entry]).decode
+
+
+class NoSuchFile(NotFound):
+    template = "the build context has no file {path}"
+
+
+class Context:
+    """`listed` are all entries, whatever an ignore file says."""
+
+    def __init__(self, folder: str, listed: list[Entry], received: Received) -> None:
+        self.folder, self.listed, self.received = folder, listed, received
+        self._claimed: set[int] = set()
+
+    @classmethod
+    async def receive(cls, layout: Layout, run_job: RunJob, pieces: AsyncIterator[bytes]) -> Context:
+        """Read a tar in any compression to its end. Raises ArchiveRefused; nothing is left then."""
+        folder = f"{layout.temporary}/context-{secrets.token_hex(8)}"
+        os.mkdir(folder, 0o700)
+        results: list[bytes] = []
+        try:
+            fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+
+                async def run(source: int) -> bytes:
+                    results.append(await run_on_archive(run_job, CONTEXT_JOB, (source, fd)))
+                    return b""
+
+                await write_to_worker(run, pieces)
+            finally:
+                os.close(fd)
+            listed = await asyncio.to_thread(_read_index, f"{folder}/{INDEX}")
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        return cls(folder, listed, msgspec.json.decode(results[0], type=Received))
+
+    def read(self, path: str, limit: int) -> bytes:
+        """A file's content, links followed, of at most `limit` bytes. Raises NoSuchFile."""
+        tree = ContextTree(self.listed)
+        found = follow(tree, path.lstrip("/"))
+        entry = tree.look(found) if found is not None else None
+        if entry is None or entry.kind != FILE:
+            raise NoSuchFile(path=path)
+        name, offset = (SPOOL, entry.place) if entry.place >= 0 else (str(-1 - entry.place), 0)
+        with open(f"{self.folder}/{name}", "rb") as file:
+            file.seek(offset)
+            return file.read(min(entry.size, limit))
+
+    def claim(self, wanted: Iterable[Entry]) -> list[int]:
+        """Places of large files that the caller, and nobody after it, may have as hard links."""
+        mine = {entry.place for entry in wanted if entry.place < 0} - self._claimed
+        self._claimed |= mine
+        return sorted(mine)
+
+    async def remove(self) -> None:
+        await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
+
+
+def _read_index(path: str) -> list[Entry]:
+    with open(path, "rb") as file:
+        return _decode_index(file.read())

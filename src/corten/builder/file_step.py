@@ -1,0 +1,127 @@
+"""COPY, ADD, WORKDIR and heredocs as a step: what they take is selected, the key made of it, and a worker puts it into place."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from corten.builder import ingredients
+from corten.builder.file_job import FILE_JOB, CannotCopy
+from corten.builder.file_plan import FilePlan, PutCopy, PutFile, PutFolder, Source, encode_plan
+from corten.builder.graph import Copy, File, Mkdir, Mkfile
+from corten.builder.permissions import owner_of
+from corten.builder.results import MadeLayer, Result
+from corten.builder.select import Excludes, Group, select
+from corten.builder.trees import ChainTree, Tree
+from corten.builder.workshop import Workshop
+from corten.errors import ArchiveRefused, CortenError, Invalid, KernelRefused
+from corten.runtime.users import UnknownUser
+
+_LIMIT = 1 << 24  # bytes of a passwd file
+
+
+class CannotPutFile(Invalid):
+    template = "{reason}"
+
+
+@dataclass(frozen=True)
+class FileWork:
+    """A File vertex with all that it takes looked up. `groups` go with the copies among its actions, in their order."""
+
+    op: File
+    base: Result
+    inputs: Sequence[Result]
+    groups: Sequence[Sequence[Group]]
+    time: int
+    passwd: str
+    group: str
+
+    @property
+    def below(self) -> tuple[str, ...]:
+        """The chain that the worker's root stands on."""
+        return () if self.op.link else self.base.chain
+
+    def ingredients(self) -> ingredients.Ingredients:
+        owners = ""
+        if self.op.link:
+            named = (action.owner for action in self.op.actions)
+            owners = " ".join("{}:{}".format(*owner_of(text, self.passwd, self.group)) for text in named if text)
+        base = None if self.op.link else self.base.chain
+        return ingredients.of_file(self.op, base, self.time, self.groups, owners)
+
+
+def look(op: File, inputs: Sequence[Result], time: int, trees: Sequence[Tree], excludes: Callable[[tuple[str, ...]], Excludes]) -> FileWork:
+    """Select and digest what the step takes of the inputs' trees. For threads: it reads files. Raises what select.py raises, CannotPutFile."""
+    groups = [select(trees[action.input], action, excludes) for action in op.actions if isinstance(action, Copy)]
+    names = op.link and any(action.owner for action in op.actions)
+    base = trees[0] if names and isinstance(trees[0], ChainTree) else None
+    passwd, group = (base.read(path, _LIMIT).decode("utf-8", "replace") if base else "" for path in ("etc/passwd", "etc/group"))
+    try:
+        work = FileWork(op, inputs[0], inputs, groups, time, passwd, group)
+        work.ingredients()
+    except UnknownUser as error:
+        raise CannotPutFile(reason=str(error)) from None
+    return work
+
+
+async def make(work: FileWork, workshop: Workshop) -> MadeLayer:
+    """Carry the step out. Raises CannotPutFile, ArchiveRefused; nothing is left then."""
+    async with workshop.snapshot() as step:
+        below = workshop.folders(work.below)
+        plan = FilePlan(
+            workshop.root(step), workshop.mounts(step, below), workshop.upper(step), workshop.layout.layers, work.time, _actions(work),
+            work.passwd, work.group,
+        )  # fmt: skip
+        await _run(plan, f"{workshop.home(step)}/plan", workshop)
+        return await workshop.seal(step, below, work.time)
+
+
+async def put_into(folder: str, source: Source, workshop: Workshop) -> None:
+    """Copy entries of layers into an empty folder, as they are."""
+    plan = FilePlan(folder, [], folder, workshop.layout.layers, 1 << 62, [PutCopy("/", [source])])
+    await _run(plan, f"{folder}.plan", workshop)
+
+
+async def _run(plan: FilePlan, path: str, workshop: Workshop) -> None:
+    with open(path, "xb") as file:
+        file.write(await asyncio.to_thread(encode_plan, plan))
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        await workshop.run_job(FILE_JOB, b"", (fd,))
+    except KernelRefused as error:
+        raise _translate(error) from None
+    finally:
+        os.close(fd)
+        os.unlink(path)
+
+
+def _translate(error: KernelRefused) -> CortenError:
+    known: dict[str, type[CortenError]] = {CannotCopy.__name__: CannotPutFile, ArchiveRefused.__name__: ArchiveRefused, "BadMode": CannotPutFile}
+    kind = known.get(error.operand)
+    if kind is None:
+        return error
+    return kind(error.reason) if kind is ArchiveRefused else kind(reason=error.reason)
+
+
+def _actions(work: FileWork) -> list[PutCopy | PutFolder | PutFile]:
+    found: list[PutCopy | PutFolder | PutFile] = []
+    groups = iter(work.groups)
+    for action in work.op.actions:
+        if isinstance(action, Copy):
+            sources = [_source(group, work.inputs[action.input]) for group in next(groups)]
+            found.append(PutCopy(action.target, sources, action.owner, action.mode, action.unpack))
+        elif isinstance(action, Mkdir):
+            found.append(PutFolder(action.path, action.mode, action.owner))
+        elif isinstance(action, Mkfile):
+            found.append(PutFile(action.path, action.name, action.data, action.mode, action.owner))
+    return found
+
+
+def _source(group: Group, input_: Result) -> Source:
+    items = list(group.items)
+    if input_.folder is None:
+        return Source(group.name, "", items)
+    context = input_.folder.context
+    return Source(group.name, context.folder, items, context.claim(entry for _, entry in items))

@@ -1,0 +1,128 @@
+"""Which rows of the build cache go, and what goes with them: layers that nobody else has, folders of cache mounts. By the client's filters,
+or by the limits that the engine's settings give.
+
+Choosing is pure. Source: Docker Engine 28.5 `POST /build/prune` (BuildKit's cache/manager.go prune).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from corten.builder.cache import MOUNT, Cache, CacheRow
+from corten.builder.cache_mounts import CacheMounts
+from corten.errors import Invalid
+from corten.spec.filters import Filters, matches_pattern, one_flag, until_limit
+from corten.spec.timestamps import now_ns
+from corten.store.images import Images
+from corten.store.sweeping import Sweeping
+
+FILTERS = ("until", "unused-for", "id", "parent", "parents", "type", "description", "inuse", "shared", "private")
+
+
+@dataclass(frozen=True)
+class CacheUse:
+    """A row as it stands: `in_use` by a build that runs, `shared` with an image. `size` in bytes; `parents` are keys of other rows."""
+
+    row: CacheRow
+    in_use: bool
+    shared: bool
+    size: int
+    parents: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What may stay: `keep` bytes of it, and what has been used since `since` (nanoseconds since the epoch). None: everything may."""
+
+    keep: int | None = None
+    since: int | None = None
+
+
+@dataclass(frozen=True)
+class Pruned:
+    keys: list[str]
+    reclaimed: int
+
+
+def matching(uses: Iterable[CacheUse], filters: Filters, now: int, *, everything: bool) -> list[CacheUse]:
+    """Pure: those that the filters let go. Without `everything` what an image has too stays. Raises Invalid."""
+    moments = [*filters.get("until", []), *filters.get("unused-for", [])]
+    before = until_limit(moments, now)
+    flags = {name: one_flag(filters, name) for name in ("inuse", "shared", "private")}
+    found = []
+    for use in uses:
+        states = {"inuse": use.in_use, "shared": use.shared, "private": not use.shared}
+        if use.in_use or (use.shared and not everything) or any(flags[name] not in (None, state) for name, state in states.items()):
+            continue
+        if before is not None and use.row.used > before:
+            continue
+        parents = [*filters.get("parent", []), *filters.get("parents", [])]
+        if parents and not set(parents) & set(use.parents):
+            continue
+        if matches_pattern(filters.get("id", []), use.row.key) and matches_pattern(filters.get("type", []), use.row.kind) \
+                and matches_pattern(filters.get("description", []), use.row.description):  # fmt: skip
+            found.append(use)
+    return found
+
+
+def within(uses: Iterable[CacheUse], limits: Limits, total: int) -> list[CacheUse]:
+    """Pure: of those that may go, the ones that must: the longest unused first, until no more than `keep` of `total` bytes is left."""
+    found: list[CacheUse] = []
+    for use in sorted(uses, key=lambda use: use.row.used):
+        too_old = limits.since is not None and use.row.used < limits.since
+        if too_old or (limits.keep is not None and total > limits.keep) or limits == Limits():
+            found.append(use)
+            total -= use.size
+    return found
+
+
+class Pruning:
+    """`busy_since` tells since when (nanoseconds) the oldest running build has been, if one is."""
+
+    def __init__(self, cache: Cache, mounts: CacheMounts, images: Images, sweeping: Sweeping, busy_since: Callable[[], int | None]) -> None:
+        self._cache, self._mounts, self._images, self._sweeping = cache, mounts, images, sweeping
+        self._busy_since = busy_since
+        self._lock = asyncio.Lock()
+
+    async def uses(self) -> list[CacheUse]:
+        """Every row, the oldest first."""
+        in_images = {diff_id for image in self._images.all() for diff_id in image.config.rootfs.diff_ids}
+        makers = {row.layer: row.key for row in self._cache.rows() if row.layer}
+        busy = self._busy_since()
+        found: list[CacheUse] = []
+        for row in self._cache.rows():
+            if row.kind == MOUNT:
+                size = await asyncio.to_thread(self._mounts.size, row.folder)
+                found.append(CacheUse(row, self._mounts.in_use(row.folder), shared=False, size=size))
+                continue
+            parents = tuple(makers[diff_id] for diff_id in row.base[-1:] if diff_id in makers)
+            found.append(CacheUse(row, busy is not None and row.used >= busy, row.layer in in_images, row.size, parents))
+        return found
+
+    async def prune(self, filters: Filters, limits: Limits, *, everything: bool) -> Pruned:
+        """Raises Invalid for a filter that cannot be read."""
+        async with self._lock:
+            uses = await self.uses()
+            chosen = within(matching(uses, filters, now_ns(), everything=everything), limits, sum(use.size for use in uses if not use.shared))
+            return await self._remove(chosen)
+
+    async def _remove(self, chosen: Sequence[CacheUse]) -> Pruned:
+        layers = {diff_id for use in chosen for diff_id in use.row.needs}
+        blobs = {digest for use in chosen for digest in self._cache.blobs(use.row)}
+        self._cache.remove(use.row for use in chosen)
+        reclaimed = sum(row.size for row in self._sweeping.release(layers, blobs))
+        for use in chosen:
+            if use.row.kind == MOUNT:
+                await asyncio.to_thread(self._mounts.remove, use.row.folder)
+                reclaimed += use.size
+        return Pruned([use.row.key for use in chosen], reclaimed)
+
+
+def read_limits(keep: int | None, most: int | None) -> Limits:
+    """Of `reserved-space` (or `keep-storage`) and `max-used-space`, in bytes. Raises Invalid."""
+    wanted = [value for value in (keep, most) if value]
+    if any(value < 0 for value in wanted):
+        raise Invalid("the space to keep can not be less than 0")
+    return Limits(keep=min(wanted)) if wanted else Limits()

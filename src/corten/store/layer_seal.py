@@ -1,0 +1,124 @@
+"""A writable layer becomes an image layer as it is: its times made repeatable, its tar read once and hashed, nothing written.
+
+Runs in a child of the launcher, confined to the folder. The tar itself is made when somebody wants it (a push, `save`): the same folder
+gives the same bytes, and `retar_job` makes them. What is in a tar, and in which order, is layer_diff.py's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Sequence
+
+import msgspec
+
+from corten.linux import syscalls
+from corten.store.confine import confine_to
+from corten.store.layer_diff import write_diff
+from corten.store.overlay_view import OPAQUE_ATTRIBUTE, is_opaque
+from corten.store.tar_writer import TarWriter
+
+_CHUNK = 1 << 20
+_BENEATH = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS
+
+
+class Sealed(msgspec.Struct, frozen=True):
+    """`length` is the tar's in bytes, `size` the sum of the files' sizes."""
+
+    diff_id: str
+    length: int
+    size: int
+
+
+class SealRequest(msgspec.Struct, frozen=True):
+    """`newest`: later times become this one (nanoseconds). Descriptors: the layer's folder, then the folders below it, topmost first."""
+
+    newest: int
+
+
+class _Hashing:
+    """Where a tar goes that only its digest is wanted of."""
+
+    def __init__(self) -> None:
+        self._hash, self.length = hashlib.sha256(), 0
+
+    def write(self, data: bytes) -> None:
+        self._hash.update(data)
+        self.length += len(data)
+
+    @property
+    def digest(self) -> str:
+        return f"sha256:{self._hash.hexdigest()}"
+
+
+def seal(newest: int, below: Sequence[int]) -> Sealed:
+    """Seal the layer that is this process's root. `below` are descriptors of the folders under it, topmost first."""
+    size = _settle("", newest, below)
+    os.chown("/", 0, 0)
+    os.chmod("/", 0o755)  # what a tar without an entry for its root unpacks to
+    os.utime("/", ns=(newest, newest))
+    hashing = _Hashing()
+    write_diff("/", TarWriter(hashing))
+    return Sealed(hashing.digest, hashing.length, size)
+
+
+def _settle(path: str, newest: int, below: Sequence[int]) -> int:
+    """Clamp the times of all that is in a folder, and take away what a tar cannot say. Returns the bytes of its files."""
+    size = 0
+    with os.scandir(f"/{path}") as entries:
+        found = [(entry.name, entry.stat(follow_symlinks=False)) for entry in entries]
+    for name, status in found:
+        inside = f"{path}/{name}" if path else name
+        full = f"/{inside}"
+        if stat.S_ISSOCK(status.st_mode):
+            os.unlink(full)
+            continue
+        if stat.S_ISDIR(status.st_mode):
+            size += _settle(inside, newest, below)
+            if is_opaque(full) and not _hides(inside, below):
+                os.removexattr(full, OPAQUE_ATTRIBUTE)
+        elif stat.S_ISREG(status.st_mode):
+            size += status.st_size
+        if status.st_mtime_ns > newest:
+            os.utime(full, ns=(newest, newest), follow_symlinks=False)
+    return size
+
+
+def _hides(path: str, below: Sequence[int]) -> bool:
+    """Whether a folder would be seen at the path if the layer did not hide it. overlayfs marks every new folder, needed or not."""
+    for fd in below:
+        try:
+            found = syscalls.openat2(fd, path, os.O_PATH | os.O_NOFOLLOW, resolve=_BENEATH)
+        except OSError:
+            continue  # nothing there, or its folder is none in this layer
+        try:
+            status = os.fstat(found)
+        finally:
+            os.close(found)
+        return stat.S_ISDIR(status.st_mode)
+    return False
+
+
+def seal_job(argument: bytes, fds: list[int]) -> bytes:
+    """Launcher job: returns Sealed as JSON."""
+    request = msgspec.json.decode(argument, type=SealRequest)
+    folder, *below = fds
+    confine_to(folder)
+    return msgspec.json.encode(seal(request.newest, below))
+
+
+def retar_job(_argument: bytes, fds: list[int]) -> bytes:
+    """Launcher job: descriptors are a sealed layer's folder and the file to write. Returns the tar's digest."""
+    hashing = _Hashing()
+    with os.fdopen(fds[1], "wb", buffering=_CHUNK, closefd=False) as output:
+        confine_to(fds[0])
+
+        class Both:
+            @staticmethod
+            def write(data: bytes) -> None:
+                hashing.write(data)
+                output.write(data)
+
+        write_diff("/", TarWriter(Both()))
+    return hashing.digest.encode()
