@@ -13,6 +13,7 @@ import pytest
 
 from corten.api.client import ApiError
 from corten.spec.platform import this_platform
+from tests.builds import build as run_build
 from tests.engines import RunningEngine, eventually
 from tests.images import derived, entry, layer
 from tests.system.test_platforms import load
@@ -218,3 +219,21 @@ def test_the_commands_say_it(engine, assets, tmp_path):
     assert "a:1" in corten("gc", "--free", "1MB")
     assert "a:1" not in names(engine)
     corten("unpin", "busybox")
+
+
+def test_what_a_build_has_made_is_checked_and_held(engine):
+    """Its layers' tars are made when they are asked for; until then their folders are held against their digests."""
+    built = run_build(engine, {"Dockerfile": "FROM busybox\nRUN echo made >/made\n", "x": "1"}, t="made:1")
+    diff_id = engine.client.get("/images/made:1/json")["RootFS"]["Layers"][-1]
+    assert not os.path.exists(f"{engine.data_root}/blobs/sha256/{diff_id.removeprefix('sha256:')}")
+    assert check(engine) == []
+    engine.client.delete(f"/images/{built.image}", force=1)
+    assert run_build(engine, {"Dockerfile": "FROM busybox\nRUN echo made >/made\n", "x": "1"}, t="made:1").cached == 1  # held by the cache
+    (made,) = glob.glob(f"{engine.data_root}/layers/*/made")
+    with open(made, "w", encoding="utf-8") as file:
+        file.write("else\n")
+    (problem,) = check(engine)
+    assert (problem["Kind"], problem["Id"]) == ("layer", diff_id)
+    engine.client.delete("/images/made:1")
+    engine.client.post("/build/prune", all=1)
+    eventually(lambda: not glob.glob(f"{engine.data_root}/layers/*/made"))
