@@ -235,5 +235,10 @@ def test_what_a_build_has_made_is_checked_and_held(engine):
     (problem,) = check(engine)
     assert (problem["Kind"], problem["Id"]) == ("layer", diff_id)
     engine.client.delete("/images/made:1")
-    engine.client.post("/build/prune", all=1)
+    (row,) = [row for row in engine.client.get("/corten/disk")["Rows"] if row["Kind"] == "build-cache"]
+    assert (row["Names"], row["Kept"]) == (["[2/2] RUN echo made >/made"], "")
+    assert row["Unique"] > 0
+    planned = engine.client.post("/corten/disk/collect", dryRun=1, free="1")["Steps"]
+    assert [step["Id"] for step in planned] == [row["Id"]]
+    engine.client.post("/corten/disk/collect", free="1")
     eventually(lambda: not glob.glob(f"{engine.data_root}/layers/*/made"))

@@ -35,7 +35,7 @@ from corten.engine.admission import Admission
 from corten.engine.attaching import Attaching
 from corten.engine.build_images import BuildImages
 from corten.engine.build_steps import BuildSteps
-from corten.engine.collecting import Collecting
+from corten.engine.collecting import Collecting, Kind
 from corten.engine.connecting import Connecting
 from corten.engine.containers import Containers
 from corten.engine.copy_up import CopyUp
@@ -184,6 +184,7 @@ class Engine:
         repairing = Repairing(Checking(layout, blobs, self._layers, images), blobs, self._layers, images, self._containers, holds, hosts)
         steps = BuildSteps(self._endpoints, networks, network_files, groups, preparing.namespace_of, settings.cdi_spec_dirs)
         self._building = assemble(Parts(layout, self._database, blobs, self._layers, images, snapshots, maker, holds, sweeping, self._launch), steps)
+        self._collecting.join("build-cache", Kind(self._building.pruning.items, self._building.pruning.let_go))
         cached = BuildCacheHandlers(self._building.pruning)
         handlers = Handlers(
             ContainerHandlers(self._containers, logs, attaching, self._execs, service, networks, volumes, mounting, snapshots, layout, groups,
