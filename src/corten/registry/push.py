@@ -61,15 +61,18 @@ class Pusher:
 
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(one(layer)) for layer in layers]
+            group.create_task(self._config(stored.config))
         sent = [task.result() for task in tasks]
-        if not await upload.has_blob(self._remote, stored.config.digest):
-            await self._upload_stored(stored.config, "")
         data, media_type = self._document(image, stored, sent)
         await upload.put_manifest(self._remote, tag, data, media_type)
         digest = digest_of(data)
         self._emit(Progress(f"{tag}: digest: {digest} size: {len(data)}"))
         self._emit(Pushed(tag, digest, len(data)))
         return digest
+
+    async def _config(self, config: Descriptor) -> None:
+        if not await upload.has_blob(self._remote, config.digest):
+            await self._upload_stored(config, "")
 
     def _document(self, image: Image, stored: Manifest, sent: list[Descriptor]) -> tuple[bytes, str]:
         if sent == stored.layers:
