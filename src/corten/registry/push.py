@@ -85,10 +85,13 @@ class Pusher:
 
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(one(layer)) for layer in layers]
+            group.create_task(self._config(stored.config))
         sent = [task.result() for task in tasks]
-        if not await upload.has_blob(self._remote, stored.config.digest):
-            await self._upload_stored(stored.config, "")
         return self._document(image, stored, sent)
+
+    async def _config(self, config: Descriptor) -> None:
+        if not await upload.has_blob(self._remote, config.digest):
+            await self._upload_stored(config, "")
 
     def _document(self, image: Image, stored: Manifest, sent: list[Descriptor]) -> tuple[bytes, str]:
         if sent == stored.layers:
