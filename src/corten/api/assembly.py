@@ -22,6 +22,7 @@ from corten.api.image_files import ImageFileHandlers
 from corten.api.images import ImageHandlers
 from corten.api.insight import InsightHandlers
 from corten.api.lifecycle import LifecycleHandlers
+from corten.api.network_insight import NetworkInsightHandlers
 from corten.api.networks import NetworkHandlers
 from corten.api.routes import Handlers, make_routes
 from corten.api.server import Server
@@ -56,6 +57,7 @@ from corten.engine.making import Making
 from corten.engine.mounting import Mounting
 from corten.engine.name_service import NameService
 from corten.engine.network_files import NetworkFiles
+from corten.engine.network_map import NetworkMap
 from corten.engine.networks import Networks
 from corten.engine.preparing import Preparing
 from corten.engine.probing import Probing
@@ -72,6 +74,7 @@ from corten.engine.system import System
 from corten.engine.taking_over import TakingOver
 from corten.engine.teardown import Teardown
 from corten.engine.tool_shell import Tools
+from corten.engine.tracing import Tracing
 from corten.engine.updating import Updating
 from corten.engine.usage import DiskUsage
 from corten.engine.volume_copies import VolumeCopies
@@ -195,8 +198,9 @@ class Engine:
             ExecHandlers(self._containers, self._execs, tools),
             ImageHandlers(service, transfers, image_removal, snapshots, files),
             files,
-            NetworkHandlers(networks, self._endpoints, connecting, self._containers,
-                            Teardown(self._containers, self._endpoints, networks)),
+            NetworkHandlers(networks, connecting, self._containers),
+            NetworkInsightHandlers(self._endpoints, NetworkMap(kernel, networks, self._containers, firewall),
+                                   Tracing(kernel, self._containers, networks, firewall), Teardown(self._containers, self._endpoints, networks)),
             SystemHandlers(system, hosts),
             EventHandlers(self._events),
             UsageHandlers(usage, service, volumes, cached),

@@ -11,12 +11,9 @@ from aiohttp import web
 from corten.api.call import Call, empty, json_response
 from corten.engine.connecting import Connecting
 from corten.engine.containers import Containers
-from corten.engine.endpoints import Endpoints
 from corten.engine.network_records import NetworkRecord
 from corten.engine.networks import Networks
-from corten.engine.teardown import Teardown
 from corten.errors import CortenError, Invalid, NoSuchNetwork
-from corten.spec import answers
 from corten.spec.engine import EndpointSettings
 from corten.spec.filters import Filters, matches_labels
 from corten.spec.network import NetworkConnect, NetworkCreate, NetworkDisconnect
@@ -27,10 +24,8 @@ _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 
 class NetworkHandlers:
-    def __init__(self, networks: Networks, endpoints: Endpoints, connecting: Connecting, containers: Containers,
-                 teardown: Teardown) -> None:  # fmt: skip
-        self._teardown = teardown
-        self._networks, self._endpoints, self._connecting, self._containers = networks, endpoints, connecting, containers
+    def __init__(self, networks: Networks, connecting: Connecting, containers: Containers) -> None:
+        self._networks, self._connecting, self._containers = networks, connecting, containers
 
     async def list(self, call: Call) -> web.Response:
         wanted = _selection(call.filters(*_FILTERS), self._in_use())
@@ -77,13 +72,6 @@ class NetworkHandlers:
             raise Invalid('invalid name or ID supplied: ""')
         await self._connecting.disconnect(request.container, call.parameters["name"])
         return empty(200)
-
-    async def plan(self, _call: Call) -> web.Response:
-        return web.Response(text=self._endpoints.plan())
-
-    async def teardown(self, _call: Call) -> web.Response:
-        done = self._teardown.tear_down()
-        return json_response(answers.TornDown(done.links, done.table, done.sysctls))
 
     async def prune(self, call: Call) -> web.Response:
         filters = call.filters("label", "label!", "until")

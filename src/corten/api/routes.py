@@ -26,6 +26,7 @@ from corten.api.image_files import ImageFileHandlers
 from corten.api.images import ImageHandlers
 from corten.api.insight import InsightHandlers
 from corten.api.lifecycle import LifecycleHandlers
+from corten.api.network_insight import NetworkInsightHandlers
 from corten.api.networks import NetworkHandlers
 from corten.api.openapi import document
 from corten.api.route import Handler, Route, Stream
@@ -61,6 +62,7 @@ class Handlers:
     images: ImageHandlers
     files: ImageFileHandlers
     networks: NetworkHandlers
+    wires: NetworkInsightHandlers
     system: SystemHandlers
     events: EventHandlers
     usage: UsageHandlers
@@ -197,7 +199,10 @@ def _own(handlers: Handlers) -> list[Route]:
         _route("POST", "/corten/disk/collect", handlers.disk.collect, query={"dryRun": bool, "free": str}, answer=disk_answers.Collected),
         _route("POST", "/corten/disk/check", handlers.disk.check, query={"repair": bool}, answer=disk_answers.StoreChecked),
         _route("POST", "/corten/images/{name}/pin", handlers.disk.pin, query={"pinned": bool}, status=204),
-        _route("GET", "/corten/networks/plan", handlers.networks.plan, answer=_TEXT),
-        _route("POST", "/corten/system/teardown", handlers.networks.teardown, answer=answers.TornDown),
+        _route("GET", "/corten/networks/plan", handlers.wires.plan, answer=_TEXT),
+        _route("GET", "/corten/networks/map", handlers.wires.map, query={"network": list[str]}, answer=answers.NetworkMap),
+        _route("POST", "/corten/networks/trace", handlers.wires.trace,
+               query={"source": str, "target": str, "port": int, "protocol": str, "wait": int}, answer=answers.PacketTrace),
+        _route("POST", "/corten/system/teardown", handlers.wires.teardown, answer=answers.TornDown),
         _route("POST", "/corten/hello", handlers.images.hello, answer=answers.Named, status=201),
     ]  # fmt: skip

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 
 from corten.engine.host_rules import HostRules
 from corten.engine.neighbours import CHAIN, Neighbours
+from corten.linux.nft_expressions import Rule
 from corten.linux.nft_sets import Element
 from corten.network.apply import Kernel
 from corten.network.mirror import Mirror
@@ -108,6 +109,28 @@ class Firewall:
         """The host's own chains that published ports obey, in words."""
         return self._host.mirror.sources
 
+    @property
+    def name(self) -> str:
+        """The table's."""
+        return self._table.name
+
+    def explain(self) -> dict[tuple[str, int], str]:
+        """(chain, handle in the kernel) -> the rule, and why it is there, in words. Raises OSError."""
+        handles = self._kernel.rule_handles(self._table.name)
+        return {
+            (chain.name, handle): f"{rule} ({rule.why})" if isinstance(rule, Rule) and rule.why else str(rule).removeprefix("# ")
+            for chain in self._table.chains
+            for handle, rule in zip(handles.get(chain.name, ()), chain.rules, strict=False)
+        }
+
+    def rule_counts(self) -> dict[str, int]:
+        """Chain -> how many rules it should have."""
+        return {chain.name: len(chain.rules) for chain in self._table.chains}
+
+    def left_out(self) -> tuple[str, ...]:
+        """The host's rules that published ports do not obey, each with the reason."""
+        return self._host.mirror.left_out
+
     def wake(self) -> None:
         """After the table has been taken away: something needs it again."""
         if self._removed:
@@ -127,4 +150,5 @@ class Firewall:
         if remove:
             self._neighbours.let_through(())
             self._kernel.remove_table(self._table.name)
+            self._kernel.remove_table(f"{self._table.name}-trace")
             self._removed = True

@@ -6,10 +6,11 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from ipaddress import IPv4Interface
 
-from corten.linux import nft_foreign, nft_guests, nftables, rtnetlink
+from corten.linux import nft_foreign, nft_guests, nft_trace, nftables, rtnetlink
 from corten.linux.namespaces import network_namespace
 from corten.linux.netlink import NETLINK_NETFILTER, NETLINK_ROUTE, Netlink, Request
 from corten.linux.nft_foreign import HostTable
@@ -18,6 +19,7 @@ from corten.linux.nft_sets import Element
 from corten.linux.nftables import Table
 from corten.network.link_removal import LinkRemoval
 from corten.network.plan import AnyAddress, Bridge, Endpoint
+from corten.network.tracer import Tracer, following
 
 _FIRST_INDEX = 2  # the first link after lo in a new namespace
 _LO_INDEX = 1
@@ -154,6 +156,14 @@ class Kernel:
             nftables.taken_from(messages, table, port), nft_guests.concerns(messages, guest_chain, port),
             nftables.concern_others(messages, table, port),
         )  # fmt: skip
+
+    def following(self, table: Table) -> AbstractContextManager[Tracer]:
+        """For as long as the block: what the table marks is followed. Raises OSError."""
+        return following(self._netfilter, table)
+
+    def rule_handles(self, table: str) -> dict[str, list[int]]:
+        """Chain -> its rules' handles, in order. Raises OSError."""
+        return nft_trace.handles(self._netfilter, table)
 
     # --- other programs' rules
     def foreign_chains(self) -> list[ForeignChain]:

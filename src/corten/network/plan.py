@@ -150,8 +150,8 @@ def _forward() -> tuple[Rule, ...]:
     return (
         Rule((KnownConnection(),), _ACCEPT),
         Rule((In((IIFNAME, OIFNAME), "same"),), _ACCEPT),
-        Rule((In((IIFNAME,), "internal"),), _DROP),
-        Rule((In((OIFNAME,), "internal"),), _DROP),
+        Rule((In((IIFNAME,), "internal"),), _DROP, "an internal network has no way out"),
+        Rule((In((OIFNAME,), "internal"),), _DROP, "an internal network has no way in"),
         Rule((WasTranslated(),), _ACCEPT),
         Rule((In((DADDR4, *_WAY), "ports4"),), _ACCEPT),
         Rule((In((DADDR6, *_WAY), "ports6"),), _ACCEPT),
@@ -159,7 +159,7 @@ def _forward() -> tuple[Rule, ...]:
         Rule((Protocol("ipv6-icmp"), In((OIFNAME,), "routed6")), _ACCEPT),
         Rule((Family("ipv4"), In((OIFNAME,), "open4")), _ACCEPT),
         Rule((Family("ipv6"), In((OIFNAME,), "open6")), _ACCEPT),
-        Rule((In((OIFNAME,), "bridges"),), _DROP),
+        Rule((In((OIFNAME,), "bridges"),), _DROP, "a network is entered only at published ports, by answers, and from itself"),
     )
 
 
@@ -181,7 +181,7 @@ def _outgoing() -> tuple[Rule, ...]:
 def make_table(name: str, host: Mirror = NO_MIRROR) -> Table:
     """`host`: what the host's own input rules are for a published port, asked before the port is translated."""
     # The bridges route loopback addresses (route_localnet); whatever arrives from elsewhere for one is forged.
-    guard = (Rule((Interface("iifname", "lo", equal=False), Address("daddr", LOOPBACK)), _DROP),)
+    guard = (Rule((Interface("iifname", "lo", equal=False), Address("daddr", LOOPBACK)), _DROP, "a loopback address is this host's own"),)
     return Table(
         name, _SETS,
         (

@@ -417,6 +417,69 @@ class CreatedNetwork(_Answer, frozen=True):
     warning: str
 
 
+class MappedContainer(_Answer, frozen=True):
+    """`link_there`: its veth is in the kernel, as it should be."""
+
+    name: str
+    id: str
+    addresses: list[str]
+    mac_address: str
+    interface: str
+    link: str
+    link_there: bool
+
+
+class MappedNetwork(_Answer, frozen=True):
+    name: str
+    id: str
+    driver: str
+    link: str
+    link_there: bool
+    subnets: list[str]
+    gateways: list[str]
+    internal: bool
+    containers: list[MappedContainer]
+
+
+class MappedPort(_Answer, frozen=True):
+    host_ip: str
+    host_port: int
+    protocol: str
+    container: str
+    container_port: int
+
+
+class MappedRules(_Answer, frozen=True):
+    """`whole`: the kernel has every rule; `obeyed`: the host's chains that published ports obey; `left_out`: rules that cannot be."""
+
+    table: str
+    whole: bool
+    obeyed: list[str]
+    left_out: list[str]
+
+
+class NetworkMap(_Answer, frozen=True):
+    networks: list[MappedNetwork]
+    ports: list[MappedPort]
+    rules: MappedRules
+
+
+class TraceStep(_Answer, frozen=True):
+    owner: str
+    where: str
+    rule: str
+    verdict: str
+
+
+class PacketTrace(_Answer, frozen=True):
+    source: str
+    destination: str
+    outcome: str
+    steps: list[TraceStep]
+    dropped_by: TraceStep | None
+    conclusion: str
+
+
 class TornDown(_Answer, frozen=True):
     links: list[str]
     table: str
