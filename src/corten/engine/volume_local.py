@@ -123,6 +123,8 @@ class LocalDriver:
 
     async def remove(self, name: str, options: Mapping[str, str]) -> None:
         await self.unmount(name, options, "", last=True)
+        if size_of(options):
+            await asyncio.to_thread(self._folders.release, name)
         doomed = self._folders.set_aside(name)
         if doomed:
             await asyncio.to_thread(shutil.rmtree, doomed)
