@@ -39,6 +39,7 @@ def main() -> None:
         subprocess.run([sys.executable, f"{HERE}/logs.py", *sides, "--folder", f"{work}/disk"], check=True)
         print(flush=True)
         subprocess.run([sys.executable, "-m", "bench.volumes", *sides, "--base", f"{assets}/images/busybox.tar"], check=True)
+        subprocess.run([sys.executable, "-m", "bench.clone"], check=True)
         print(flush=True)
         subprocess.run([sys.executable, f"{HERE}/images.py", *sides, "--archive", f"{assets}/images/debian.tar"], check=True)
 

@@ -146,17 +146,19 @@ def _file(source: int, target: int, name: str, status: os.stat_result, more: Cal
 
 
 def copy_content(source: int, target: int, size: int, more: Callable[[int], None]) -> None:
-    """In the kernel: shared blocks where the file system has them (copy_file_range(2)), else a copy that never enters user space.
-
-    `more` hears of every piece.
+    """`size` bytes in the kernel: shared blocks where the file system has them (copy_file_range(2)), else a copy that never enters user
+    space. `more` hears of every piece. A file that has shrunk meanwhile is as long as it is.
     """
+    left = size
     try:
-        while count := os.copy_file_range(source, target, min(size, _CHUNK)):
+        while left and (count := os.copy_file_range(source, target, min(left, _CHUNK))):
+            left -= count
             more(count)
     except OSError as error:
         if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
             raise
-        while count := os.sendfile(target, source, None, min(size, _CHUNK)):
+        while left and (count := os.sendfile(target, source, None, min(left, _CHUNK))):
+            left -= count
             more(count)
 
 

@@ -44,6 +44,7 @@ STATX_ATTR_MOUNT_ROOT = 0x2000
 _STATX_SIZE, _STATX_ATTRIBUTES = 256, 8  # struct statx: its size, where stx_attributes is
 # Calls added since 2019 have one number everywhere.
 SYS_OPEN_TREE = 428
+SYS_QUOTACTL_FD = 443
 SYS_MOVE_MOUNT = 429
 SYS_CLONE3 = 435
 SYS_CLOSE_RANGE = 436
@@ -339,3 +340,10 @@ def statx_attributes(path: str) -> int:
     buffer = ctypes.create_string_buffer(_STATX_SIZE)
     _check(_libc.syscall(c_long(SYS_STATX), c_int(-100), _path(path), c_int(AT_NO_AUTOMOUNT), c_uint(0), buffer), path)
     return int.from_bytes(buffer.raw[_STATX_ATTRIBUTES : _STATX_ATTRIBUTES + 8], "little")
+
+
+def quotactl_fd(fd: int, command: int, number: int, data: bytes) -> bytes:
+    """`data` is what the command takes; returned is what it made of it."""
+    buffer = ctypes.create_string_buffer(data, len(data))
+    _check(_libc.syscall(c_long(SYS_QUOTACTL_FD), c_uint(fd), c_uint(command), c_uint(number), buffer), f"project {number}")
+    return buffer.raw

@@ -14,7 +14,7 @@ from contextlib import suppress
 
 from corten.errors import CortenError
 from corten.linux.mounts import is_mount_root
-from corten.store import disk_image
+from corten.store import size_limit
 from corten.store.layout import Layout
 from corten.store.sizes import tree_size
 
@@ -30,7 +30,7 @@ class VolumeFolders:
         return self._layout.volume(name)
 
     def create(self, name: str, size: int = 0) -> None:
-        """Make an empty volume, of at most `size` bytes if that is not 0. Idempotent: what is there stays. Raises as disk_image.create."""
+        """Make an empty volume, of at most `size` bytes if that is not 0. Idempotent: what is there stays. Raises as size_limit.create."""
         staging = f"{self._layout.temporary}/volume-{name}"
         with suppress(FileExistsError):
             os.mkdir(staging, 0o701)
@@ -39,7 +39,7 @@ class VolumeFolders:
             os.chmod(f"{staging}/_data", 0o755)  # whatever the umask
         if size:
             try:
-                disk_image.create(f"{staging}/disk", size)
+                size_limit.create(f"{staging}/_data", f"{staging}/disk", size)
             except CortenError:
                 shutil.rmtree(staging)
                 raise
@@ -66,8 +66,12 @@ class VolumeFolders:
             os.rename(self._layout.volume(name), self._layout.volume(new))
 
     def attach(self, name: str) -> None:
-        """Mount the file system of a volume with a size limit. Idempotent. Raises OSError."""
-        disk_image.mount(f"{self._layout.volume(name)}/disk", self._layout.volume_data(name))
+        """Before a volume with a size limit is used. Idempotent. Raises OSError."""
+        size_limit.attach(self._layout.volume_data(name), f"{self._layout.volume(name)}/disk")
+
+    def release(self, name: str) -> None:
+        """Before a volume with a size limit is removed. Idempotent. Raises OSError."""
+        size_limit.detach(self._layout.volume_data(name), f"{self._layout.volume(name)}/disk", for_good=True)
 
     def set_aside(self, name: str) -> str:
         """Take the volume away at once, whatever it takes to delete; where it is now, or nothing if there was none or nothing in it.
