@@ -14,7 +14,7 @@ import msgspec
 
 from corten.builder import checks, config_steps, file_steps, run_step
 from corten.builder.bases import Base, find_bases
-from corten.builder.checks import Checks, CheckSettings, read_settings
+from corten.builder.checks import Checks, CheckSettings, Finding, read_settings
 from corten.builder.graph import Vertex
 from corten.builder.instructions import (
     Add,
@@ -76,10 +76,11 @@ class Reading:
     table: Table
 
 
-def read(source: str, options: BuildOptions) -> Reading:
+def read(source: str, options: BuildOptions, findings: list[Finding] | None = None) -> Reading:
+    """`findings` is filled as they are found: whoever hands in a list has them also when the rest fails. Raises DockerfileError."""
     dockerfile = parse(source)
     check_syntax(dockerfile, options)
-    found = Checks(_check_settings(dockerfile, options))
+    found = Checks(_check_settings(dockerfile, options), [] if findings is None else findings)
     for line in dockerfile.empty_continuations:
         found.report(checks.NO_EMPTY_CONTINUATION, Span(line, line))
     program = read_program(dockerfile)

@@ -146,8 +146,8 @@ class _Mounts:
         )
 
     def _note(self, asked: dict[str, Asked], name: str, mount: MountOptions) -> None:
-        line = self._stage.current.span.first if self._stage.current else 0
-        asked.setdefault(name, Asked(name, line, required=mount.required))
+        if self._stage.current:
+            asked.setdefault(name, Asked(name, self._stage.current.span, mount.required))
 
 
 def _source(mount: MountOptions) -> str:

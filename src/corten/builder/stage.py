@@ -19,6 +19,7 @@ from corten.builder.near_miss import near_miss
 from corten.builder.options import BuildOptions
 from corten.builder.plan import FoundImage, HistoryLine, Step
 from corten.builder.scope import NOT_IN_ENVIRONMENT, Declared, GlobalScope
+from corten.builder.source import Span
 from corten.builder.stages import Node
 from corten.errors import Invalid
 from corten.spec.image import RunConfig
@@ -43,10 +44,10 @@ class Around:
 
 @dataclass(frozen=True)
 class Asked:
-    """A secret or an SSH agent that a RUN mounts, and the line of the first that does."""
+    """A secret or an SSH agent that a RUN mounts, and where the first is that does."""
 
     name: str
-    line: int
+    span: Span
     required: bool
 
 
