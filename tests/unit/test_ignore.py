@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from corten.builder.ignore import Ignore, ignore_file_names, read_patterns
 from corten.errors import Invalid
+from corten.spec.ignore_file import Ignore, ignore_file_names, read_patterns
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_patterns(patterns, ignored, kept):
     assert [path for path in kept.split() if rules.ignores(path)] == []
 
 
-@pytest.mark.parametrize("pattern", ["[", "[a", "[]a]", "a\\", "[a-", "[-a]", "[b-a]", "!"])
+@pytest.mark.parametrize("pattern", ["[", "[a", "[]a]", "a\\", "[a-", "[-a]", "!"])
 def test_malformed(pattern):
     with pytest.raises(Invalid):
         Ignore([pattern])

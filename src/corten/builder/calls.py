@@ -128,9 +128,10 @@ def _lineage(target: Node) -> list[Node]:
 def _arguments(states: list[StageState]) -> tuple[Declared, ...]:
     found: dict[str, Declared] = {}
     for state in states:
-        for name in _with_what_they_depend_on(state.used, state.declared):
-            if name in state.declared:
-                found.setdefault(name, state.declared[name])
+        names = _with_what_they_depend_on(state.used, state.declared)
+        for name, declared in state.declared.items():
+            if name in names:
+                found.setdefault(name, declared)
     return tuple(sorted(found.values(), key=lambda declared: declared.span.first))
 
 

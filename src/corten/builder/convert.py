@@ -31,7 +31,6 @@ from corten.builder.instructions import (
 )
 from corten.builder.options import BuildOptions
 from corten.builder.parser import Dockerfile, parse
-from corten.builder.paths import joined
 from corten.builder.plan import BuildPlan, ImageSource, Step
 from corten.builder.scope import PROXIES, global_scope, platform_arguments, proxy_environment
 from corten.builder.source import Span, located
@@ -220,8 +219,8 @@ class _Stage:
             state.set(env=[*(state.config.env or []), f"PATH={DEFAULT_PATH}"])
         for entry in state.config.env or []:
             state.set_variable(*entry.partition("=")[::2])
-        if state.config.working_dir:
-            state.set(working_dir=joined("/", state.config.working_dir))
+        if state.config.working_dir and not state.config.working_dir.startswith("/"):
+            state.set(working_dir=state.folder)
         return state
 
     @property

@@ -23,6 +23,7 @@ from corten.builder.source import Span
 from corten.builder.stages import Node
 from corten.errors import Invalid
 from corten.spec.image import RunConfig
+from corten.spec.paths import joined
 from corten.spec.platform import Platform
 from corten.spec.shell_words import Lexer
 
@@ -124,7 +125,7 @@ class StageState:
 
     @property
     def folder(self) -> str:
-        return self.config.working_dir or "/"
+        return joined("/", self.config.working_dir)
 
     def commit(self, created_by: str) -> None:
         """A step that changes the config only."""
