@@ -20,7 +20,6 @@ from corten.builder.context import Context, NoSuchFile
 from corten.builder.convert import convert, read
 from corten.builder.exec_step import StepFailed
 from corten.builder.graph import Local, Vertex
-from corten.builder.ignore import ignore_file_names, read_patterns
 from corten.builder.options import BuildOptions
 from corten.builder.plan import BuildPlan
 from corten.builder.solve import SolveOptions, first_error
@@ -28,6 +27,7 @@ from corten.engine.build_images import BuildImages
 from corten.errors import CortenError, Invalid, NotSupported
 from corten.registry.progress import Progress, Pushed
 from corten.spec.digest import encoded
+from corten.spec.ignore_file import ignore_file_names, read_patterns
 from corten.store.layers import RunJob
 from corten.store.layout import Layout
 

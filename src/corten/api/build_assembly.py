@@ -11,12 +11,12 @@ from corten.builder.cache import Cache
 from corten.builder.cache_mounts import CacheMounts
 from corten.builder.exec_step import ExecSteps
 from corten.builder.export import Exporter
-from corten.builder.ignore import Ignore
 from corten.builder.prune import Pruning
 from corten.builder.solve import Solver
 from corten.builder.workshop import Workshop
 from corten.engine.build_steps import BuildSteps
 from corten.runtime.launch import Launch
+from corten.spec.ignore_file import Ignore
 from corten.store.blobs import Blobs
 from corten.store.database import Database
 from corten.store.holds import Holds
