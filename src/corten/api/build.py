@@ -21,9 +21,10 @@ from corten.builder.convert import convert, read
 from corten.builder.exec_step import StepFailed
 from corten.builder.options import BuildOptions
 from corten.builder.plan import BuildPlan
+from corten.builder.remote import Remote
 from corten.builder.solve import SolveOptions, first_error
 from corten.engine.build_images import BuildImages
-from corten.errors import CortenError, NotSupported
+from corten.errors import CortenError
 from corten.registry.progress import Progress, Pushed
 from corten.spec.digest import encoded
 from corten.store.layers import RunJob
@@ -44,8 +45,9 @@ class BuildHandlers:
     async def build(self, call: Call) -> web.StreamResponse:
         request = read_request(call)
         if request.remote:
-            raise NotSupported("building from a remote address (remote=) is not supported by Corten yet (docs/compat.md); send the context")
-        context = await Context.receive(self._layout, self._run_job, call.request.content.iter_any())
+            context = await Remote(self._layout, self._run_job).context(request.remote)
+        else:
+            context = await Context.receive(self._layout, self._run_job, call.request.content.iter_any())
         try:
             messages = _Messages(call, quiet=request.quiet)
             async with messages.reporting():
