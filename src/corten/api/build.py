@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Any
 
 from aiohttp import web
@@ -13,31 +12,26 @@ from aiohttp import web
 from corten.api.build_joints import JoinedImages
 from corten.api.build_lines import ClassicLines
 from corten.api.build_request import BuildRequest, read_request
+from corten.api.build_source import read_source
 from corten.api.call import Call
 from corten.api.json_messages import JsonMessages, progress_message
 from corten.builder.build import Builder, Built
-from corten.builder.context import Context, NoSuchFile
+from corten.builder.context import Context
 from corten.builder.convert import convert, read
 from corten.builder.exec_step import StepFailed
-from corten.builder.graph import Local, Vertex
 from corten.builder.options import BuildOptions
 from corten.builder.plan import BuildPlan
+from corten.builder.remote import Remote
 from corten.builder.solve import SolveOptions, first_error
 from corten.engine.build_images import BuildImages
-from corten.errors import CortenError, Invalid, NotSupported
+from corten.errors import CortenError
 from corten.registry.progress import Progress, Pushed
 from corten.spec.digest import encoded
-from corten.spec.ignore_file import ignore_file_names, read_patterns
 from corten.store.layers import RunJob
 from corten.store.layout import Layout
 
-_LIMIT = 16 << 20  # bytes of a Dockerfile or an ignore file
 _PATIENCE = 0.5  # seconds between two looks whether the client is still there
 _SECOND = 1_000_000_000
-
-
-class NoDockerfile(CortenError):
-    template = "Cannot locate specified Dockerfile: {path}"
 
 
 class _ClientGone(Exception):
@@ -51,8 +45,9 @@ class BuildHandlers:
     async def build(self, call: Call) -> web.StreamResponse:
         request = read_request(call)
         if request.remote:
-            raise NotSupported("building from a remote address (remote=) is not supported by Corten yet (docs/compat.md); send the context")
-        context = await Context.receive(self._layout, self._run_job, call.request.content.iter_any())
+            context = await Remote(self._layout, self._run_job).context(request.remote)
+        else:
+            context = await Context.receive(self._layout, self._run_job, call.request.content.iter_any())
         try:
             messages = _Messages(call, quiet=request.quiet)
             async with messages.reporting():
@@ -64,11 +59,13 @@ class BuildHandlers:
             await context.remove()
 
     async def _build(self, request: BuildRequest, context: Context, messages: _Messages) -> None:
-        text, options = _dockerfile(request, context)
-        read(text, options).table.target(options.target)  # what is wrong with it is an ordinary answer
-        if not request.quiet:
-            await messages.begin()
-        plan = await self._plan(text, options, request, messages)
+        source = read_source(request, context)
+        text, options = source.text, source.options
+        with source.showing():
+            read(text, options).table.target(options.target)  # what is wrong with it is an ordinary answer
+            if not request.quiet:
+                await messages.begin()
+            plan = await self._plan(text, options, request, messages)
         newest = None if plan.epoch is None else plan.epoch * _SECOND
         solving = SolveOptions({"context": context}, network=options.network, newest=newest, no_cache=frozenset({"*"} if request.no_cache else ()))
         lines = ClassicLines(plan, messages.send, explain=request.explain)
@@ -161,28 +158,6 @@ class _Messages(JsonMessages):
         held, self._held = self._held or [], None
         for message in held:
             await super().send(message)
-
-
-def _dockerfile(request: BuildRequest, context: Context) -> tuple[str, BuildOptions]:
-    """Its text, and the options with the context as its ignore file leaves it. Raises NoDockerfile, Invalid."""
-    name = request.dockerfile
-    data = _read(context, name)
-    if data is None and name == "Dockerfile":
-        data = _read(context, "dockerfile")
-    if data is None:
-        raise NoDockerfile(path=name)
-    if not data.strip():
-        raise Invalid(f"the Dockerfile ({name}) cannot be empty")
-    ignored = next((found for path in ignore_file_names(name) if (found := _read(context, path)) is not None), b"")
-    patterns = read_patterns(ignored.decode("utf-8", "replace"))
-    return data.decode("utf-8", "replace"), replace(request.options, context=Vertex(Local(ignore=patterns)), file=name)
-
-
-def _read(context: Context, path: str) -> bytes | None:
-    try:
-        return context.read(path, _LIMIT)
-    except NoSuchFile:
-        return None
 
 
 async def _conclude(plan: BuildPlan, built: Built, request: BuildRequest, messages: _Messages) -> None:
