@@ -25,7 +25,6 @@ from corten.builder.graph import (
     layers_of,
     render,
 )
-from corten.builder.ignore import Ignore
 from corten.builder.in_flight import InFlight
 from corten.builder.ingredients import key_of, of_exec, of_file
 from corten.builder.permissions import BadMode, changed_mode, owner_of
@@ -35,7 +34,8 @@ from corten.builder.prune import Limits as Keep
 from corten.builder.results import MadeLayer
 from corten.builder.select import NoSuchSource, select
 from corten.builder.trees import ContextTree, TooManyLinks, follow
-from corten.builder.wildcards import BadPattern, compiled
+from corten.spec.ignore_file import Ignore
+from corten.spec.wildcards import BadPattern, compiled
 
 PASSWD, GROUP = "root:x:0:0::/:/bin/sh\nbob:x:12:34::/:/bin/sh\n", "team:x:77:\n"
 
