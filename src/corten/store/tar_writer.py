@@ -150,7 +150,7 @@ def plain_header(entry: tarfile.TarInfo) -> bytes:
     name, link, mtime = entry.name, entry.linkname, entry.mtime
     if (
         entry.pax_headers or len(name) > _LONGEST or len(link) > _LONGEST or not name.isascii() or not link.isascii()
-        or entry.type in (tarfile.CHRTYPE, tarfile.BLKTYPE) or entry.uname or entry.gname or not isinstance(mtime, int)
+        or entry.type in (tarfile.CHRTYPE, tarfile.BLKTYPE) or (entry.isdir() and not name.endswith("/")) or entry.uname or entry.gname or not isinstance(mtime, int)
         or not (0 <= entry.uid < _SMALL and 0 <= entry.gid < _SMALL and 0 <= entry.size < _LARGE and 0 <= mtime < _LARGE)
     ):  # fmt: skip
         return b""
