@@ -346,8 +346,9 @@ def test_networks_outlive_the_engine_and_are_removed_whole(nets):
 def test_macvlan_sits_on_a_link_of_the_host(nets):
     name = f"cto{os.getpid() % 100000}"
     with IPRoute() as host:
-        host.link("add", ifname=name, kind="bridge")
-        host.link("set", index=host.link_lookup(ifname=name)[0], state="up")
+        host.link("add", ifname=name, kind="veth", peer=f"{name}p")  # with a carrier, which a bridge without ports has not
+        for end in (name, f"{name}p"):
+            host.link("set", index=host.link_lookup(ifname=end)[0], state="up")
     try:
         with pytest.raises(ApiError, match="needs a link of the host to sit on"):
             make(nets, "mac", Driver="macvlan")
