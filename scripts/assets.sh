@@ -11,7 +11,7 @@ trap 'status=$?; [ $status = 0 ] || { echo "assets failed; the end of $log:"; ta
 [ "$(id -u)" = 0 ] || { echo "the system tests need root" | tee -a "$log"; exit 1; }
 . /etc/os-release
 
-packages=(busybox-static ca-certificates crun debootstrap docker-registry nftables openssl podman qemu-user runc skopeo tar)
+packages=(buildah busybox-static ca-certificates crun debootstrap docker-registry nftables openssl podman qemu-user runc skopeo tar)
 [ "$want" = docker ] && packages+=(iptables e2fsprogs)
 missing=()
 for name in "${packages[@]}"; do dpkg-query -W -f '${Status}' "$name" 2>/dev/null | grep -q 'ok installed' || missing+=("$name"); done
