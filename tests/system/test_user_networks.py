@@ -247,11 +247,13 @@ def test_a_flush_by_others_is_put_back(nets):
     nets.run("httpd", "-f", "-p", "80", PortBindings={"80/tcp": [{"HostPort": str(port)}]})
 
     def whole(shown: str) -> bool:
-        return f"tcp . {port} :" in shown and shown.count("map @any4") == 2
+        return f"tcp . {port} :" in shown and shown.count("map @any4") == 2 and "@owned4 drop" in shown
 
-    for damage in (("delete", "table", "inet", nets.bridge), ("flush", "chain", "inet", nets.bridge, "prerouting"), ("flush", "map", "inet", nets.bridge, "any4")):
+    for damage in (("delete", "table", "inet", nets.bridge), ("flush", "chain", "inet", nets.bridge, "prerouting"), ("flush", "map", "inet", nets.bridge, "any4"),
+                   ("delete", "table", "bridge", nets.bridge)):  # fmt: skip
         subprocess.run([nft, *damage], check=True)
-        eventually(lambda: whole(subprocess.run([nft, "list", "table", "inet", nets.bridge], capture_output=True, text=True, check=False).stdout))
+        eventually(lambda: whole("".join(subprocess.run([nft, "list", "table", family, nets.bridge], capture_output=True, text=True, check=False).stdout
+                                         for family in ("inet", "bridge"))))  # fmt: skip
         socket.create_connection(("127.0.0.1", port), 5).close()
 
 
@@ -264,7 +266,7 @@ def test_the_plan_says_what_nft_lists(nets):
     assert f"127.0.0.1 . tcp . {port} : 10.231.80." in done.stdout
     nft = shutil.which("nft")
     if nft:
-        listed = subprocess.run([nft, "list", "table", "inet", nets.bridge], capture_output=True, text=True, check=True).stdout
+        listed = "".join(subprocess.run([nft, "list", "table", family, nets.bridge], capture_output=True, text=True, check=True).stdout for family in ("inet", "bridge"))
         rules = [line.strip() for line in done.stdout.splitlines() if line.startswith("\t\t") and " hook " not in line]
         assert [rule for rule in rules if rule not in listed] == []
 
