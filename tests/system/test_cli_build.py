@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 
 import pytest
 
+from corten.api.client import ApiError
 from tests.builds import context
 
 BIN = os.path.dirname(sys.executable)
@@ -121,3 +123,41 @@ def test_call_is_answered_in_buildkits_json(engine):
         location = {"ranges": [{"start": {"line": 1}, "end": {"line": 1}}]}
         assert json.load(response) == {
             "targets": [{"name": "a", "default": True, "base": "busybox", "location": location}], "sources": ["FROM busybox AS a\n"]}  # fmt: skip
+
+
+def test_named_contexts(engine, folder, tmp_path_factory):
+    other = tmp_path_factory.mktemp("other")
+    for name, text in {"o": "o", "x.tmp": "x", ".dockerignore": "*.tmp\n"}.items():
+        (other / name).write_text(text)
+    (folder / "Dockerfile").write_text(
+        "FROM base AS stage\nCOPY --from=files o /o\nRUN --mount=from=files,target=/m ls /m >/m.txt\nCOPY . /all/\nRUN ls -a /all >/all.txt\n"
+    )
+    arguments = ["--build-context", f"files={other}", "--build-context", "base=docker-image://busybox"]
+    corten(engine, "build", "-q", "-t", "cli:named", *arguments, str(folder))
+    assert shown(engine, "cli:named", "cat", "/o", "/m.txt") == "oo\n"
+    assert ".corten-contexts" not in shown(engine, "cli:named", "cat", "/all.txt")
+    assert b"failed to find the folder /no/such" in corten(engine, "build", "--build-context", "a=/no/such", str(folder), code=2).stderr
+    refused = corten(engine, "build", "--build-context", "base=oci-layout:///x", str(folder), code=1)
+    assert b"oci-layout:// is not supported by Corten yet" in refused.stderr
+
+
+def test_secrets_and_agents(engine, tmp_path):
+    (tmp_path / "secret").write_bytes(b"hush" * 20_000)
+    path = str(tmp_path / "agent")
+    text = (
+        b'FROM busybox\nRUN --mount=type=secret,id=s wc -c </run/secrets/s >/count\nRUN --mount=type=secret,id=e,env=E test "$E" = value\n'
+        b'RUN --mount=type=ssh,required test -S "$SSH_AUTH_SOCK" && ls -A /run >/left\n'
+    )  # fmt: skip
+    with socket.socket(socket.AF_UNIX) as agent:
+        agent.bind(path)
+        arguments = ["--secret", f"id=s,src={tmp_path}/secret", "--secret", "id=e,env=SAID", "--ssh", f"default={path}"]
+        corten(engine, "build", "-q", "-t", "cli:private", *arguments, "-", input=text, env={**os.environ, "SAID": "value"})
+    assert shown(engine, "cli:private", "sh", "-c", "cat /count; ls -A /run/secrets 2>/dev/null; ls /tmp") == "80000\n"
+    assert "aHVzaGh1c2" not in engine.log()
+    assert b"want id=NAME" in corten(engine, "build", "--secret", "src=x", "-", input=text, code=2).stderr
+    assert b"is no agent's socket" in corten(engine, "build", "--ssh", f"default={tmp_path}/secret", "-", input=text, code=2).stderr
+
+
+def test_a_header_that_is_none_is_refused_without_its_content(engine):
+    with pytest.raises(ApiError, match="the header X-Corten-Build is not what docs"):
+        engine.client.open("POST", "/build", body=context({"Dockerfile": "FROM busybox\n"}), headers={"X-Corten-Build": "eyJzZWNyZXRzIjoxfQ=="})

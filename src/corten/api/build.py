@@ -9,6 +9,7 @@ from typing import Any
 
 from aiohttp import web
 
+from corten.api.build_contexts import BuildContexts, contexts
 from corten.api.build_joints import JoinedImages
 from corten.api.build_lines import ClassicLines
 from corten.api.build_request import BuildRequest, read_request
@@ -16,12 +17,11 @@ from corten.api.build_source import read_source
 from corten.api.call import Call
 from corten.api.json_messages import JsonMessages, progress_message
 from corten.builder.build import Builder, Built
-from corten.builder.context import Context
 from corten.builder.convert import convert, read
 from corten.builder.exec_step import StepFailed
+from corten.builder.hosting import Private
 from corten.builder.options import BuildOptions
 from corten.builder.plan import BuildPlan
-from corten.builder.remote import Remote
 from corten.builder.solve import SolveOptions, first_error
 from corten.engine.build_images import BuildImages
 from corten.errors import CortenError
@@ -44,22 +44,18 @@ class BuildHandlers:
 
     async def build(self, call: Call) -> web.StreamResponse:
         request = read_request(call)
-        if request.remote:
-            context = await Remote(self._layout, self._run_job).context(request.remote)
-        else:
-            context = await Context.receive(self._layout, self._run_job, call.request.content.iter_any())
+        sent, named = call.request.content.iter_any(), request.extras.contexts
         try:
-            messages = _Messages(call, quiet=request.quiet)
-            async with messages.reporting():
-                await self._while_client_listens(call, self._build(request, context, messages))
-            return await messages.end()
+            async with contexts(self._layout, self._run_job, sent, request.remote, named) as given:
+                messages = _Messages(call, quiet=request.quiet)
+                async with messages.reporting():
+                    await self._while_client_listens(call, self._build(request, given, messages))
+                return await messages.end()
         except _ClientGone:
             return web.Response()
-        finally:
-            await context.remove()
 
-    async def _build(self, request: BuildRequest, context: Context, messages: _Messages) -> None:
-        source = read_source(request, context)
+    async def _build(self, request: BuildRequest, given: BuildContexts, messages: _Messages) -> None:
+        source = read_source(request, given.main, given.trees)
         text, options = source.text, source.options
         with source.showing():
             read(text, options).table.target(options.target)  # what is wrong with it is an ordinary answer
@@ -67,7 +63,10 @@ class BuildHandlers:
                 await messages.begin()
             plan = await self._plan(text, options, request, messages)
         newest = None if plan.epoch is None else plan.epoch * _SECOND
-        solving = SolveOptions({"context": context}, network=options.network, newest=newest, no_cache=frozenset({"*"} if request.no_cache else ()))
+        solving = SolveOptions(
+            {"context": given.main, **given.named}, Private(request.extras.secrets, request.extras.agents), options.network, newest,
+            frozenset({"*"} if request.no_cache else ()),
+        )  # fmt: skip
         lines = ClassicLines(plan, messages.send, explain=request.explain)
         names = [f"{name.name}:{name.tag}" for name in request.names]
         built = await self._told(lines, self._builder.build(plan, solving, names, lines.take))

@@ -18,6 +18,7 @@ from corten.builder.graph import Limits
 from corten.builder.options import BuildOptions
 from corten.errors import CortenError, Forbidden, Invalid, NotSupported, UnsupportedOption
 from corten.registry.auth import Credentials
+from corten.spec.build_extras import HEADER, BuildExtras, decode_extras
 from corten.spec.engine import Ulimit
 from corten.spec.platform import Platform, parse_platform
 from corten.spec.reference import Reference, parse_reference
@@ -49,6 +50,7 @@ class BuildRequest:
     pull: bool
     explain: bool
     registries: Mapping[str, Credentials]
+    extras: BuildExtras
 
 
 def read_request(call: Call) -> BuildRequest:
@@ -69,6 +71,7 @@ def read_request(call: Call) -> BuildRequest:
     return BuildRequest(
         options, dockerfile, tuple(_name(text) for text in call.values("t") if text), call.text("remote"), call.flag("q"), call.flag("nocache"),
         call.flag("pull"), call.flag("explain"), _registries(call.request.headers.get("X-Registry-Config", "")),
+        decode_extras(call.request.headers.get(HEADER, "")),
     )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -38,8 +38,8 @@ class BuildSource:
             raise shown(error, self.text, self.options.file) from None
 
 
-def read_source(request: BuildRequest, context: Context) -> BuildSource:
-    """Raises NoDockerfile, Invalid."""
+def read_source(request: BuildRequest, context: Context, named: Mapping[str, Vertex | str] | None = None) -> BuildSource:
+    """`named` are the named contexts. Raises NoDockerfile, Invalid."""
     name = request.dockerfile
     data = _read(context, name)
     if data is None and name == "Dockerfile":
@@ -50,7 +50,7 @@ def read_source(request: BuildRequest, context: Context) -> BuildSource:
         raise Invalid(f"the Dockerfile ({name}) cannot be empty")
     ignored = next((found for path in ignore_file_names(name) if (found := _read(context, path)) is not None), b"")
     patterns = read_patterns(decode(ignored))
-    return BuildSource(decode(data), replace(request.options, context=Vertex(Local(ignore=patterns)), file=name))
+    return BuildSource(decode(data), replace(request.options, context=Vertex(Local(ignore=patterns)), contexts=named or {}, file=name))
 
 
 def _read(context: Context, path: str) -> bytes | None:

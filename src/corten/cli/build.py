@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from corten.cli.build_context import is_archive, sent_files, sent_folder
 from corten.cli.main import Session
 from corten.cli.run import parse_bytes
 from corten.errors import Invalid
+from corten.spec.build_extras import HEADER, SENT, SENT_FOLDER, BuildExtras, encode_extras
 
 _BLOCK = 512  # of a tar
 _OUTSIDE = ".dockerfile.corten"  # a Dockerfile that is not in the context is sent under this name
@@ -60,8 +62,10 @@ def build_query(options: dict[str, Any], keys: tuple[str, ...] = tuple(_QUERY)) 
 
 
 @contextmanager
-def _context(path: str, dockerfile: str) -> Iterator[tuple[IO[bytes] | None, dict[str, str]]]:
-    """The body, and what the query has to say of it."""
+def _context(path: str, dockerfile: str, folders: dict[str, str]) -> Iterator[tuple[IO[bytes] | None, dict[str, str]]]:
+    """The body, and what the query has to say of it. `folders` are named contexts that go along."""
+    if folders and not os.path.isdir(path):
+        raise click.UsageError("named contexts that are folders go along with a context that is a folder")
     if path.startswith(("http://", "https://", "git://", "git@", "ssh://", "github.com/")):
         yield None, {"remote": path, **({"dockerfile": dockerfile} if dockerfile else {})}
     elif path == "-":
@@ -71,7 +75,7 @@ def _context(path: str, dockerfile: str) -> Iterator[tuple[IO[bytes] | None, dic
         raise Invalid(f"the build context {path} is not a folder" + (": did you mean --file?" if os.path.isfile(path) else ""))
     else:
         name, more = _dockerfile(path, dockerfile)
-        with sent_folder(path, name, more) as body:
+        with sent_folder(path, name, more, folders) as body:
             yield body, {"dockerfile": name}
 
 
@@ -107,10 +111,63 @@ def _dockerfile(folder: str, given: str) -> tuple[str, dict[str, bytes]]:
         raise Invalid(f"unable to read the Dockerfile {given}: {error.strerror}") from None
 
 
-def _build(client: Client, body: IO[bytes] | None, query: dict[str, Any]) -> str:
+def _named(values: tuple[str, ...]) -> tuple[dict[str, str], dict[str, str]]:
+    """`--build-context`: addresses by name, and of those that are folders the path by the place that they are sent to."""
+    addresses, folders = dict[str, str](), dict[str, str]()
+    for each in values:
+        name, equals, where = each.partition("=")
+        if not equals or not name or not where:
+            raise click.BadParameter(f"invalid context value: {each}, expected key=value")
+        if os.path.isdir(where):
+            folders[f"{SENT_FOLDER}/{len(folders)}"] = where
+            where = f"{SENT}{len(folders) - 1}"
+        elif "://" not in where and "@" not in where:
+            raise click.BadParameter(f"failed to find the folder {where} of the context {name}")
+        addresses[name] = where
+    return addresses, folders
+
+
+def _fields(text: str) -> dict[str, str]:
+    return dict(field.partition("=")[::2] for field in text.split(","))
+
+
+def _secrets(values: tuple[str, ...]) -> dict[str, bytes]:
+    """`id=NAME,src=FILE` or `id=NAME,env=VARIABLE`; without either, the variable NAME, and else the file NAME."""
+    found: dict[str, bytes] = {}
+    for each in values:
+        fields = _fields(each)
+        unknown = fields.keys() - {"id", "src", "source", "env", "type"}
+        name = fields.get("id", "")
+        if unknown or not name:
+            raise click.BadParameter(f"invalid secret {each!r}: want id=NAME with src=FILE or env=VARIABLE")
+        file, variable = fields.get("src") or fields.get("source"), fields.get("env") or (name if fields.get("type") != "file" else "")
+        if not file and variable in os.environ:
+            found[name] = os.environ[variable].encode()
+            continue
+        try:
+            with open(file or name, "rb") as source:
+                found[name] = source.read()
+        except OSError as error:
+            raise Invalid(f"the secret {name}: {file or name}: {error.strerror}") from None
+    return found
+
+
+def _agents(values: tuple[str, ...]) -> dict[str, str]:
+    """`default` or `NAME=SOCKET`. Keys themselves are not sent: an agent is to have them."""
+    found: dict[str, str] = {}
+    for each in values:
+        name, _, path = each.partition("=")
+        path = path or os.environ.get("SSH_AUTH_SOCK", "")
+        if not path or not stat.S_ISSOCK(os.stat(path).st_mode):
+            raise click.BadParameter(f"{each!r}: {path or 'SSH_AUTH_SOCK'} is no agent's socket; start ssh-agent and add the key to it")
+        found[name] = os.path.abspath(path)
+    return found
+
+
+def _build(client: Client, body: IO[bytes] | None, query: dict[str, Any], extras: BuildExtras) -> str:
     """Show what the engine says; the image's id."""
     image, last = "", dict[str, str]()
-    for message in client.messages("/build", body=body, **query):
+    for message in client.messages("/build", body=body, headers={HEADER: encode_extras(extras)}, **query):
         if "stream" in message:
             print(message["stream"], end="", flush=True)
         elif "aux" in message:
@@ -144,6 +201,9 @@ _FLAGS = [
     click.option("--ulimit", multiple=True, help="Limit of RUN: NAME=SOFT[:HARD]"),
     click.option("--cgroup-parent", default="", help="Control group above those of RUN"),
     click.option("--iidfile", type=click.Path(dir_okay=False), help="Write the image's id into a file"),
+    click.option("--build-context", multiple=True, help="Named context: NAME=FOLDER, NAME=docker-image://IMAGE, NAME=ADDRESS"),
+    click.option("--secret", multiple=True, help="Secret of RUN --mount=type=secret: id=NAME,src=FILE or id=NAME,env=VARIABLE"),
+    click.option("--ssh", multiple=True, help="Agent of RUN --mount=type=ssh: default, or NAME=SOCKET"),
     click.option("--explain", is_flag=True, help="Say of every step that was not in the cache what is different"),
     click.option("--check", is_flag=True, help="Build nothing; show what build checks find (as --call=check)"),
     click.option("--call", "method", type=click.Choice(["build", *SHOWN]), default="build", show_default=True, help="What to ask of the Dockerfile"),
@@ -163,15 +223,17 @@ def _options(function: Any) -> Any:
 def command(session: Session, /, path: str, dockerfile: str, iidfile: str | None, check: bool, method: str, **options: Any) -> None:
     """Build an image from a Dockerfile and a context: a folder, an address, or - for standard input."""
     method = "check" if check else method
+    addresses, folders = _named(options["build_context"])
+    extras = BuildExtras(_secrets(options["secret"]), _agents(options["ssh"]), addresses)
     client = session.client()
-    with _context(path, dockerfile) as (body, where):
+    with _context(path, dockerfile, folders) as (body, where):
         if method != "build":
             if body is None:
                 raise click.UsageError("--call needs a context that is here, not at an address")
             with client.open("POST", "/corten/build/call", query={"method": method, **where, **build_query(options, _CALL_QUERY)}, body=body) as response:
                 found = json.load(response)
             raise SystemExit(SHOWN[method](found, dockerfile or "Dockerfile"))
-        image = _build(client, body, {**where, **build_query(options)})
+        image = _build(client, body, {**where, **build_query(options)}, extras)
     if iidfile:
         with open(iidfile, "w", encoding="ascii") as file:
             file.write(image)

@@ -24,8 +24,11 @@ def is_archive(head: bytes) -> bool:
 
 
 @contextmanager
-def sent_folder(folder: str, dockerfile: str, more: Mapping[str, bytes]) -> Iterator[IO[bytes]]:
-    """The tar, to be read once. `dockerfile` is its path in the context; it and the ignore file always go along. `more` are files besides."""
+def sent_folder(folder: str, dockerfile: str, more: Mapping[str, bytes], named: Mapping[str, str]) -> Iterator[IO[bytes]]:
+    """The tar, to be read once. `dockerfile` is its path in the context; it and the ignore file always go along.
+
+    `more` are files besides; `named` other folders, with their own ignore files, by the path that they have in the tar.
+    """
     reader, writer = os.pipe()
     failures: list[Exception] = []
 
@@ -36,6 +39,10 @@ def sent_folder(folder: str, dockerfile: str, more: Mapping[str, bytes]) -> Iter
                     add_file(tar, name, data)
                 for path, below in _entries(folder, _ignore_of(folder, dockerfile), (dockerfile, *ignore_file_names(dockerfile))):
                     _add(tar, path, below)
+                for prefix, other in named.items():
+                    _add(tar, other, prefix)
+                    for path, below in _entries(other, _ignore_of(other, dockerfile), ()):
+                        _add(tar, path, f"{prefix}/{below}")
         except BrokenPipeError:
             return  # the engine has read enough
         except (OSError, CortenError) as error:
