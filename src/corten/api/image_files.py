@@ -15,7 +15,7 @@ from corten.api.tar_response import tar_response
 from corten.engine.image_transfers import ImageTransfers
 from corten.engine.making import Making, repository_and_tag
 from corten.engine.saving import Saving
-from corten.errors import CortenError, Invalid
+from corten.errors import Invalid
 from corten.registry.download import download
 from corten.registry.progress import Progress
 from corten.spec.platform import Platform, decode_platform, parse_platform
@@ -86,10 +86,7 @@ async def _from_address(source: str, messages: JsonMessages) -> AsyncIterator[by
 def _platform(text: str) -> Platform | None:
     if not text:
         return None
-    try:
-        platform = parse_platform(text)
-    except CortenError:
-        raise Invalid(f'"{text}": cannot parse platform specifier: invalid argument') from None
+    platform = parse_platform(text)
     if platform.os != "linux":
         raise Invalid("operating system is not supported")
     return platform

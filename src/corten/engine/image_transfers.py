@@ -17,6 +17,7 @@ from corten.registry.client import Repository
 from corten.registry.hosts import RegistryHosts
 from corten.registry.progress import Emit, Progress, Pushed, stream
 from corten.registry.push import Pusher
+from corten.registry.search import Found, search
 from corten.registry.transfer import pull
 from corten.registry.trust import Trust
 from corten.spec.platform import Platform, matches, this_platform
@@ -108,6 +109,10 @@ class ImageTransfers:
         """What the registry itself says, nothing stored: (document, media type, digest)."""
         async with Repository(reference, credentials, self._hosts.origin(reference.domain)) as remote:
             return await remote.manifest(reference.digest or reference.tag)
+
+    async def search(self, term: str, limit: int, credentials: Credentials) -> list[Found]:
+        """Raises Invalid, RegistryError."""
+        return await search(term, limit, credentials, self._hosts)
 
     async def push(self, reference: Reference, credentials: Credentials, platform: Platform | None) -> AsyncGenerator[Progress | Pushed, None]:
         """One tag, or without a tag every tag of the repository. Raises NoSuchTag, WrongPlatform and what the registry refuses."""
