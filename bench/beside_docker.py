@@ -25,20 +25,19 @@ def main() -> None:
     os.makedirs(f"{work}/disk/docker", exist_ok=True)
     with docker_engine(assets, f"{work}/disk/docker") as theirs:
         sides = [f"corten={ours}", f"docker={theirs}"]
-        with_patterns = [
-            f"corten={ours}:cortend --data-root {work}|corten-launcher|corten-monitor|corten\\.runtime\\.launcher",
-            f"docker={theirs}:dockerd --data-root {work}|containerd --config {work}|containerd-shim.*moby|docker-proxy",
-        ]
         base = f"{assets}/images/busybox.tar"
         parts = {
-            "memory": [f"{HERE}/memory.py", *with_patterns],
+            "memory": [
+                f"{HERE}/memory.py", f"corten={ours}:cortend --data-root {work}|corten-launcher|corten-monitor|corten\\.runtime\\.launcher",
+                f"docker={theirs}:dockerd --data-root {work}|containerd --config {work}|containerd-shim.*moby|docker-proxy",
+            ],
             "lifecycle": [f"{HERE}/lifecycle.py", *sides],
             "questions": ["-m", "bench.questions", *sides],
             "networks": ["-m", "bench.networks", *sides],
             "logs": [f"{HERE}/logs.py", *sides, "--folder", f"{work}/disk"],
             "volumes": ["-m", "bench.volumes", *sides, "--base", base],
             "clone": ["-m", "bench.clone"],
-            "images": [f"{HERE}/images.py", *with_patterns, "--archive", f"{assets}/images/debian.tar"],
+            "images": [f"{HERE}/images.py", *sides, "--archive", f"{assets}/images/debian.tar"],
         }
         for name, command in parts.items():
             _measure(name, command)

@@ -1,10 +1,10 @@
 """Image work of engines that speak the Docker API, side by side in one run: cold pull, pull of what is there, push, load, save.
 
-    python bench/images.py corten=SOCKET[:PATTERN] docker=SOCKET[:PATTERN] --archive debian.tar [--rounds 5] [--large 512]
+    python bench/images.py corten=SOCKET docker=SOCKET --archive debian.tar [--rounds 5] [--large 512]
 
 Both engines must reach this machine's loopback: Debian's docker-registry is started there. Printed: the median of each in
-milliseconds, and the ratio to the first. `12 layers` is the same files as `debian`, in twelve layers. With PATTERN (memory.py's), the most
-memory that the engine's processes had while an image with one layer of so many MiB was loaded, saved, pushed and pulled.
+milliseconds, and the ratio to the first. `12 layers` is the same files as `debian`, in twelve layers. Then the most memory
+that the engine and all that it starts had while an image with one layer of so many MiB was loaded, saved, pushed and pulled.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import json
 import os
 import socket
 import statistics
+import struct
 import subprocess
 import tarfile
 import tempfile
@@ -25,9 +26,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-
-from memory import engine_pss
+from contextlib import contextmanager, suppress
 
 from corten.api.client import ApiError, Client
 
@@ -100,9 +99,11 @@ def put_image(address: str, repository: str, archive: str, layers: int) -> None:
 
 
 class Side:
-    def __init__(self, name: str, place: str) -> None:
-        path, _, self.pattern = place.partition(":")
+    def __init__(self, name: str, path: str) -> None:
         self.name, self.client, self.pushes = name, Client(path), 0
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(path)
+            self.pid = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
 
     def pull(self, name: str) -> None:
         for message in self.client.messages("/images/create", fromImage=name):
@@ -159,14 +160,29 @@ def large_archive(path: str, size: int) -> None:
     os.unlink(f"{path}.layer")
 
 
+def engine_memory(pid: int) -> float:
+    """MiB: the proportional set size of an engine's process and all that it has started."""
+    children: dict[int, list[int]] = {}
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        with suppress(OSError), open(f"/proc/{entry}/stat", encoding="utf-8", errors="replace") as file:
+            children.setdefault(int(file.read().rpartition(")")[2].split()[1]), []).append(int(entry))
+    waiting, total = [pid], 0
+    while waiting:
+        each = waiting.pop()
+        waiting += children.get(each, [])
+        with suppress(OSError), open(f"/proc/{each}/smaps_rollup", encoding="utf-8") as file:
+            total += next((int(line.split()[1]) for line in file if line.startswith("Pss:")), 0)
+    return total / 1024
+
+
 def peak(side: Side, work: Callable[[], object]) -> float:
-    """MiB: the most proportional set size of the engine's processes that was seen while `work` was done."""
-    highest, done = engine_pss(side.pattern), threading.Event()
+    """MiB: the most that was seen while `work` was done."""
+    highest, done = engine_memory(side.pid), threading.Event()
 
     def watch() -> None:
         nonlocal highest
-        while not done.wait(0.02):
-            highest = max(highest, engine_pss(side.pattern))
+        while not done.wait(0.05):
+            highest = max(highest, engine_memory(side.pid))
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -175,7 +191,7 @@ def peak(side: Side, work: Callable[[], object]) -> float:
     finally:
         done.set()
         watcher.join()
-    return highest / 1024
+    return highest
 
 
 def memory_table(sides: list[Side], address: str, folder: str, size: int) -> None:
@@ -208,7 +224,7 @@ def timed(work: Callable[[], object]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("engines", nargs="+", metavar="NAME=SOCKET[:PATTERN]")
+    parser.add_argument("engines", nargs="+", metavar="NAME=SOCKET")
     parser.add_argument("--archive", required=True)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--large", type=int, default=512, help="MiB of the layer that memory is measured with")
@@ -255,8 +271,7 @@ def main() -> None:
                     times[side.name].append(case(side))
             medians = [statistics.median(values) for values in times.values()]
             print(f"| {title:32} | " + " | ".join(f"{value:9.1f}" for value in medians) + f" | {medians[-1] / medians[0]:5.1f} |", flush=True)
-        if all(side.pattern for side in sides):
-            memory_table(sides, address, folder, options.large)
+        memory_table(sides, address, folder, options.large)
 
 
 if __name__ == "__main__":

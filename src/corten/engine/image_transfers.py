@@ -20,6 +20,7 @@ from corten.registry.push import Pusher
 from corten.registry.search import Found, search
 from corten.registry.transfer import pull
 from corten.registry.trust import Trust
+from corten.spec.digest import encoded
 from corten.spec.platform import Platform, matches, this_platform
 from corten.spec.reference import Reference, parse_reference
 from corten.spec.trust import Rule
@@ -52,16 +53,22 @@ class ImageTransfers:
         self._layout, self._blobs, self._layers, self._images = layout, blobs, layers, images
         self._service, self._holds, self._sweeping, self._hosts, self._trust = service, holds, sweeping, hosts, trust
 
-    async def load(self, path: str, platforms: Sequence[Platform] = ()) -> list[str]:
+    async def load(self, path: str, platforms: Sequence[Platform] = (), emit: Emit = lambda _progress: None) -> list[str]:
         """Load an archive from a file. Returns what to call each image. Raises ArchiveRefused, PlatformMissing; nothing half stays."""
         with self._holds.lease():
             loaded = await asyncio.to_thread(read_image_archive, path, self._blobs, platforms)
-            return list(dict.fromkeys([name for image in loaded for name in await self._finish(image)]))
+            return list(dict.fromkeys([name for image in loaded for name in await self._finish(image, emit)]))
 
-    async def _finish(self, image: LoadedImage) -> list[str]:
+    async def _finish(self, image: LoadedImage, emit: Emit) -> list[str]:
         try:
             for blob, diff_id in image.layers:
+                if self._layers.find(diff_id):
+                    await self._layers.unpack(blob, diff_id)
+                    continue
+                short, size = encoded(diff_id)[:12], self._blobs.size(blob)
+                emit(Progress("Loading layer", short, 0, size))
                 await self._layers.unpack(blob, diff_id)
+                emit(Progress("Loading layer", short, size, size))
         except ArchiveRefused:  # what came of it goes when the lease ends, unless a good image has it too
             self._sweeping.release([diff_id for _, diff_id in image.layers], {image.id, image.manifest.digest, *(blob for blob, _ in image.layers)})
             raise
