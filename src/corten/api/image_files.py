@@ -46,12 +46,12 @@ class ImageFileHandlers:
         platforms = [decode_platform(text) for text in call.values("platform") if text]
         messages = JsonMessages(call.request)
         await messages.begin()  # Docker's way: status 200, the error in the stream
-        async with messages.reporting(), self._spooled(call.request.content.iter_any()) as path:
-            names: list[str] = []
+        names: list[str] = []
 
-            async def work(emit: Emit) -> None:
-                names.extend(await self._transfers.load(path, platforms, emit))
+        async def work(emit: Emit) -> None:
+            names.extend(await self._transfers.load(call.request.content.iter_any(), platforms, emit))
 
+        async with messages.reporting():
             await messages.relay(stream(work), silent=call.flag("quiet", default=True))
             for name in names:
                 how = "Loaded image ID" if name.startswith("sha256:") else "Loaded image"

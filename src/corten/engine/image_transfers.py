@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import tempfile
-from collections.abc import AsyncGenerator, Awaitable, Iterable, Sequence
+import os
+import secrets
+import shutil
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -31,6 +33,7 @@ from corten.store.images import Image, Images
 from corten.store.layers import Layers
 from corten.store.layout import Layout
 from corten.store.sweeping import Sweeping
+from corten.store.worker_stream import read_in_thread
 
 _log = logging.getLogger("corten.engine")
 
@@ -53,11 +56,16 @@ class ImageTransfers:
         self._layout, self._blobs, self._layers, self._images = layout, blobs, layers, images
         self._service, self._holds, self._sweeping, self._hosts, self._trust = service, holds, sweeping, hosts, trust
 
-    async def load(self, path: str, platforms: Sequence[Platform] = (), emit: Emit = lambda _progress: None) -> list[str]:
-        """Load an archive from a file. Returns what to call each image. Raises ArchiveRefused, PlatformMissing; nothing half stays."""
-        with self._holds.lease():
-            loaded = await asyncio.to_thread(read_image_archive, path, self._blobs, platforms)
-            return list(dict.fromkeys([name for image in loaded for name in await self._finish(image, emit)]))
+    async def load(self, pieces: AsyncIterator[bytes], platforms: Sequence[Platform] = (), emit: Emit = lambda _progress: None) -> list[str]:
+        """Load an archive as it arrives. Returns what to call each image. Raises ArchiveRefused, PlatformMissing; nothing half stays."""
+        folder = f"{self._layout.temporary}/archive-{secrets.token_hex(8)}"
+        os.mkdir(folder)
+        try:
+            with self._holds.lease():
+                loaded = await read_in_thread(pieces, lambda source: read_image_archive(source, folder, self._blobs, platforms))
+                return list(dict.fromkeys([name for image in loaded for name in await self._finish(image, emit)]))
+        finally:
+            await asyncio.to_thread(shutil.rmtree, folder)
 
     async def _finish(self, image: LoadedImage, emit: Emit) -> list[str]:
         try:
@@ -173,7 +181,8 @@ class ImageTransfers:
 
     async def load_hello(self) -> str:
         """Assemble Corten's own image and store it as `hello`."""
-        with tempfile.NamedTemporaryFile(dir=self._layout.temporary, suffix=".tar") as file:
-            file.write(hello_archive(this_platform()))
-            file.flush()
-            return (await self.load(file.name))[0]
+
+        async def pieces() -> AsyncIterator[bytes]:
+            yield hello_archive(this_platform())
+
+        return (await self.load(pieces()))[0]
