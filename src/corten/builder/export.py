@@ -68,7 +68,7 @@ class Exporter:
             media_type=DOCKER_MANIFEST if docker else OCI_MANIFEST,
         )
         written = msgspec.json.encode(manifest)
-        self._images.store(image_id, Descriptor(manifest.media_type, self._blobs.put(written), len(written)), names)
+        self._images.store(image_id, Descriptor(manifest.media_type, self._blobs.put(written), len(written)), names, made_here=True)
         return image_id
 
     def _descriptor(self, diff_id: str, layer_type: str, lengths: Mapping[str, int]) -> Descriptor:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import tempfile
-from collections.abc import AsyncGenerator, Awaitable, Iterable, Sequence
+import os
+import secrets
+import shutil
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -20,6 +22,7 @@ from corten.registry.push import Pusher
 from corten.registry.search import Found, search
 from corten.registry.transfer import pull
 from corten.registry.trust import Trust
+from corten.spec.digest import encoded
 from corten.spec.platform import Platform, matches, this_platform
 from corten.spec.reference import Reference, parse_reference
 from corten.spec.trust import Rule
@@ -30,6 +33,7 @@ from corten.store.images import Image, Images
 from corten.store.layers import Layers
 from corten.store.layout import Layout
 from corten.store.sweeping import Sweeping
+from corten.store.worker_stream import read_in_thread
 
 _log = logging.getLogger("corten.engine")
 
@@ -52,16 +56,27 @@ class ImageTransfers:
         self._layout, self._blobs, self._layers, self._images = layout, blobs, layers, images
         self._service, self._holds, self._sweeping, self._hosts, self._trust = service, holds, sweeping, hosts, trust
 
-    async def load(self, path: str, platforms: Sequence[Platform] = ()) -> list[str]:
-        """Load an archive from a file. Returns what to call each image. Raises ArchiveRefused, PlatformMissing; nothing half stays."""
-        with self._holds.lease():
-            loaded = await asyncio.to_thread(read_image_archive, path, self._blobs, platforms)
-            return list(dict.fromkeys([name for image in loaded for name in await self._finish(image)]))
+    async def load(self, pieces: AsyncIterator[bytes], platforms: Sequence[Platform] = (), emit: Emit = lambda _progress: None) -> list[str]:
+        """Load an archive as it arrives. Returns what to call each image. Raises ArchiveRefused, PlatformMissing; nothing half stays."""
+        folder = f"{self._layout.temporary}/archive-{secrets.token_hex(8)}"
+        os.mkdir(folder)
+        try:
+            with self._holds.lease():
+                loaded = await read_in_thread(pieces, lambda source: read_image_archive(source, folder, self._blobs, platforms))
+                return list(dict.fromkeys([name for image in loaded for name in await self._finish(image, emit)]))
+        finally:
+            await asyncio.to_thread(shutil.rmtree, folder)
 
-    async def _finish(self, image: LoadedImage) -> list[str]:
+    async def _finish(self, image: LoadedImage, emit: Emit) -> list[str]:
         try:
             for blob, diff_id in image.layers:
+                if self._layers.find(diff_id):
+                    await self._layers.unpack(blob, diff_id)
+                    continue
+                short, size = encoded(diff_id)[:12], self._blobs.size(blob)
+                emit(Progress("Loading layer", short, 0, size))
                 await self._layers.unpack(blob, diff_id)
+                emit(Progress("Loading layer", short, size, size))
         except ArchiveRefused:  # what came of it goes when the lease ends, unless a good image has it too
             self._sweeping.release([diff_id for _, diff_id in image.layers], {image.id, image.manifest.digest, *(blob for blob, _ in image.layers)})
             raise
@@ -166,7 +181,8 @@ class ImageTransfers:
 
     async def load_hello(self) -> str:
         """Assemble Corten's own image and store it as `hello`."""
-        with tempfile.NamedTemporaryFile(dir=self._layout.temporary, suffix=".tar") as file:
-            file.write(hello_archive(this_platform()))
-            file.flush()
-            return (await self.load(file.name))[0]
+
+        async def pieces() -> AsyncIterator[bytes]:
+            yield hello_archive(this_platform())
+
+        return (await self.load(pieces()))[0]
