@@ -119,10 +119,6 @@ class Repository:
         """`manifests/latest` -> its URL in this repository."""
         return self._of(self._base, f"v2/{self.reference.path}/{path}")
 
-    def at(self, location: str) -> URL:
-        """A Location that the registry gave, which may be relative."""
-        return self._base.join(URL(location, encoded=True))
-
     @asynccontextmanager
     async def request(self, method: str, url: URL, headers: Mapping[str, str] | None = None,
                       make_body: Callable[[], Content] | None = None, *, tries: int = retry.ATTEMPTS) -> AsyncIterator[aiohttp.ClientResponse]:  # fmt: skip
