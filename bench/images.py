@@ -1,6 +1,6 @@
 """Image work of engines that speak the Docker API, side by side in one run: cold pull, pull of what is there, push, load, save.
 
-    python bench/images.py corten=SOCKET docker=SOCKET --archive debian.tar [--rounds 5] [--large 512]
+    python bench/images.py corten=SOCKET docker=SOCKET --archive debian.tar [--rounds 5] [--large 512] [--only push]
 
 Both engines must reach this machine's loopback: Debian's docker-registry is started there. Printed: the median of each in
 milliseconds, and the ratio to the first. `12 layers` is the same files as `debian`, in twelve layers. Then the most memory
@@ -228,6 +228,7 @@ def main() -> None:
     parser.add_argument("--archive", required=True)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--large", type=int, default=512, help="MiB of the layer that memory is measured with")
+    parser.add_argument("--only", default="", help="the cases whose title has this in it")
     options = parser.parse_args()
     sides = [Side(*entry.split("=", 1)) for entry in options.engines]
     with tempfile.TemporaryDirectory(prefix="corten-bench-images") as folder, registry(folder) as address:
@@ -265,6 +266,8 @@ def main() -> None:
         print(f"| {'median of rounds, ms':32} | " + " | ".join(f"{side.name:>9}" for side in sides) + " | ratio |")
         print("|---|" + "---:|" * (len(sides) + 1))
         for title, case in cases.items():
+            if options.only not in title:
+                continue
             times: dict[str, list[float]] = {side.name: [] for side in sides}
             for _ in range(options.rounds):
                 for side in sides:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import msgspec
 from aiohttp import web
 
 from corten.api import views
@@ -155,10 +154,9 @@ class ImageHandlers:
         """`GET /distribution/{name}/json`: what the registry says, nothing stored."""
         reference = parse_reference(call.parameters["name"]).with_default_tag()
         credentials = parse_registry_auth(call.request.headers.get("X-Registry-Auth", ""))
-        data, media_type, digest = await self._transfers.registry_manifest(reference, credentials)
-        document = msgspec.json.decode(data)
-        platforms = [entry["platform"] for entry in document.get("manifests", []) if "platform" in entry]
-        return json_response({"Descriptor": {"mediaType": media_type, "digest": digest, "size": len(data)}, "Platforms": platforms})
+        found = await self._transfers.look_up(reference, credentials)
+        descriptor = {"mediaType": found.media_type, "digest": found.digest, "size": found.size}
+        return json_response({"Descriptor": descriptor, "Platforms": found.platforms})
 
     async def hello(self, _call: Call) -> web.Response:
         """Corten's own: assemble the image `hello` and store it."""

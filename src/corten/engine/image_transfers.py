@@ -16,7 +16,8 @@ from corten.engine.images import ImageService, familiar
 from corten.errors import ArchiveRefused, Conflict, CortenError, NotFound
 from corten.registry.auth import Credentials
 from corten.registry.client import Repository
-from corten.registry.hosts import RegistryHosts
+from corten.registry.hosts import Endpoint, RegistryHosts
+from corten.registry.looking_up import Published, look_up
 from corten.registry.progress import Emit, Progress, Pushed, stream
 from corten.registry.push import Pusher
 from corten.registry.search import Found, search
@@ -48,6 +49,18 @@ class NoSuchTag(NotFound):
 
 class SeveralHere(Conflict):
     template = "multiple matching manifests found but no specific platform requested"
+
+
+def _open(reference: Reference, credentials: Credentials, endpoint: Endpoint) -> Repository:
+    """A mirror never sees the credentials."""
+    return Repository(reference, Credentials() if endpoint.is_mirror else credentials, endpoint)
+
+
+def _pass_over(mirror: Endpoint, reference: Reference, error: CortenError) -> None:
+    """A mirror that has not, is not there or lies: the next place is asked. Raises the registry's own error."""
+    if not mirror.is_mirror:
+        raise error
+    _log.warning("the mirror %s does not give %s: %s", mirror.bases[0], reference.familiar, error.message)
 
 
 class ImageTransfers:
@@ -87,14 +100,11 @@ class ImageTransfers:
         return [familiar(name) for name in image.names or (image.id,)]
 
     async def pull(self, reference: Reference, credentials: Credentials, platform: Platform | None) -> AsyncGenerator[Progress | Pushed, None]:
-        """From the first place that has it. A mirror that has not, is not there or lies is passed over; it never sees the credentials.
-
-        Without tag and digest every tag of the repository.
-        """
+        """From the first place that has it and is trusted with it; without tag and digest every tag of the repository."""
         wanted = platform or this_platform()
         for endpoint in self._hosts.endpoints(reference.domain):
             try:
-                async with Repository(reference, Credentials() if endpoint.is_mirror else credentials, endpoint) as remote:
+                async with _open(reference, credentials, endpoint) as remote:
                     tags = [reference.tag] if reference.tag or reference.digest else await remote.tags()
                     for tagged in [replace(reference, tag=tag) for tag in tags]:
                         rule = await self._trust.rule_for(tagged)
@@ -103,9 +113,7 @@ class ImageTransfers:
                                 yield progress
                 break
             except CortenError as error:
-                if not endpoint.is_mirror:
-                    raise
-                _log.warning("the mirror %s does not give %s: %s", endpoint.bases[0], reference.familiar, error.message)
+                _pass_over(endpoint, reference, error)
 
     async def _pull_from(self, remote: Repository, reference: Reference, platform: Platform,
                          rule: Rule | None) -> AsyncGenerator[Progress | Pushed, None]:  # fmt: skip
@@ -120,10 +128,15 @@ class ImageTransfers:
         if image_id:
             self._service.emit("pull", image_id, reference.familiar, actor=reference.familiar)
 
-    async def registry_manifest(self, reference: Reference, credentials: Credentials) -> tuple[bytes, str, str]:
-        """What the registry itself says, nothing stored: (document, media type, digest)."""
-        async with Repository(reference, credentials, self._hosts.origin(reference.domain)) as remote:
-            return await remote.manifest(reference.digest or reference.tag)
+    async def look_up(self, reference: Reference, credentials: Credentials) -> Published:
+        """What a mirror or the registry has under the reference; nothing is stored."""
+        for endpoint in self._hosts.endpoints(reference.domain):
+            try:
+                async with _open(reference, credentials, endpoint) as remote:
+                    return await look_up(remote, reference)
+            except CortenError as error:
+                _pass_over(endpoint, reference, error)
+        raise AssertionError("the last place is the registry itself, whose error is raised")
 
     async def search(self, term: str, limit: int, credentials: Credentials) -> list[Found]:
         """Raises Invalid, RegistryError."""
