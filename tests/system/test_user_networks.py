@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -302,10 +304,28 @@ def our_links(engine) -> set[str]:
     return found
 
 
+def our_rules(engine) -> list[str]:
+    """Both tables as the kernel has them: every rule and element, in whatever order."""
+    nft = shutil.which("nft")
+    shown = [subprocess.run([nft, "list", "table", family, engine.bridge], capture_output=True, text=True, check=True).stdout
+             for family in ("inet", "bridge")] if nft else []  # fmt: skip
+    return sorted(re.split(r"[,\s{}]+", " ".join(shown)))
+
+
+def network_namespaces() -> set[str]:
+    """Of processes that this test run has started."""
+    run, found = f"CORTEN_TEST_RUN={os.environ['CORTEN_TEST_RUN']}".encode(), set()
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/environ", "rb") as file:
+            if run in file.read().split(b"\0"):
+                found.add(os.readlink(f"/proc/{pid}/ns/net"))
+    return found
+
+
 def test_a_crash_in_the_middle_of_connect_leaves_nothing(nets):
-    """Killed at many moments around it: afterwards the record and the kernel agree."""
+    """Killed at many moments around it: afterwards the record and the kernel agree, in links, namespaces and rules."""
     container = nets.run("sleep", "600")
-    base = our_links(nets)
+    base, rules, namespaces = our_links(nets), our_rules(nets), network_namespaces()
     for delay in (0.0, 0.002, 0.004, 0.008, 0.016):
         caller = socket.socket(socket.AF_UNIX)
         caller.connect(nets.socket)
@@ -327,6 +347,8 @@ def test_a_crash_in_the_middle_of_connect_leaves_nothing(nets):
         if connected:
             nets.client.post("/networks/front/disconnect", {"Container": container})
             assert our_links(nets) == base
+        assert our_rules(nets) == rules
+        assert network_namespaces() <= namespaces
 
 
 def test_networks_outlive_the_engine_and_are_removed_whole(nets):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from corten.linux.netlink import (
     NLM_F_APPEND,
@@ -87,12 +87,13 @@ class Table:
 def _message(kind: int, flags: int, what: str, table: Table, *attributes: bytes) -> Request:
     """`attributes` after the table's name, which is attribute 1 of every message."""
     header = struct.pack(">BBH", _FAMILIES[table.family], 0, 0) + text(1, table.name)
-    return Request(_SUBSYSTEM | kind, flags, header + b"".join(attributes), what)
+    return Request(_SUBSYSTEM | kind, flags, header + b"".join(attributes), what, acknowledged=False)
 
 
 def _batch(*requests: Request) -> list[Request]:
+    """One transaction. The last one's acknowledgement is everyone's: thousands of them would not fit into the receive buffer."""
     begin, end = (Request(kind, 0, struct.pack(">BBH", 0, 0, 10), "batch", acknowledged=False) for kind in (_BATCH_BEGIN, _BATCH_END))
-    return [begin, *requests, end]
+    return [begin, *requests[:-1], replace(requests[-1], acknowledged=True), end]
 
 
 def _chain_request(table: Table, chain: Chain) -> Request:
