@@ -17,12 +17,11 @@ from corten.api.build_source import read_source
 from corten.api.call import Call
 from corten.api.json_messages import JsonMessages, progress_message
 from corten.builder.build import Builder, Built
-from corten.builder.convert import convert, read
+from corten.builder.convert import Reading, finish, read
 from corten.builder.exec_step import StepFailed
 from corten.builder.hosting import Private
-from corten.builder.options import BuildOptions
 from corten.builder.plan import BuildPlan
-from corten.builder.solve import SolveOptions, first_error
+from corten.builder.solve import SolveOptions
 from corten.engine.build_images import BuildImages
 from corten.errors import CortenError
 from corten.registry.progress import Progress, Pushed
@@ -44,9 +43,8 @@ class BuildHandlers:
 
     async def build(self, call: Call) -> web.StreamResponse:
         request = read_request(call)
-        sent, named = call.request.content.iter_any(), request.extras.contexts
         try:
-            async with contexts(self._layout, self._run_job, sent, request.remote, named) as given:
+            async with contexts(self._layout, self._run_job, call.request.content.iter_any(), request) as given:
                 messages = _Messages(call, quiet=request.quiet)
                 async with messages.reporting():
                     await self._while_client_listens(call, self._build(request, given, messages))
@@ -56,12 +54,13 @@ class BuildHandlers:
 
     async def _build(self, request: BuildRequest, given: BuildContexts, messages: _Messages) -> None:
         source = read_source(request, given.main, given.trees)
-        text, options = source.text, source.options
+        options = source.options
         with source.showing():
-            read(text, options).table.target(options.target)  # what is wrong with it is an ordinary answer
+            reading = await asyncio.to_thread(read, source.text, options)
+            reading.table.target(options.target)  # what is wrong so far is an ordinary answer
             if not request.quiet:
                 await messages.begin()
-            plan = await self._plan(text, options, request, messages)
+            plan = await self._plan(reading, request, messages)
         newest = None if plan.epoch is None else plan.epoch * _SECOND
         solving = SolveOptions(
             {"context": given.main, **given.named}, Private(request.extras.secrets, request.extras.agents), options.network, newest,
@@ -73,10 +72,10 @@ class BuildHandlers:
         await _conclude(plan, built, request, messages)
         self._images.tagged(built.image_id, [name.familiar for name in request.names])
 
-    async def _plan(self, text: str, options: BuildOptions, request: BuildRequest, messages: _Messages) -> BuildPlan:
+    async def _plan(self, reading: Reading, request: BuildRequest, messages: _Messages) -> BuildPlan:
         queue: asyncio.Queue[Progress | Pushed] = asyncio.Queue()
         images = JoinedImages(self._images, request.registries, queue.put_nowait, pull=request.pull)
-        work = asyncio.ensure_future(convert(text, options, images))
+        work = asyncio.ensure_future(finish(reading, images))
         try:
             while not work.done():
                 waiting = asyncio.ensure_future(queue.get())
@@ -86,8 +85,6 @@ class BuildHandlers:
                 else:
                     waiting.cancel()
             return await work
-        except ExceptionGroup as failed:  # images that are asked for at the same time
-            raise first_error(failed) from None
         finally:
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)

@@ -68,11 +68,11 @@ class Remote:
             await asyncio.to_thread(_pack, root, packed)
             return await self._receive(_File(packed, "", 0).pieces())
 
-    async def context(self, address: str) -> Context:
+    async def context(self, address: str, *, keep_git_dir: bool = False) -> Context:
         """A git repository, a tar, or a Dockerfile without any context (as which it is in it)."""
         found = parse_git_reference(address, bare_github=True)
         if found:
-            return await self.git(Git(found.remote, found.ref, found.folder, found.keep_git_dir or False, found.checksum, found.submodules))
+            return await self.git(Git(found.remote, found.ref, found.folder, keep_git_dir if found.keep_git_dir is None else found.keep_git_dir, found.checksum, found.submodules))
         if not address.startswith(("http://", "https://")):
             raise Invalid(f"{address} is no address of a build context: want a git repository, http:// or https://")
         async with self._folder() as folder:
