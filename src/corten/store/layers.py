@@ -30,7 +30,7 @@ class Growing:
 
     def more(self) -> None:
         """Something has been written."""
-        with suppress(BlockingIOError):  # the worker has news enough to read
+        with suppress(BlockingIOError, BrokenPipeError):  # the worker has news enough to read, or has ended: its error is told at the end
             os.write(self._telling, b"+")
 
     def complete(self) -> None:
