@@ -18,13 +18,12 @@ from corten.builder.git_reference import parse_git_reference
 from corten.builder.graph import Git, Http
 from corten.errors import Invalid
 from corten.registry.download import download
+from corten.spec.archive_head import BLOCK, is_archive
 from corten.store.layers import RunJob
 from corten.store.layout import Layout
 from corten.store.tar_writer import TarWriter
 
 _CHUNK = 1 << 18
-_ARCHIVES = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")  # gzip, bzip2, xz, zstd
-_MAGIC_AT, _MAGIC = 257, b"ustar"  # of a tar that is not packed
 
 
 @dataclass(frozen=True)
@@ -42,8 +41,7 @@ class _File:
 
     def is_archive(self) -> bool:
         with open(self.path, "rb") as file:
-            head = file.read(tarfile.BLOCKSIZE)
-        return head.startswith(_ARCHIVES) or head[_MAGIC_AT:].startswith(_MAGIC)
+            return is_archive(file.read(BLOCK))
 
 
 class Remote:

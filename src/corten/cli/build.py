@@ -15,13 +15,13 @@ import click
 
 from corten.api.client import Client
 from corten.cli.build_calls import SHOWN
-from corten.cli.build_context import is_archive, sent_files, sent_folder
+from corten.cli.build_context import sent_files, sent_folder
 from corten.cli.main import Session
 from corten.cli.run import parse_bytes
 from corten.errors import Invalid
+from corten.spec.archive_head import BLOCK, is_archive
 from corten.spec.build_extras import HEADER, SENT, SENT_FOLDER, BuildExtras, encode_extras
 
-_BLOCK = 512  # of a tar
 _OUTSIDE = ".dockerfile.corten"  # a Dockerfile that is not in the context is sent under this name
 
 
@@ -85,7 +85,7 @@ def _from_input(dockerfile: str) -> Iterator[tuple[IO[bytes], dict[str, str]]]:
     if dockerfile == "-":
         raise click.UsageError("standard input can be the context or the Dockerfile, not both")
     source = cast("BufferedReader", sys.stdin.buffer)
-    head = source.peek(_BLOCK)
+    head = source.peek(BLOCK)
     if is_archive(head):
         yield source, {"dockerfile": dockerfile} if dockerfile else {}
         return
