@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-import secrets
+import secrets as random_names
 import shutil
 import tarfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -16,15 +16,15 @@ from corten.builder.context import Context
 from corten.builder.git_checkout import check_out
 from corten.builder.git_reference import parse_git_reference
 from corten.builder.graph import Git, Http
+from corten.builder.remote_auth import git_authorization, http_authorization
 from corten.errors import Invalid
 from corten.registry.download import download
+from corten.spec.archive_head import BLOCK, is_archive
 from corten.store.layers import RunJob
 from corten.store.layout import Layout
 from corten.store.tar_writer import TarWriter
 
 _CHUNK = 1 << 18
-_ARCHIVES = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")  # gzip, bzip2, xz, zstd
-_MAGIC_AT, _MAGIC = 257, b"ustar"  # of a tar that is not packed
 
 
 @dataclass(frozen=True)
@@ -42,20 +42,19 @@ class _File:
 
     def is_archive(self) -> bool:
         with open(self.path, "rb") as file:
-            head = file.read(tarfile.BLOCKSIZE)
-        return head.startswith(_ARCHIVES) or head[_MAGIC_AT:].startswith(_MAGIC)
+            return is_archive(file.read(BLOCK))
 
 
 class Remote:
     """Everything is fetched anew for each build: whether a step can be used again is told by the content."""
 
-    def __init__(self, layout: Layout, run_job: RunJob) -> None:
-        self._layout, self._run_job = layout, run_job
+    def __init__(self, layout: Layout, run_job: RunJob, secrets: Mapping[str, bytes]) -> None:
+        self._layout, self._run_job, self._secrets = layout, run_job, secrets
 
     async def url(self, op: Http) -> Context:
         """A folder with the one file, root's. Raises RegistryError, Invalid for another checksum."""
         async with self._folder() as folder:
-            file = await _fetch(op.url, folder)
+            file = await self._fetch(op.url, folder)
             if op.checksum and file.digest != op.checksum:
                 raise Invalid(f"digest mismatch {op.checksum}: {file.digest} of {op.url}")
             return await self._receive(_with_one_file(file, op.name, op.mode))
@@ -63,7 +62,7 @@ class Remote:
     async def git(self, op: Git) -> Context:
         """Raises what check_out does."""
         async with self._folder() as folder:
-            root = await check_out(op, folder)
+            root = await check_out(op, folder, git_authorization(op.url, self._secrets))
             packed = f"{folder}/packed"
             await asyncio.to_thread(_pack, root, packed)
             return await self._receive(_File(packed, "", 0).pieces())
@@ -76,8 +75,17 @@ class Remote:
         if not address.startswith(("http://", "https://")):
             raise Invalid(f"{address} is no address of a build context: want a git repository, http:// or https://")
         async with self._folder() as folder:
-            file = await _fetch(address, folder)
+            file = await self._fetch(address, folder)
             return await self._receive(file.pieces() if file.is_archive() else _with_one_file(file, "Dockerfile", 0o644))
+
+    async def _fetch(self, url: str, folder: str) -> _File:
+        path, digest = f"{folder}/fetched", hashlib.sha256()
+        async with download(url, http_authorization(url, self._secrets)) as found:
+            with open(path, "wb") as file:
+                async for piece in found.pieces:
+                    digest.update(piece)
+                    file.write(piece)
+            return _File(path, f"sha256:{digest.hexdigest()}", found.modified)
 
     async def _receive(self, pieces: AsyncIterator[bytes]) -> Context:
         return await Context.receive(self._layout, self._run_job, pieces)
@@ -85,22 +93,12 @@ class Remote:
     @asynccontextmanager
     async def _folder(self) -> AsyncIterator[str]:
         """Gone afterwards, whatever happens; after a crash with all else that is temporary."""
-        folder = f"{self._layout.temporary}/remote-{secrets.token_hex(8)}"
+        folder = f"{self._layout.temporary}/remote-{random_names.token_hex(8)}"
         os.mkdir(folder, 0o700)
         try:
             yield folder
         finally:
             await asyncio.shield(asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True))
-
-
-async def _fetch(url: str, folder: str) -> _File:
-    path, digest = f"{folder}/fetched", hashlib.sha256()
-    async with download(url) as found:
-        with open(path, "wb") as file:
-            async for piece in found.pieces:
-                digest.update(piece)
-                file.write(piece)
-        return _File(path, f"sha256:{digest.hexdigest()}", found.modified)
 
 
 async def _with_one_file(file: _File, name: str, mode: int) -> AsyncIterator[bytes]:
