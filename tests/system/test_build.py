@@ -233,8 +233,8 @@ def test_stages_run_side_by_side(engine):
 @pytest.mark.parametrize("dockerfile, parameters, status, text", [
     ("FROM busybox\nRUNN x\n", {}, 400, "dockerfile parse error on line 2: unknown instruction: RUNN (did you mean RUN?)"),
     ("", {}, 400, "the Dockerfile (Dockerfile) cannot be empty"),
-    ("FROM busybox\n", {"dockerfile": "nosuch"}, 500, "Cannot locate specified Dockerfile: nosuch"),
-    ("FROM busybox\n", {"dockerfile": "../x"}, 500, "forbidden path outside the build context: ../x ()"),
+    ("FROM busybox\n", {"dockerfile": "nosuch"}, 400, "Cannot locate specified Dockerfile: nosuch"),
+    ("FROM busybox\n", {"dockerfile": "../x"}, 400, "forbidden path outside the build context: ../x ()"),
     ("FROM busybox AS a\n", {"target": "zz"}, 400, 'target stage "zz" could not be found (did you mean a?)'),
     ("FROM busybox\n", {"squash": 1}, 400, "squash is only supported with experimental mode"),
     ("FROM busybox\n", {"platform": "foo"}, 400, '"foo": unknown operating system or architecture: invalid argument'),

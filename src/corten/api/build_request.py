@@ -16,7 +16,7 @@ import msgspec
 from corten.api.call import Call
 from corten.builder.graph import Limits
 from corten.builder.options import BuildOptions
-from corten.errors import CortenError, Forbidden, Invalid, NotSupported, UnsupportedOption
+from corten.errors import Forbidden, Invalid, NotSupported, UnsupportedOption
 from corten.registry.auth import Credentials
 from corten.spec.build_extras import HEADER, BuildExtras, decode_extras
 from corten.spec.engine import Ulimit
@@ -33,7 +33,7 @@ BUILD_QUERY: dict[str, Any] = {
 }  # fmt: skip
 
 
-class OutsideContext(CortenError):
+class OutsideContext(Invalid):
     template = "forbidden path outside the build context: {path} ()"
 
 

@@ -12,13 +12,13 @@ from corten.builder.graph import Local, Vertex
 from corten.builder.options import BuildOptions
 from corten.builder.parser import decode
 from corten.builder.source import shown
-from corten.errors import CortenError, DockerfileError, Invalid
+from corten.errors import DockerfileError, Invalid
 from corten.spec.ignore_file import ignore_file_names, read_patterns
 
 _LIMIT = 16 << 20  # bytes of a Dockerfile or an ignore file
 
 
-class NoDockerfile(CortenError):
+class NoDockerfile(Invalid):
     template = "Cannot locate specified Dockerfile: {path}"
 
 
