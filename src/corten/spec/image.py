@@ -12,7 +12,7 @@ import msgspec
 
 from corten.errors import ArchiveRefused
 from corten.spec.engine import Healthcheck
-from corten.spec.platform import Platform
+from corten.spec.platform import LINUX, Platform
 
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -103,7 +103,7 @@ class ImageConfig(msgspec.Struct, frozen=True, omit_defaults=True):
 
     architecture: str
     rootfs: RootFS
-    os: str = "linux"
+    os: str = LINUX
     variant: str = ""
     created: str = ""
     author: str = ""
