@@ -150,7 +150,7 @@ class Engine:
         editing = Editing(self._containers, starting, stopping, removal, self._endpoints, mounting, self._probing, logs)
         tools = Tools(self._containers, self._execs, service, networks, mounting, logs, snapshots)
         steps = BuildSteps(self._endpoints, networks, network_files, groups, preparing.namespace_of, settings.cdi_spec_dirs)
-        self._building = assemble(Parts(layout, self._database, blobs, self._layers, images, snapshots, maker, self._launch, self._containers.layers), steps)
+        self._building = assemble(Parts(layout, self._database, blobs, self._layers, images, snapshots, maker, self._launch, self._containers.layers), steps, hosts)
         cached = BuildCacheHandlers(self._building.pruning)
         handlers = Handlers(
             ContainerHandlers(self._containers, logs, attaching, self._execs, service, networks, volumes, mounting, snapshots, layout, groups,
@@ -165,7 +165,7 @@ class Engine:
             SystemHandlers(system, hosts),
             EventHandlers(self._events),
             UsageHandlers(usage, service, volumes, cached),
-            BuildHandlers(self._building.builder, BuildImages(service, transfers), layout, self._launch.run_job),
+            BuildHandlers(self._building.builder, BuildImages(service, transfers), self._building.results, layout, self._launch.run_job),
             cached,
             VolumeHandlers(volumes, VolumePruning(volumes, folders, self._events)),
             VolumeExtraHandlers(volumes, VolumeCopies(layout, folders, volumes, self._launch), Renaming(self._database, volumes, self._containers)),
@@ -196,6 +196,7 @@ class Engine:
         self._layers.remove_strays()
         self._blobs.remove_stale_partials(time.time())
         self._building.cache_mounts.sweep()
+        self._building.parcels.sweep()
         await self._restoring.restore()
         await self._launch.warm()
         await self._server.listen(list(self._settings.hosts), self._settings.group, self._settings.tls_context())
@@ -209,6 +210,7 @@ class Engine:
         await self._exits.settle()
         self._mounting.let_go()
         self._restoring.tear_down_if_idle()
+        self._building.parcels.close()
         self._launch.close()
         self._endpoints.close()
         self._database.close()

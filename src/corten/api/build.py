@@ -12,6 +12,7 @@ from aiohttp import web
 
 from corten.api.build_joints import JoinedImages
 from corten.api.build_lines import ClassicLines
+from corten.api.build_outputs import BuildResults, keeps_image, names_of
 from corten.api.build_request import BuildRequest, read_request
 from corten.api.call import Call
 from corten.api.json_messages import JsonMessages, progress_message
@@ -22,6 +23,7 @@ from corten.builder.exec_step import StepFailed
 from corten.builder.graph import Local, Vertex
 from corten.builder.ignore import ignore_file_names, read_patterns
 from corten.builder.options import BuildOptions
+from corten.builder.outputs.delivery import Solved
 from corten.builder.plan import BuildPlan
 from corten.builder.solve import SolveOptions, first_error
 from corten.engine.build_images import BuildImages
@@ -45,8 +47,8 @@ class _ClientGone(Exception):
 
 
 class BuildHandlers:
-    def __init__(self, builder: Builder, images: BuildImages, layout: Layout, run_job: RunJob) -> None:
-        self._builder, self._images, self._layout, self._run_job = builder, images, layout, run_job
+    def __init__(self, builder: Builder, images: BuildImages, results: BuildResults, layout: Layout, run_job: RunJob) -> None:
+        self._builder, self._images, self._results, self._layout, self._run_job = builder, images, results, layout, run_job
 
     async def build(self, call: Call) -> web.StreamResponse:
         request = read_request(call)
@@ -63,19 +65,34 @@ class BuildHandlers:
         finally:
             await context.remove()
 
+    async def fetch(self, call: Call) -> web.StreamResponse:
+        return await self._results.fetch(call)
+
     async def _build(self, request: BuildRequest, context: Context, messages: _Messages) -> None:
         text, options = _dockerfile(request, context)
         read(text, options).table.target(options.target)  # what is wrong with it is an ordinary answer
         if not request.quiet:
             await messages.begin()
+        keep = keeps_image(request.outputs, request.platforms)
+        done = [await self._one(text, replace(options, platform=platform), request, context, messages, keep=keep) for platform in request.platforms]
+        solved = [solved for _, _, solved in done]
+        for output in request.outputs:
+            await self._results.deliver(solved, output, names_of(output, request.names), request.registries, messages.send_result)
+        for plan, built, _ in done:
+            await _conclude(plan, built, request, messages, keep=keep)
+        if keep:
+            self._images.tagged(done[0][1].image_id, [name.familiar for name in request.stored_names])
+
+    async def _one(self, text: str, options: BuildOptions, request: BuildRequest, context: Context, messages: _Messages, *,
+                   keep: bool) -> tuple[BuildPlan, Built, Solved]:  # fmt: skip
+        """One platform's build; `keep`: its image is stored under its names."""
         plan = await self._plan(text, options, request, messages)
         newest = None if plan.epoch is None else plan.epoch * _SECOND
         solving = SolveOptions({"context": context}, network=options.network, newest=newest, no_cache=frozenset({"*"} if request.no_cache else ()))
         lines = ClassicLines(plan, messages.send, explain=request.explain)
-        names = [f"{name.name}:{name.tag}" for name in request.names]
-        built = await self._told(lines, self._builder.build(plan, solving, names, lines.take))
-        await _conclude(plan, built, request, messages)
-        self._images.tagged(built.image_id, [name.familiar for name in request.names])
+        names = [f"{name.name}:{name.tag}" for name in request.stored_names]
+        built = await self._told(lines, self._builder.build(plan, solving, names, lines.take, store=keep))
+        return plan, built, Solved(plan.platform, built.config)
 
     async def _plan(self, text: str, options: BuildOptions, request: BuildRequest, messages: _Messages) -> BuildPlan:
         queue: asyncio.Queue[Progress | Pushed] = asyncio.Queue()
@@ -137,6 +154,10 @@ class _Messages(JsonMessages):
         else:
             self._held.append(message)
 
+    async def send_result(self, message: dict[str, Any]) -> None:
+        """What the client must have, quiet or not."""
+        await super().send(message)
+
     async def send_id(self, image_id: str) -> bool:
         """Whether that is all that the client wants to know."""
         if self._held is None:
@@ -185,7 +206,7 @@ def _read(context: Context, path: str) -> bytes | None:
         return None
 
 
-async def _conclude(plan: BuildPlan, built: Built, request: BuildRequest, messages: _Messages) -> None:
+async def _conclude(plan: BuildPlan, built: Built, request: BuildRequest, messages: _Messages, *, keep: bool) -> None:
     if await messages.send_id(built.image_id):
         return
     await messages.send({"aux": {"ID": built.image_id}})
@@ -193,5 +214,5 @@ async def _conclude(plan: BuildPlan, built: Built, request: BuildRequest, messag
         text = warning if warning.startswith("[") else f"[Warning] {warning}"
         await messages.send({"stream": f"{text}\n"})
     await messages.send({"stream": f"Successfully built {encoded(built.image_id)[:12]}\n"})
-    for name in request.names:
+    for name in request.stored_names if keep else ():
         await messages.send({"stream": f"Successfully tagged {name.familiar}\n"})

@@ -7,16 +7,20 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from corten.api.build_joints import JoinedHost
+from corten.api.build_outputs import BuildResults
 from corten.builder.build import Builder
 from corten.builder.cache import Cache
 from corten.builder.cache_mounts import CacheMounts
 from corten.builder.exec_step import ExecSteps
 from corten.builder.export import Exporter
 from corten.builder.ignore import Ignore
+from corten.builder.outputs.delivery import Delivery
+from corten.builder.outputs.parcels import Parcels
 from corten.builder.prune import Pruning
 from corten.builder.solve import Solver
 from corten.builder.workshop import Workshop
 from corten.engine.build_steps import BuildSteps
+from corten.registry.hosts import RegistryHosts
 from corten.runtime.launch import Launch
 from corten.store.blobs import Blobs
 from corten.store.database import Database
@@ -48,13 +52,17 @@ class Building:
     steps: ExecSteps
     cache_mounts: CacheMounts
     pruning: Pruning
+    results: BuildResults
+    parcels: Parcels
 
 
-def assemble(parts: Parts, host: BuildSteps) -> Building:
+def assemble(parts: Parts, host: BuildSteps, hosts: RegistryHosts) -> Building:
     workshop = Workshop(parts.layout, parts.snapshots, parts.maker, parts.launch.run_job)
     cache = Cache(parts.database, parts.layers)
     cache_mounts = CacheMounts(parts.layout, cache)
     steps = ExecSteps(workshop, parts.launch, JoinedHost(host), cache_mounts)
     solver = Solver(workshop, parts.images, cache, steps, lambda patterns: Ignore(patterns).ignores, at_once=max(2, os.cpu_count() or 1))
     pruning = Pruning(cache, cache_mounts, parts.layers, parts.images, parts.held, solver.busy_since)
-    return Building(Builder(solver, Exporter(parts.blobs, parts.layers, parts.images)), steps, cache_mounts, pruning)
+    parcels = Parcels(parts.database, parts.launch.run_job)
+    results = BuildResults(Delivery(parts.layout, parts.blobs, parts.layers), parcels, hosts)
+    return Building(Builder(solver, Exporter(parts.blobs, parts.layers, parts.images)), steps, cache_mounts, pruning, results, parcels)

@@ -13,17 +13,18 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from corten.api.build_outputs import names_of
 from corten.api.call import Call
 from corten.builder.graph import Limits
 from corten.builder.options import BuildOptions
-from corten.errors import CortenError, Forbidden, Invalid, NotSupported, UnsupportedOption
+from corten.errors import CortenError, Forbidden, Invalid, NotSupported
 from corten.registry.auth import Credentials
+from corten.spec.build_outputs import IMAGE, Output, OutputSpec, read_output
 from corten.spec.engine import Ulimit
 from corten.spec.platform import Platform, parse_platform
 from corten.spec.reference import Reference, parse_reference
 
 T = TypeVar("T")
-_REFUSED_OUTPUTS = ("local", "tar", "oci", "docker", "registry")
 BUILD_QUERY: dict[str, Any] = {
     "dockerfile": str, "t": list[str], "q": bool, "nocache": bool, "pull": bool, "rm": bool, "forcerm": bool, "buildargs": str, "labels": str,
     "target": str, "platform": str, "networkmode": str, "extrahosts": str, "cachefrom": str, "memory": int, "memswap": int, "cpushares": int,
@@ -38,7 +39,7 @@ class OutsideContext(CortenError):
 
 @dataclass(frozen=True)
 class BuildRequest:
-    """`names` are references in full. `options` lacks the context, which has not been read yet."""
+    """`names` are references in full. `options` lacks the context, which has not been read yet. `platforms` has one at least."""
 
     options: BuildOptions
     dockerfile: str
@@ -48,7 +49,14 @@ class BuildRequest:
     no_cache: bool
     pull: bool
     explain: bool
+    outputs: tuple[Output, ...]
+    platforms: tuple[Platform | None, ...]
     registries: Mapping[str, Credentials]
+
+    @property
+    def stored_names(self) -> tuple[Reference, ...]:
+        """What the image is called in the store."""
+        return tuple(dict.fromkeys(name for output in self.outputs if output.type == IMAGE and output.store for name in names_of(output, self.names)))
 
 
 def read_request(call: Call) -> BuildRequest:
@@ -56,19 +64,18 @@ def read_request(call: Call) -> BuildRequest:
     _check_version(call)
     if call.flag("squash"):
         raise Invalid("squash is only supported with experimental mode")
-    _check_outputs(call)
     _json(call, "cachefrom", list[str], "cache-from")  # Corten's cache goes by content: an image that is here adds nothing to it
-    platform = _platform(call.text("platform"))
+    platforms = tuple(_platform(text) for text in call.text("platform").split(","))
     options = BuildOptions(
         arguments={name: value for name, value in (_json(call, "buildargs", dict[str, str | None], "build args") or {}).items() if value is not None},
-        target=call.text("target"), platform=platform, labels=_json(call, "labels", dict[str, str], "labels") or {},
+        target=call.text("target"), platform=platforms[0], labels=_json(call, "labels", dict[str, str], "labels") or {},
         network=_network(call.text("networkmode")), hosts=_hosts(call.text("extrahosts")), limits=_limits(call),
     )  # fmt: skip
     dockerfile = call.text("dockerfile") or "Dockerfile"
     _check_path(dockerfile)
     return BuildRequest(
         options, dockerfile, tuple(_name(text) for text in call.values("t") if text), call.text("remote"), call.flag("q"), call.flag("nocache"),
-        call.flag("pull"), call.flag("explain"), _registries(call.request.headers.get("X-Registry-Config", "")),
+        call.flag("pull"), call.flag("explain"), _outputs(call), platforms, _registries(call.request.headers.get("X-Registry-Config", "")),
     )  # fmt: skip
 
 
@@ -80,10 +87,13 @@ def _check_version(call: Call) -> None:
         raise Invalid(f'invalid version "{version}"')
 
 
-def _check_outputs(call: Call) -> None:
-    for output in _json(call, "outputs", list[dict[str, object]], "outputs") or []:
-        if output.get("Type") in _REFUSED_OUTPUTS:
-            raise UnsupportedOption(key=f"the output type {output['Type']!r}")
+def _outputs(call: Call) -> tuple[Output, ...]:
+    """What Docker's client calls `moby`, or nothing at all, is the image in the store. What is wrong in an output is told before anything is built."""
+    specs = [spec for spec in _json(call, "outputs", list[OutputSpec], "outputs") or [] if spec.type != "moby"]
+    outputs = tuple(read_output(spec) for spec in specs) or (Output(IMAGE),)
+    for output in outputs:
+        names_of(output, ())
+    return outputs
 
 
 def _platform(text: str) -> Platform | None:

@@ -77,6 +77,14 @@ JSON_MESSAGES, TAR, STREAM = Stream("application/json"), Stream("application/x-t
 _TEXT = Stream("text/plain")
 
 
+def _build_routes(handlers: Handlers) -> list[Route]:
+    return [
+        _route("POST", "/build", handlers.builds.build, query=BUILD_QUERY, body=TAR, answer=JSON_MESSAGES),
+        _route("POST", "/build/prune", handlers.build_cache.prune, query=PRUNE_QUERY, answer=answers.PrunedBuildCache),
+        _route("GET", "/corten/build/outputs/{id}", handlers.builds.fetch, answer=TAR),
+    ]
+
+
 def make_routes(handlers: Handlers) -> list[Route]:
     container, stream, life, execs = handlers.containers, handlers.streams, handlers.lifecycle, handlers.execs
     content, image, system, volume = handlers.contents, handlers.images, handlers.system, handlers.volumes
@@ -145,8 +153,7 @@ def make_routes(handlers: Handlers) -> list[Route]:
         _route("GET", "/images/json", image.list, query={"all": bool, "digests": bool, "filter": str, "filters": Filters, "shared-size": bool, "manifests": bool},
                answer=list[answers.ImageSummary]),
         _route("POST", "/images/create", image.create, query=create_image, body=TAR, answer=JSON_MESSAGES),
-        _route("POST", "/build", handlers.builds.build, query=BUILD_QUERY, body=TAR, answer=JSON_MESSAGES),
-        _route("POST", "/build/prune", handlers.build_cache.prune, query=PRUNE_QUERY, answer=answers.PrunedBuildCache),
+        *_build_routes(handlers),
         _route("POST", "/images/load", handlers.files.load, query={"quiet": bool}, body=TAR, answer=JSON_MESSAGES),
         _route("GET", "/images/get", handlers.files.save, query={"names": list[str], "platform": str}, answer=TAR),
         _route("GET", "/images/{name}/get", handlers.files.save, query={"platform": str}, answer=TAR),

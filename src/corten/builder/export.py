@@ -36,6 +36,11 @@ def moment(nanoseconds: int) -> str:
     return datetime.fromtimestamp(nanoseconds // _SECOND, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def config_document(plan: BuildPlan, result: Result, made: Mapping[Vertex, MadeLayer], created: int) -> bytes:
+    """`created` is nanoseconds since the epoch. Its digest is the image's id."""
+    return msgspec.json.encode(make_config(plan, result, made, moment(created)))
+
+
 def make_config(plan: BuildPlan, result: Result, made: Mapping[Vertex, MadeLayer], created: str) -> ImageConfig:
     """Pure. Every time in it is `created`: nothing tells when the build took place."""
     lines = list(plan.base.config.history or []) if plan.base else []
@@ -52,10 +57,8 @@ class Exporter:
     def __init__(self, blobs: Blobs, layers: Layers, images: Images) -> None:
         self._blobs, self._layers, self._images = blobs, layers, images
 
-    def store(self, plan: BuildPlan, result: Result, made: Mapping[Vertex, MadeLayer], created: int, names: Sequence[str]) -> str:
-        """Make the image visible under its names (in full), in one transaction; its id. `created` is nanoseconds since the epoch."""
-        document = make_config(plan, result, made, moment(created))
-        data = msgspec.json.encode(document)
+    def store(self, plan: BuildPlan, result: Result, made: Mapping[Vertex, MadeLayer], data: bytes, names: Sequence[str]) -> str:
+        """Make the image of this config visible under its names (in full), in one transaction; its id."""
         image_id = self._blobs.put(data)
         base = self._images.get(plan.base.id) if plan.base else None
         docker = base is not None and base.row.media_type == DOCKER_MANIFEST  # one manifest does not mix the two vocabularies

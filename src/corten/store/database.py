@@ -175,6 +175,15 @@ class Database:
                 self._connection.execute("DELETE FROM build_cache WHERE key = ?", (key,))
                 self._connection.execute("DELETE FROM held_layers WHERE holder = ?", (key,))
 
+    def hold_layers(self, holder: str, diff_ids: Iterable[str]) -> None:
+        """No image's removal takes them away until `release_layers`."""
+        with self.transaction():
+            self._connection.executemany("INSERT OR IGNORE INTO held_layers VALUES (?, ?)", [(holder, diff_id) for diff_id in diff_ids])
+
+    def release_layers(self, prefix: str) -> None:
+        """Of every holder whose name begins so."""
+        self._connection.execute("DELETE FROM held_layers WHERE substr(holder, 1, ?) = ?", (len(prefix), prefix))
+
     def held_layers(self) -> frozenset[str]:
         """Diff ids."""
         return frozenset(row[0] for row in self._connection.execute("SELECT DISTINCT diff_id FROM held_layers"))
