@@ -32,7 +32,7 @@ def nothing_stays(engine):
 
 
 def test_the_words_are_the_classic_builders(engine):
-    files = {"Dockerfile": "FROM busybox\nENV X=1\nRUN echo hi; echo err >&2\nCOPY a.txt /x/\nCMD [\"sh\"]\n", "a.txt": "a"}
+    files = {"Dockerfile": 'FROM busybox\nENV X=1\nRUN echo hi; echo err >&2\nCOPY a.txt /x/\nCMD ["sh"]\n', "a.txt": "a"}
     built = build(engine, files, t="words:1")
     lines = built.text.split("\n")
     base, short = engine.client.get("/images/busybox/json")["Id"][7:19], built.image[7:19]
@@ -234,11 +234,11 @@ def test_stages_run_side_by_side(engine):
     ("", {}, 400, "the Dockerfile (Dockerfile) cannot be empty"),
     ("FROM busybox\n", {"dockerfile": "nosuch"}, 500, "Cannot locate specified Dockerfile: nosuch"),
     ("FROM busybox\n", {"dockerfile": "../x"}, 500, "forbidden path outside the build context: ../x ()"),
-    ("FROM busybox AS a\n", {"target": "zz"}, 400, "target stage \"zz\" could not be found (did you mean a?)"),
+    ("FROM busybox AS a\n", {"target": "zz"}, 400, 'target stage "zz" could not be found (did you mean a?)'),
     ("FROM busybox\n", {"squash": 1}, 400, "squash is only supported with experimental mode"),
-    ("FROM busybox\n", {"platform": "foo"}, 400, "\"foo\": unknown operating system or architecture: invalid argument"),
+    ("FROM busybox\n", {"platform": "foo"}, 400, '"foo": unknown operating system or architecture: invalid argument'),
     ("FROM busybox\n", {"buildargs": "xx"}, 400, "error reading build args: invalid character 'x' looking for beginning of value"),
-    ("FROM busybox\n", {"version": "9"}, 400, "invalid version \"9\""),
+    ("FROM busybox\n", {"version": "9"}, 400, 'invalid version "9"'),
 ])  # fmt: skip
 def test_what_is_refused(engine, dockerfile, parameters, status, text):
     with pytest.raises(ApiError) as refused:

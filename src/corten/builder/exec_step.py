@@ -116,7 +116,7 @@ class ExecSteps:
             async with self._listening(step, output):
                 await self._host.attach(step, f"/proc/{created.pid}/ns/net")
                 await self._launch.call(messages.Start(0, step))
-                code: int = await end
+                code: int = await asyncio.shield(end)  # a cancelled step has still to end
                 return code
         finally:
             await asyncio.shield(self._take_down(step, end, started=started))

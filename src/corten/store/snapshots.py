@@ -73,8 +73,12 @@ class Snapshots:
         return Mount("", "overlay", "overlay", ["ro", f"lowerdir={':'.join([self.upper(container_id), *self.below(diff_ids)])}"])
 
     def lower(self, diff_ids: Sequence[str]) -> list[str]:
-        """The layers' folders, topmost first. Raises StoreCorrupt if one is missing."""
-        return [self._layer_path(diff_id) for diff_id in reversed(diff_ids)]
+        """The layers' folders, topmost first. Raises StoreCorrupt if one is missing.
+
+        A layer that an image has twice is there once, at its upper place: it hides all that it would bring further down, and overlayfs
+        refuses a folder given twice (ELOOP).
+        """
+        return [self._layer_path(diff_id) for diff_id in dict.fromkeys(reversed(diff_ids))]
 
     def below(self, diff_ids: Sequence[str]) -> list[str]:
         """All that lies under a container's writable layer, topmost first: the init layer, then the image's layers."""
