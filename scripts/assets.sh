@@ -1,6 +1,6 @@
 #!/bin/bash
 # What the tests need besides Corten: real clients, other runtimes, base images. assets.sh DIR [docker]
-#   DIR/clients/usr/bin/docker     today's docker CLI, unpacked (not installed) from the distribution's newest suite
+#   DIR/clients/usr/bin/docker     today's docker CLI and buildx, unpacked (not installed) from the distribution's newest suite
 #   DIR/images/{busybox,debian}.tar   docker archives made from packages: no image registry is asked
 #   DIR/dockerd (with `docker`)    the real Docker Engine, unpacked, for recording and benchmarks
 # The mirrors are those that this machine's apt is configured for. Says what it does; can be run again.
@@ -41,7 +41,7 @@ unpack() {  # DIR PACKAGE...: from the newest suite on Debian, from the machine'
 if [ ! -x "$dir/clients/usr/bin/docker" ]; then
     echo "unpacking the docker CLI"
     rm -rf "$dir/clients"
-    if [ "$ID" = debian ]; then unpack "$dir/clients" docker-cli; else unpack "$dir/clients" docker.io; fi
+    if [ "$ID" = debian ]; then unpack "$dir/clients" docker-cli docker-buildx; else unpack "$dir/clients" docker.io docker-buildx; fi
 fi
 if [ "$want" = docker ] && [ ! -x "$dir/dockerd/usr/sbin/dockerd" ] && [ ! -x "$dir/dockerd/usr/bin/dockerd" ]; then
     echo "unpacking the Docker Engine"

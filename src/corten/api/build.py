@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -16,6 +17,7 @@ from corten.api.build_outputs import BuildResults, keeps_image, names_of
 from corten.api.build_request import BuildRequest, read_request
 from corten.api.call import Call
 from corten.api.json_messages import JsonMessages, progress_message
+from corten.builder.attest.provenance import Invocation
 from corten.builder.build import Builder, Built
 from corten.builder.context import Context, NoSuchFile
 from corten.builder.convert import convert, read
@@ -30,6 +32,7 @@ from corten.engine.build_images import BuildImages
 from corten.errors import CortenError, Invalid, NotSupported
 from corten.registry.progress import Progress, Pushed
 from corten.spec.digest import encoded
+from corten.spec.timestamps import now_ns
 from corten.store.layers import RunJob
 from corten.store.layout import Layout
 
@@ -86,13 +89,18 @@ class BuildHandlers:
     async def _one(self, text: str, options: BuildOptions, request: BuildRequest, context: Context, messages: _Messages, *,
                    keep: bool) -> tuple[BuildPlan, Built, Solved]:  # fmt: skip
         """One platform's build; `keep`: its image is stored under its names."""
+        started = now_ns()
         plan = await self._plan(text, options, request, messages)
         newest = None if plan.epoch is None else plan.epoch * _SECOND
         solving = SolveOptions({"context": context}, network=options.network, newest=newest, no_cache=frozenset({"*"} if request.no_cache else ()))
         lines = ClassicLines(plan, messages.send, explain=request.explain)
         names = [f"{name.name}:{name.tag}" for name in request.stored_names]
         built = await self._told(lines, self._builder.build(plan, solving, names, lines.take, store=keep))
-        return plan, built, Solved(plan.platform, built.config)
+        invocation = Invocation(
+            secrets.token_hex(16), started, now_ns(), options.file, text, plan.platform, options.target, options.arguments, options.labels
+        )
+        shown = next((name.familiar for output in request.outputs for name in names_of(output, request.names)), "image")
+        return plan, built, await self._results.solved(plan, built.config, request.attest, shown, invocation)
 
     async def _plan(self, text: str, options: BuildOptions, request: BuildRequest, messages: _Messages) -> BuildPlan:
         queue: asyncio.Queue[Progress | Pushed] = asyncio.Queue()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from corten.api.build_joints import JoinedHost
 from corten.api.build_outputs import BuildResults
+from corten.builder.attest.attestor import Attestor
 from corten.builder.build import Builder
 from corten.builder.cache import Cache
 from corten.builder.cache_mounts import CacheMounts
@@ -64,5 +65,6 @@ def assemble(parts: Parts, host: BuildSteps, hosts: RegistryHosts) -> Building:
     solver = Solver(workshop, parts.images, cache, steps, lambda patterns: Ignore(patterns).ignores, at_once=max(2, os.cpu_count() or 1))
     pruning = Pruning(cache, cache_mounts, parts.layers, parts.images, parts.held, solver.busy_since)
     parcels = Parcels(parts.database, parts.launch.run_job)
-    results = BuildResults(Delivery(parts.layout, parts.blobs, parts.layers), parcels, hosts)
+    attestor = Attestor(parts.layout, parts.layers, parts.images, parts.launch.run_job)
+    results = BuildResults(Delivery(parts.layout, parts.blobs, parts.layers), attestor, parcels, hosts)
     return Building(Builder(solver, Exporter(parts.blobs, parts.layers, parts.images)), steps, cache_mounts, pruning, results, parcels)

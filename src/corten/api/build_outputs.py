@@ -15,15 +15,18 @@ from aiohttp import web
 from corten.api.call import Call
 from corten.api.json_messages import progress_message
 from corten.api.tar_response import tar_response
+from corten.builder.attest.attestor import Attestor
+from corten.builder.attest.provenance import Invocation
 from corten.builder.outputs.delivery import Delivery, Solved
 from corten.builder.outputs.parcels import Parcels
+from corten.builder.plan import BuildPlan
 from corten.engine.build_images import credentials_for
 from corten.errors import Forbidden, UnsupportedOption
 from corten.registry.auth import Credentials
 from corten.registry.client import Repository
 from corten.registry.hosts import RegistryHosts
 from corten.registry.progress import Emit, stream
-from corten.spec.build_outputs import IMAGE, TO_CLIENT, Output
+from corten.spec.build_outputs import IMAGE, TO_CLIENT, Attest, Output
 from corten.spec.platform import Platform
 from corten.spec.reference import Reference, parse_reference
 
@@ -47,8 +50,12 @@ def names_of(output: Output, tags: Sequence[Reference]) -> list[Reference]:
 
 
 class BuildResults:
-    def __init__(self, delivery: Delivery, parcels: Parcels, hosts: RegistryHosts) -> None:
-        self._delivery, self._parcels, self._hosts = delivery, parcels, hosts
+    def __init__(self, delivery: Delivery, attestor: Attestor, parcels: Parcels, hosts: RegistryHosts) -> None:
+        self._delivery, self._attestor, self._parcels, self._hosts = delivery, attestor, parcels, hosts
+
+    async def solved(self, plan: BuildPlan, config: bytes, attest: Attest, name: str, invocation: Invocation) -> Solved:
+        """One platform's result with what is attested of it."""
+        return Solved(plan.platform, config, await self._attestor.attest(attest, plan.target, config, name, invocation, {}))
 
     async def deliver(self, solved: Sequence[Solved], output: Output, names: Sequence[Reference], registries: Mapping[str, Credentials],
                       send: Send) -> None:  # fmt: skip

@@ -19,7 +19,7 @@ from corten.builder.graph import Limits
 from corten.builder.options import BuildOptions
 from corten.errors import CortenError, Forbidden, Invalid, NotSupported
 from corten.registry.auth import Credentials
-from corten.spec.build_outputs import IMAGE, Output, OutputSpec, read_output
+from corten.spec.build_outputs import IMAGE, Attest, Output, OutputSpec, read_output
 from corten.spec.engine import Ulimit
 from corten.spec.platform import Platform, parse_platform
 from corten.spec.reference import Reference, parse_reference
@@ -29,7 +29,7 @@ BUILD_QUERY: dict[str, Any] = {
     "dockerfile": str, "t": list[str], "q": bool, "nocache": bool, "pull": bool, "rm": bool, "forcerm": bool, "buildargs": str, "labels": str,
     "target": str, "platform": str, "networkmode": str, "extrahosts": str, "cachefrom": str, "memory": int, "memswap": int, "cpushares": int,
     "cpusetcpus": str, "cpusetmems": str, "cpuperiod": int, "cpuquota": int, "shmsize": int, "ulimits": str, "cgroupparent": str, "outputs": str,
-    "version": str, "squash": bool, "remote": str, "explain": bool,
+    "version": str, "squash": bool, "remote": str, "explain": bool, "attest": str,
 }  # fmt: skip
 
 
@@ -50,6 +50,7 @@ class BuildRequest:
     pull: bool
     explain: bool
     outputs: tuple[Output, ...]
+    attest: Attest
     platforms: tuple[Platform | None, ...]
     registries: Mapping[str, Credentials]
 
@@ -71,11 +72,12 @@ def read_request(call: Call) -> BuildRequest:
         target=call.text("target"), platform=platforms[0], labels=_json(call, "labels", dict[str, str], "labels") or {},
         network=_network(call.text("networkmode")), hosts=_hosts(call.text("extrahosts")), limits=_limits(call),
     )  # fmt: skip
-    dockerfile = call.text("dockerfile") or "Dockerfile"
+    dockerfile, outputs, attest = call.text("dockerfile") or "Dockerfile", _outputs(call), _json(call, "attest", Attest, "attestations") or Attest()
+    attest.check(outputs)
     _check_path(dockerfile)
     return BuildRequest(
         options, dockerfile, tuple(_name(text) for text in call.values("t") if text), call.text("remote"), call.flag("q"), call.flag("nocache"),
-        call.flag("pull"), call.flag("explain"), _outputs(call), platforms, _registries(call.request.headers.get("X-Registry-Config", "")),
+        call.flag("pull"), call.flag("explain"), outputs, attest, platforms, _registries(call.request.headers.get("X-Registry-Config", "")),
     )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ import click
 
 from corten.api.assembly import Engine
 from corten.api.settings import Settings, parse_arguments
+from corten.builder.attest.scan_job import SCAN_JOB
 from corten.builder.context_job import CONTEXT_JOB
 from corten.builder.file_job import FILE_JOB
 from corten.builder.outputs.oci_tar import OCI_JOB
@@ -44,6 +45,7 @@ _JOBS = {
     CONTEXT_JOB: "corten.builder.context_job:job",
     FILE_JOB: "corten.builder.file_job:job",
     OCI_JOB: "corten.builder.outputs.oci_tar:job",
+    SCAN_JOB: "corten.builder.attest.scan_job:job",
     TREE_JOB: "corten.builder.outputs.tree_tar:job",
 }
 _log = logging.getLogger("corten")

@@ -137,7 +137,7 @@ def _pairs(fields: Sequence[str], what: str) -> dict[str, str]:
 
 
 # --- attestations
-class Attest(msgspec.Struct, frozen=True, omit_defaults=True, rename="pascal"):
+class Attest(msgspec.Struct, frozen=True, omit_defaults=True, rename="pascal", forbid_unknown_fields=True):
     """As Corten's parameter `attest` of `POST /build` has it. `provenance` is the mode (min, max) or empty: none."""
 
     sbom: bool = False
@@ -148,6 +148,16 @@ class Attest(msgspec.Struct, frozen=True, omit_defaults=True, rename="pascal"):
     @property
     def is_asked_for(self) -> bool:
         return self.sbom or bool(self.provenance)
+
+    def check(self, outputs: Sequence[Output]) -> None:
+        """Raises Invalid for a mode that there is not, UnsupportedOption where an output has no place for an attestation."""
+        if self.provenance not in ("", "min", "max"):
+            raise Invalid(f"invalid mode {self.provenance!r} of the provenance: it is min or max")
+        for output in outputs if self.is_asked_for else ():
+            if output.type == DOCKER:
+                raise UnsupportedOption(key="an attestation in the output type docker (its archives have no place for one: use type=oci)")
+            if output.type == IMAGE and not output.push:
+                raise UnsupportedOption(key="an attestation of an image that stays in the engine's store (use push=true, type=registry or type=oci)")
 
 
 def parse_attest(text: str, before: Attest) -> Attest:

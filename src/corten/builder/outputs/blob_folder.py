@@ -45,8 +45,7 @@ class BlobFolder:
     async def layer(self, diff_id: str, compression: str, *, oci_types: bool = True) -> Descriptor:
         """A layer as it goes out: as it came if it came packed, else as `compression` says. Raises StoreCorrupt."""
         await self._layers.ensure_blob(diff_id)
-        row = self._layers.find(diff_id)
-        blob = row.blob if row else diff_id
+        blob = self._layers.need(diff_id).blob
         plain = OCI_LAYER if oci_types else DOCKER_LAYER
         if blob != diff_id:
             return Descriptor(self._packed_type(blob, plain), blob, self._link(blob))

@@ -12,7 +12,7 @@ from corten.builder.outputs.blob_folder import BlobFolder
 from corten.builder.outputs.documents import Documents, PlatformImage, Predicate, assemble, statement
 from corten.builder.outputs.parcels import Parcel
 from corten.builder.outputs.push import Remotes, push
-from corten.errors import Invalid, StoreCorrupt, UnsupportedOption
+from corten.errors import Invalid
 from corten.registry.progress import Emit
 from corten.spec.build_outputs import DOCKER, FILES, OCI, Output
 from corten.spec.digest import digest_of
@@ -65,25 +65,17 @@ class Delivery:
             raise Invalid("platform-split=false cannot hold several platforms in one tree")
         parts: list[tree_tar.TreePart] = []
         for each in solved:
-            numbers = [self._number(diff_id) for diff_id in reversed(each.chain)]
+            numbers = [self._layers.need(diff_id).number for diff_id in reversed(each.chain)]
             subjects = [("_", digest_of(each.config))]
             files = [tree_tar.TreeFile(output.prefix + made.file, statement(made, subjects)) for made in each.predicates]
             parts.append(tree_tar.TreePart(tree_tar.platform_folder(each.platform) if split else "", numbers, files))
         held = tuple(diff_id for each in solved for diff_id in each.chain)
         return Parcel(output.type, tree_tar.TREE_JOB, msgspec.msgpack.encode(parts), self._layout.layers, own=False, diff_ids=held)
 
-    def _number(self, diff_id: str) -> int:
-        row = self._layers.find(diff_id)
-        if row is None:
-            raise StoreCorrupt(f"layer {diff_id} is missing from the store: build again")
-        return row.number
-
     async def _docker(self, solved: Sequence[Solved], folder: BlobFolder, names: Sequence[Reference]) -> Parcel:
         """As `docker save` writes it."""
         if len(solved) > 1:
             raise Invalid("the output type docker holds one platform: use type=oci")
-        if solved[0].predicates:
-            raise UnsupportedOption(key="an attestation in the output type docker (its archives have no place for one: use type=oci)")
         config = parse_config(solved[0].config)
         layers: list[SavedLayer] = []
         for diff_id in solved[0].chain:
