@@ -165,7 +165,7 @@ class Engine:
             SystemHandlers(system, hosts),
             EventHandlers(self._events),
             UsageHandlers(usage, service, volumes, cached),
-            BuildHandlers(self._building.builder, BuildImages(service, transfers), self._building.results, layout, self._launch.run_job),
+            BuildHandlers(self._building.builder, BuildImages(service, transfers), self._building.results, self._building.caches, layout, self._launch.run_job),
             cached,
             VolumeHandlers(volumes, VolumePruning(volumes, folders, self._events)),
             VolumeExtraHandlers(volumes, VolumeCopies(layout, folders, volumes, self._launch), Renaming(self._database, volumes, self._containers)),

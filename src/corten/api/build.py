@@ -11,14 +11,16 @@ from typing import Any
 
 from aiohttp import web
 
+from corten.api.build_cache_transfer import BuildCacheTransfer
 from corten.api.build_joints import JoinedImages
 from corten.api.build_lines import ClassicLines
-from corten.api.build_outputs import BuildResults, keeps_image, names_of
+from corten.api.build_outputs import BuildResults, keeps_image, names_of, with_annotation
 from corten.api.build_request import BuildRequest, read_request
 from corten.api.call import Call
 from corten.api.json_messages import JsonMessages, progress_message
 from corten.builder.attest.provenance import Invocation
-from corten.builder.build import Builder, Built
+from corten.builder.build import Builder, Built, inline_of
+from corten.builder.cache_transfer.documents import INLINE
 from corten.builder.context import Context, NoSuchFile
 from corten.builder.convert import convert, read
 from corten.builder.exec_step import StepFailed
@@ -31,6 +33,7 @@ from corten.builder.solve import SolveOptions, first_error
 from corten.engine.build_images import BuildImages
 from corten.errors import CortenError, Invalid, NotSupported
 from corten.registry.progress import Progress, Pushed
+from corten.spec.build_cache import INLINE as INLINE_CACHE
 from corten.spec.digest import encoded
 from corten.spec.timestamps import now_ns
 from corten.store.layers import RunJob
@@ -50,8 +53,9 @@ class _ClientGone(Exception):
 
 
 class BuildHandlers:
-    def __init__(self, builder: Builder, images: BuildImages, results: BuildResults, layout: Layout, run_job: RunJob) -> None:
-        self._builder, self._images, self._results, self._layout, self._run_job = builder, images, results, layout, run_job
+    def __init__(self, builder: Builder, images: BuildImages, results: BuildResults, caches: BuildCacheTransfer, layout: Layout, run_job: RunJob) -> None:
+        self._builder, self._images, self._results, self._caches = builder, images, results, caches
+        self._layout, self._run_job = layout, run_job
 
     async def build(self, call: Call) -> web.StreamResponse:
         request = read_request(call)
@@ -71,6 +75,9 @@ class BuildHandlers:
     async def fetch(self, call: Call) -> web.StreamResponse:
         return await self._results.fetch(call)
 
+    async def receive_cache(self, call: Call) -> web.StreamResponse:
+        return await self._caches.receive(call)
+
     async def _build(self, request: BuildRequest, context: Context, messages: _Messages) -> None:
         text, options = _dockerfile(request, context)
         read(text, options).table.target(options.target)  # what is wrong with it is an ordinary answer
@@ -80,7 +87,11 @@ class BuildHandlers:
         done = [await self._one(text, replace(options, platform=platform), request, context, messages, keep=keep) for platform in request.platforms]
         solved = [solved for _, _, solved in done]
         for output in request.outputs:
-            await self._results.deliver(solved, output, names_of(output, request.names), request.registries, messages.send_result)
+            inline = inline_of(done[0][0].target, done[0][1].made) if request.inline_cache and len(done) == 1 else ""
+            await self._results.deliver(solved, with_annotation(output, INLINE, inline), names_of(output, request.names), request.registries, messages.send_result)
+        for place in request.cache_to:
+            for plan, built, _ in done if place.type != INLINE_CACHE else ():
+                await self._caches.send(place, plan.target, built.made, request.registries, messages.send_result)
         for plan, built, _ in done:
             await _conclude(plan, built, request, messages, keep=keep)
         if keep:
@@ -92,10 +103,12 @@ class BuildHandlers:
         started = now_ns()
         plan = await self._plan(text, options, request, messages)
         newest = None if plan.epoch is None else plan.epoch * _SECOND
-        solving = SolveOptions({"context": context}, network=options.network, newest=newest, no_cache=frozenset({"*"} if request.no_cache else ()))
+        no_cache = frozenset({"*"} if request.no_cache else ())
         lines = ClassicLines(plan, messages.send, explain=request.explain)
         names = [f"{name.name}:{name.tag}" for name in request.stored_names]
-        built = await self._told(lines, self._builder.build(plan, solving, names, lines.take, store=keep))
+        async with self._caches.imports(request.cache_from, plan.target, request.registries, messages.send) as imports:
+            solving = SolveOptions({"context": context}, network=options.network, newest=newest, no_cache=no_cache, imports=imports)
+            built = await self._told(lines, self._builder.build(plan, solving, names, lines.take, store=keep, inline=request.inline_cache))
         invocation = Invocation(
             secrets.token_hex(16), started, now_ns(), options.file, text, plan.platform, options.target, options.arguments, options.labels
         )

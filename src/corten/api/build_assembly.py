@@ -6,12 +6,15 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from corten.api.build_cache_transfer import BuildCacheTransfer, CacheStore
 from corten.api.build_joints import JoinedHost
 from corten.api.build_outputs import BuildResults
 from corten.builder.attest.attestor import Attestor
 from corten.builder.build import Builder
 from corten.builder.cache import Cache
 from corten.builder.cache_mounts import CacheMounts
+from corten.builder.cache_transfer.export import CacheExport
+from corten.builder.cache_transfer.imports import Importer
 from corten.builder.exec_step import ExecSteps
 from corten.builder.export import Exporter
 from corten.builder.ignore import Ignore
@@ -54,6 +57,7 @@ class Building:
     cache_mounts: CacheMounts
     pruning: Pruning
     results: BuildResults
+    caches: BuildCacheTransfer
     parcels: Parcels
 
 
@@ -64,7 +68,10 @@ def assemble(parts: Parts, host: BuildSteps, hosts: RegistryHosts) -> Building:
     steps = ExecSteps(workshop, parts.launch, JoinedHost(host), cache_mounts)
     solver = Solver(workshop, parts.images, cache, steps, lambda patterns: Ignore(patterns).ignores, at_once=max(2, os.cpu_count() or 1))
     pruning = Pruning(cache, cache_mounts, parts.layers, parts.images, parts.held, solver.busy_since)
-    parcels = Parcels(parts.database, parts.launch.run_job)
-    attestor = Attestor(parts.layout, parts.layers, parts.images, parts.launch.run_job)
-    results = BuildResults(Delivery(parts.layout, parts.blobs, parts.layers), attestor, parcels, hosts)
-    return Building(Builder(solver, Exporter(parts.blobs, parts.layers, parts.images)), steps, cache_mounts, pruning, results, parcels)
+    layout, blobs, layers, run_job = parts.layout, parts.blobs, parts.layers, parts.launch.run_job
+    parcels = Parcels(parts.database, run_job)
+    results = BuildResults(Delivery(layout, blobs, layers), Attestor(layout, layers, parts.images, run_job), parcels, hosts)
+    export = CacheExport(layout, blobs, layers, cache, cache_mounts, run_job)
+    importer = Importer(layout, blobs, layers, cache, cache_mounts, run_job)
+    caches = BuildCacheTransfer(export, importer, parcels, hosts, CacheStore(layout, parts.images, layers, blobs, cache))
+    return Building(Builder(solver, Exporter(blobs, layers, parts.images)), steps, cache_mounts, pruning, results, caches, parcels)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from typing import Any
 
 from aiohttp import web
@@ -47,6 +48,11 @@ def names_of(output: Output, tags: Sequence[Reference]) -> list[Reference]:
     if any(name.digest for name in own):
         raise Forbidden("build tag cannot contain a digest")
     return [name.with_default_tag() for name in own] or list(tags)
+
+
+def with_annotation(output: Output, name: str, text: str) -> Output:
+    """One more of the manifests' annotations, if there is a text."""
+    return replace(output, annotations=(*output.annotations, (name, text))) if text else output
 
 
 class BuildResults:

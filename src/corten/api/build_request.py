@@ -19,6 +19,7 @@ from corten.builder.graph import Limits
 from corten.builder.options import BuildOptions
 from corten.errors import CortenError, Forbidden, Invalid, NotSupported
 from corten.registry.auth import Credentials
+from corten.spec.build_cache import INLINE, CachePlace, parse_cache_from, parse_cache_to
 from corten.spec.build_outputs import IMAGE, Attest, Output, OutputSpec, read_output
 from corten.spec.engine import Ulimit
 from corten.spec.platform import Platform, parse_platform
@@ -29,7 +30,7 @@ BUILD_QUERY: dict[str, Any] = {
     "dockerfile": str, "t": list[str], "q": bool, "nocache": bool, "pull": bool, "rm": bool, "forcerm": bool, "buildargs": str, "labels": str,
     "target": str, "platform": str, "networkmode": str, "extrahosts": str, "cachefrom": str, "memory": int, "memswap": int, "cpushares": int,
     "cpusetcpus": str, "cpusetmems": str, "cpuperiod": int, "cpuquota": int, "shmsize": int, "ulimits": str, "cgroupparent": str, "outputs": str,
-    "version": str, "squash": bool, "remote": str, "explain": bool, "attest": str,
+    "version": str, "squash": bool, "remote": str, "explain": bool, "attest": str, "cacheto": str,
 }  # fmt: skip
 
 
@@ -51,8 +52,16 @@ class BuildRequest:
     explain: bool
     outputs: tuple[Output, ...]
     attest: Attest
+    cache_from: tuple[CachePlace, ...]
+    cache_to: tuple[CachePlace, ...]
     platforms: tuple[Platform | None, ...]
     registries: Mapping[str, Credentials]
+
+    @property
+    def inline_cache(self) -> bool:
+        """Whether the image shall carry its own cache: BuildKit's build argument counts, too."""
+        asked = self.options.arguments.get("BUILDKIT_INLINE_CACHE", "")
+        return asked in ("1", "true") or any(place.type == INLINE for place in self.cache_to)
 
     @property
     def stored_names(self) -> tuple[Reference, ...]:
@@ -65,7 +74,8 @@ def read_request(call: Call) -> BuildRequest:
     _check_version(call)
     if call.flag("squash"):
         raise Invalid("squash is only supported with experimental mode")
-    _json(call, "cachefrom", list[str], "cache-from")  # Corten's cache goes by content: an image that is here adds nothing to it
+    cache_from = tuple(map(parse_cache_from, _json(call, "cachefrom", list[str], "cache-from") or ()))
+    cache_to = tuple(map(parse_cache_to, _json(call, "cacheto", list[str], "cache-to") or ()))
     platforms = tuple(_platform(text) for text in call.text("platform").split(","))
     options = BuildOptions(
         arguments={name: value for name, value in (_json(call, "buildargs", dict[str, str | None], "build args") or {}).items() if value is not None},
@@ -77,7 +87,7 @@ def read_request(call: Call) -> BuildRequest:
     _check_path(dockerfile)
     return BuildRequest(
         options, dockerfile, tuple(_name(text) for text in call.values("t") if text), call.text("remote"), call.flag("q"), call.flag("nocache"),
-        call.flag("pull"), call.flag("explain"), outputs, attest, platforms, _registries(call.request.headers.get("X-Registry-Config", "")),
+        call.flag("pull"), call.flag("explain"), outputs, attest, cache_from, cache_to, platforms, _registries(call.request.headers.get("X-Registry-Config", "")),
     )  # fmt: skip
 
 

@@ -2,35 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from corten.builder.cache_transfer.documents import INLINE, inline_annotation
 from corten.builder.export import Exporter, config_document
+from corten.builder.graph import Vertex, layers_of
 from corten.builder.plan import BuildPlan
 from corten.builder.progress import Emit
+from corten.builder.results import MadeLayer
 from corten.builder.solve import SolveOptions, Solver
 from corten.spec.digest import digest_of
 
 
 @dataclass(frozen=True)
 class Built:
-    """`created` (nanoseconds) is what the image says of its age. `config` is its config document, `chain` its layers' diff ids."""
+    """`created` (nanoseconds) is what the image says of its age. `config` is its config document, `chain` its layers' diff ids, `made`
+    what every step put on it.
+    """
 
     image_id: str
     created: int
     chain: tuple[str, ...]
     config: bytes
+    made: Mapping[Vertex, MadeLayer]
+
+
+def inline_of(target: Vertex, made: Mapping[Vertex, MadeLayer]) -> str:
+    """The annotation of an image that carries its own cache."""
+    return inline_annotation((made[step].key, made[step].diff_id) for step in layers_of(target))
 
 
 class Builder:
     def __init__(self, solver: Solver, exporter: Exporter) -> None:
         self.solver, self._exporter = solver, exporter
 
-    async def build(self, plan: BuildPlan, options: SolveOptions, names: list[str], emit: Emit, *, store: bool = True) -> Built:
-        """Solve the plan and, with `store`, keep the image under its names (in full). Raises what the first failing step did; no image is made then."""
+    async def build(self, plan: BuildPlan, options: SolveOptions, names: list[str], emit: Emit, *, store: bool = True,
+                    inline: bool = False) -> Built:  # fmt: skip
+        """Solve the plan and, with `store`, keep the image under its names (in full). `inline`: it carries its own cache.
+
+        Raises what the first failing step did; no image is made then.
+        """
         with self.solver.running():
             result, made = await self.solver.solve(plan.target, options, emit)
             created = result.time if options.newest is None else options.newest
-            config = config_document(plan, result, made, created)
-        image_id = self._exporter.store(plan, result, made, config, names) if store else digest_of(config)
-        return Built(image_id, created, result.chain, config)
+            annotations = {INLINE: inline_of(plan.target, made)} if inline else None
+        config = config_document(plan, result, made, created)
+        image_id = self._exporter.store(plan, result, made, config, names, annotations) if store else digest_of(config)
+        return Built(image_id, created, result.chain, config, made)
 

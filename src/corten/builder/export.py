@@ -57,8 +57,9 @@ class Exporter:
     def __init__(self, blobs: Blobs, layers: Layers, images: Images) -> None:
         self._blobs, self._layers, self._images = blobs, layers, images
 
-    def store(self, plan: BuildPlan, result: Result, made: Mapping[Vertex, MadeLayer], data: bytes, names: Sequence[str]) -> str:
-        """Make the image of this config visible under its names (in full), in one transaction; its id."""
+    def store(self, plan: BuildPlan, result: Result, made: Mapping[Vertex, MadeLayer], data: bytes, names: Sequence[str],
+              annotations: dict[str, str] | None = None) -> str:  # fmt: skip
+        """Make the image of this config visible under its names (in full), in one transaction; its id. `annotations` are its manifest's."""
         image_id = self._blobs.put(data)
         base = self._images.get(plan.base.id) if plan.base else None
         docker = base is not None and base.row.media_type == DOCKER_MANIFEST  # one manifest does not mix the two vocabularies
@@ -68,7 +69,7 @@ class Exporter:
         manifest = Manifest(
             config=Descriptor(DOCKER_CONFIG if docker else OCI_CONFIG, image_id, len(data)),
             layers=[known.get(diff_id) or self._descriptor(diff_id, layer_type, lengths) for diff_id in result.chain],
-            media_type=DOCKER_MANIFEST if docker else OCI_MANIFEST,
+            media_type=DOCKER_MANIFEST if docker else OCI_MANIFEST, annotations=annotations,
         )
         written = msgspec.json.encode(manifest)
         self._images.store(image_id, Descriptor(manifest.media_type, self._blobs.put(written), len(written)), names)

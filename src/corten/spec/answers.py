@@ -329,6 +329,13 @@ class Volumes(_Answer, frozen=True):
     warnings: list[str] | None
 
 
+class ImportedBuildCache(_Answer, frozen=True):
+    """How many steps and cache mounts of a cache that was sent are here now."""
+
+    steps: int
+    mounts: int
+
+
 class PrunedBuildCache(_Answer, frozen=True):
     caches_deleted: list[str] | None
     space_reclaimed: int

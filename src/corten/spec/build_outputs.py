@@ -119,6 +119,11 @@ def parse_output(text: str) -> tuple[OutputSpec, str]:
     return OutputSpec(kind, attributes), destination or ("-" if kind in TO_CLIENT else "")
 
 
+def split_attributes(text: str, what: str) -> dict[str, str]:
+    """`key=value,key=value`, with quotes as in CSV. Raises Invalid."""
+    return _pairs(_fields(text), what)
+
+
 def _fields(text: str) -> list[str]:
     try:
         return next(csv.reader([text], strict=True), [])
