@@ -50,6 +50,7 @@ test-vm: setup
 record: setup
 	@scripts/assets.sh "$(ASSETS)" docker
 	@CORTEN_ASSETS="$(CURDIR)/$(ASSETS)" $(VENV)/bin/python -m tests.conformance.record
+	@CORTEN_ASSETS="$(CURDIR)/$(ASSETS)" $(VENV)/bin/python -m tests.conformance.record_dockerfiles
 
 bench: setup
 	@scripts/assets.sh "$(ASSETS)" docker

@@ -22,7 +22,7 @@ def main() -> None:
     with open(f"{assets}/images/busybox.tar", "rb") as image:
         for _ in Client(ours).messages("/images/load", body=image):
             continue
-    os.makedirs(f"{work}/disk/docker")
+    os.makedirs(f"{work}/disk/docker", exist_ok=True)
     with docker_engine(assets, f"{work}/disk/docker") as theirs:
         subprocess.run(
             [sys.executable, f"{HERE}/memory.py", f"corten={ours}:cortend --data-root {work}|corten-launcher|corten-monitor|corten\\.runtime\\.launcher",
@@ -39,8 +39,15 @@ def main() -> None:
         subprocess.run([sys.executable, f"{HERE}/logs.py", *sides, "--folder", f"{work}/disk"], check=True)
         print(flush=True)
         subprocess.run([sys.executable, "-m", "bench.volumes", *sides, "--base", f"{assets}/images/busybox.tar"], check=True)
+        subprocess.run([sys.executable, "-m", "bench.clone"], check=True)
         print(flush=True)
         subprocess.run([sys.executable, f"{HERE}/images.py", *sides, "--archive", f"{assets}/images/debian.tar"], check=True)
+
+
+    os.makedirs(f"{work}/disk/plain")
+    with docker_engine(assets, f"{work}/disk/plain", "--userland-proxy=false") as theirs:  # its own process is no part of a port
+        print(flush=True)
+        subprocess.run([sys.executable, "-m", "bench.published", f"corten={ours}", f"docker={theirs}"], check=True, cwd=os.path.dirname(os.path.abspath(HERE)))
 
 
 if __name__ == "__main__":

@@ -44,7 +44,8 @@ class Engine:
         return json.loads(text) if text.strip().startswith((b"{", b"[")) else {}
 
     def create(self, command: list[str], **host: object) -> str:
-        return self.call("POST", "/containers/create", {"Image": self.image, "Cmd": command, "HostConfig": host})["Id"]
+        exposed = {key: {} for key in host.get("PortBindings", {})}  # as the docker CLI sends them; Docker publishes nothing without
+        return self.call("POST", "/containers/create", {"Image": self.image, "Cmd": command, "HostConfig": host, "ExposedPorts": exposed})["Id"]
 
     def running(self, *command: str) -> str:
         container = self.create(list(command) or ["sleep", "600"])

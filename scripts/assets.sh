@@ -43,6 +43,10 @@ if [ ! -x "$dir/clients/usr/bin/docker" ]; then
     rm -rf "$dir/clients"
     if [ "$ID" = debian ]; then unpack "$dir/clients" docker-cli docker-buildx; else unpack "$dir/clients" docker.io docker-buildx; fi
 fi
+if [ "$want" = docker ] && [ ! -x "$dir/clients/usr/libexec/docker/cli-plugins/docker-buildx" ]; then
+    echo "unpacking docker buildx"
+    unpack "$dir/clients" docker-buildx
+fi
 if [ "$want" = docker ] && [ ! -x "$dir/dockerd/usr/sbin/dockerd" ] && [ ! -x "$dir/dockerd/usr/bin/dockerd" ]; then
     echo "unpacking the Docker Engine"
     rm -rf "$dir/dockerd"

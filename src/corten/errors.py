@@ -6,7 +6,7 @@ Must not hold logic: an error is a value that says what failed, on what, why, an
     CortenError                 500
       Invalid                   400   a request that can never succeed as written
         DockerfileError         400   with the lines that it is about
-      NotFound                  404   NoSuchContainer, NoSuchImage, NoSuchExec, NoSuchNetwork, NoSuchVolume, NoSuchPath
+      NotFound                  404   NoSuchContainer, NoSuchImage, NoSuchExec, NoSuchNetwork, NoSuchVolume, NoSuchPath ...
       Conflict                  409   NameInUse, NotRunning, ContainerPaused, ImageInUse, VolumeInUse ...
       Forbidden                 403   predefined networks, overlapping pools ...
       NotModified               304   the state asked for is the state there is
@@ -125,6 +125,10 @@ class NoSuchPath(NotFound):
     template = "Could not find the file {path} in container {name}"
 
 
+class NoSuchVolumePath(NotFound):
+    template = "Could not find the file {path} in volume {name}"
+
+
 class AmbiguousPrefix(Invalid):
     template = "multiple IDs found with provided prefix: {name}"
 
@@ -209,7 +213,16 @@ class MonitorSilent(Unavailable):
 
     template = (
         "the process {pid} that looks after the container does not answer: it is stopped or stuck; "
-        "continue it (kill -CONT {pid}), or kill it, which ends the container, too"
+        "continue it (kill -CONT {pid}), or kill it: another one takes its place"
+    )
+
+
+class MonitorOlder(Conflict):
+    """The engine was upgraded while the container ran."""
+
+    template = (
+        "the process {pid} that looks after container {container} was started by an older release, which cannot do this: "
+        "restart the container, then try again"
     )
 
 
@@ -381,6 +394,9 @@ class JustEnded(KernelRefused):
     template = "container {operand} is not running"
 
 
+_ASKED_FOR = (2, 20)  # ENOENT and ENOTDIR of a mount: what was asked for cannot be
+
+
 class MountNotMade(KernelRefused):
     """A mount that the kernel or the runtime refuses; Docker's text up to the reason (runc's)."""
 
@@ -389,6 +405,10 @@ class MountNotMade(KernelRefused):
         "corten-runtime create failed: unable to start container process: error during container init: "
         "error mounting {operand}: {reason}"
     )
+
+    def __init__(self, *, operation: str, operand: str, errno: int, reason: str) -> None:
+        super().__init__(operation=operation, operand=operand, errno=errno, reason=reason)
+        self.http_status = 400 if errno in _ASKED_FOR else 500
 
 
 class CommandNotStarted(CortenError):

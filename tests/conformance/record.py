@@ -24,15 +24,15 @@ RECORDED = os.path.join(os.path.dirname(__file__), "recorded")
 
 
 @contextmanager
-def docker_engine(assets: str, data_root: str | None = None) -> Iterator[str]:
-    """A dockerd of our own; its socket. Everything that it makes on the host is taken away again."""
+def docker_engine(assets: str, data_root: str | None = None, *arguments: str) -> Iterator[str]:
+    """A dockerd of our own with these further arguments; its socket. Everything that it makes on the host is taken away again."""
     folder = data_root or tempfile.mkdtemp(prefix="cortest-dockerd")
     unpacked = f"{assets}/dockerd"
     path = ":".join([f"{unpacked}/usr/sbin", f"{unpacked}/usr/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"])
     with open(f"{folder}/log", "wb") as log:
         process = subprocess.Popen(
             ["dockerd", "--data-root", f"{folder}/data", "--exec-root", f"{folder}/exec", "--pidfile", f"{folder}/pid", "-H", f"unix://{folder}/sock",
-             "--storage-driver", "overlay2", "--exec-opt", "native.cgroupdriver=cgroupfs"],
+             "--storage-driver", "overlay2", "--exec-opt", "native.cgroupdriver=cgroupfs", *arguments],
             env=os.environ | {"PATH": path}, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True,
             executable=shutil.which("dockerd", path=path),
         )  # fmt: skip

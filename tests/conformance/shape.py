@@ -8,10 +8,15 @@ from typing import Any
 _ID = re.compile(r"\b(sha256:)?[0-9a-f]{64}\b")
 _SHORT = re.compile(r"\b[0-9a-f]{12}\b")
 _RUNTIME = re.compile(r"\b(runc|corten-runtime) create failed")
+_ROOTFS = re.compile(r"/tmp/cortest-[^/]+/(data/overlay2/ID/merged|containers/ID/rootfs)")
+_VOLUMES = re.compile(r"/tmp/cortest-[^/]+/(data/)?volumes/")
+_FD = re.compile(r"/proc/self/fd/[0-9]+")
 
 
 def text(message: str) -> str:
-    return _RUNTIME.sub("RUNTIME create failed", _SHORT.sub("SHORT", _ID.sub("ID", message)))
+    """Without what differs from run to run or from place to place."""
+    message = _RUNTIME.sub("RUNTIME create failed", _SHORT.sub("SHORT", _ID.sub("ID", message)))
+    return _FD.sub("/proc/self/fd/N", _VOLUMES.sub("VOLUMES/", _ROOTFS.sub("ROOTFS", message)))
 
 
 def shape(value: Any) -> Any:

@@ -9,6 +9,7 @@ import json
 import ssl
 import threading
 import urllib.parse
+from collections.abc import Callable
 
 from tests.engines import free_port
 
@@ -19,7 +20,10 @@ class FakeRegistry(http.server.ThreadingHTTPServer):
     def __init__(self, *, token: bool, certificate: tuple[str, str] | None = None) -> None:
         super().__init__(("127.0.0.1", free_port()), _Handler)
         self.token, self.documents, self.asked = token, {}, []
+        self.forms: list[dict] = []  # what the token service was sent
+        self.ranges: list[str] = []  # of each request in `asked`
         self.uploads: dict[str, bytearray] = {}
+        self.faults: dict[str, Callable[[_Handler], None]] = {}  # a path to what answers it instead
         self.break_after = 0  # bytes of an upload after which its connection breaks, once
         if certificate:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -52,9 +56,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         server = self.server
-        path = self.path.partition("?")[0]
+        path = urllib.parse.urlsplit(self.path).path  # a client that takes this for its proxy sends a whole address
         server.asked.append((path, self.headers.get("Authorization", "")))
-        if path == "/token":
+        server.ranges.append(self.headers.get("Range", ""))
+        if path in server.faults:
+            server.faults[path](self)
+        elif path == "/token":
             good = self.headers.get("Authorization") == "Basic " + base64.b64encode(b"user:right").decode()
             self.answer(200 if good else 401, "application/json", json.dumps({"token": "abc"}).encode() if good else b"{}")
         elif server.token and self.headers.get("Authorization") != "Bearer abc":
@@ -64,17 +71,42 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.answer(200, "application/json", b"{}")
         elif path in server.documents:
             self.answer(200, *server.documents[path])
+        elif path.endswith("/tags/list"):
+            self.tags(path)
         elif "/upload/" in path:
             have = len(self._upload())
             self.answer(204, "application/json", b"", {"Range": f"0-{max(0, have - 1)}", "Location": path})
         else:
             self.answer(404, "application/json", b"{}")
 
+    def tags(self, path: str) -> None:
+        """One a page, as a registry with a long list would."""
+        base = path.removesuffix("tags/list") + "manifests/"
+        tags = sorted(name.removeprefix(base) for name in self.server.documents if name.startswith(base) and ":" not in name.removeprefix(base))
+        last = urllib.parse.parse_qs(self.path.partition("?")[2]).get("last", [""])[0]
+        left = [tag for tag in tags if tag > last]
+        headers = {"Link": f'<{path}?last={left[0]}>; rel="next"'} if len(left) > 1 else {}
+        body = json.dumps({"name": path.split("/")[2], "tags": left[:1]}).encode()
+        self.answer(200 if tags else 404, "application/json", body, headers)
+
     def do_HEAD(self) -> None:
         path = self.path.partition("?")[0]
         self.answer(200 if path in self.server.documents else 404, "application/json", b"")
 
+    def _refresh(self) -> None:
+        """The token service's other way in: an identity token instead of a password."""
+        form = urllib.parse.parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
+        self.server.forms.append(form)
+        good = form.get("grant_type") == ["refresh_token"] and form.get("refresh_token") == ["identity"]
+        self.answer(200 if good else 401, "application/json", json.dumps({"access_token": "abc"}).encode() if good else b"{}")
+
     def do_POST(self) -> None:
+        if self.path in self.server.faults:
+            self.server.faults[self.path](self)
+            return
+        if self.path == "/token":
+            self._refresh()
+            return
         name = f"/upload/{len(self.server.uploads)}"
         self.server.uploads[name] = bytearray()
         self.answer(202, "application/json", b"", {"Location": f"{self.path.partition('?')[0]}{name}"})

@@ -51,7 +51,9 @@ class Place:
 
     def nft(self, *arguments: str, text: str | None = None) -> str:
         with network_namespace(self.fd):
-            return subprocess.run(["nft", *arguments], input=text, capture_output=True, text=True, check=True).stdout
+            done = subprocess.run(["nft", *arguments], input=text, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
 
 @pytest.fixture

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
 
 from corten.api.client import ApiError
-from tests.engines import RunningEngine
+from tests.engines import RunningEngine, eventually
 from tests.system.fake_s3 import KEY_ID, FakeS3
-from tests.system.test_build_outputs import build, context, fetch, parcels
+from tests.system.test_build_outputs import build, context, fetch, is_empty, parcels
 
 DOCKERFILE = """
 FROM busybox AS tool
@@ -49,7 +48,7 @@ def nothing_stays(engine, other):
     yield
     for one in (engine, other):
         forget(one)
-        assert [name for name in os.listdir(f"{one.data_root}/tmp") if name.startswith(("output-", "cache-", "mount-", "context-"))] == []
+        assert eventually(lambda one=one: is_empty(f"{one.data_root}/tmp"))
 
 
 def forget(engine) -> None:

@@ -11,6 +11,7 @@ import tarfile
 import pytest
 
 from corten.api.client import ApiError
+from tests.engines import eventually
 from tests.system.conftest import need
 from tests.system.test_push import in_registry
 
@@ -72,13 +73,13 @@ def skopeo_inspect(where: str, *options: str) -> dict:
 
 
 def is_empty(folder: str) -> bool:
-    return not [name for name in os.listdir(folder) if name.startswith(("output-", "context-"))]
+    return not [name for name in os.listdir(folder) if name.startswith(("output-", "context-", "cache-", "mount-"))]
 
 
 @pytest.fixture(autouse=True)
 def nothing_stays(engine):
     yield
-    assert is_empty(f"{engine.data_root}/tmp")
+    assert eventually(lambda: is_empty(f"{engine.data_root}/tmp"))
     for image in engine.client.get("/images/json"):
         if "busybox:latest" not in image["RepoTags"]:
             engine.client.delete(f"/images/{image['Id']}", force=1)

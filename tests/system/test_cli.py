@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
+import json
 import os
 import re
 import shutil
@@ -13,6 +15,7 @@ import tempfile
 import pytest
 
 from corten.api.client import own_engine
+from corten.cli.credentials import registry_headers
 from tests.engines import PATIENCE, RunningEngine
 from tests.system.conftest import free_port, need
 
@@ -53,6 +56,19 @@ def test_images_pull_rmi_version(engine, registry):
     assert f"{registry}/busybox" in corten(engine, "images").stdout
     assert "Untagged" in corten(engine, "rmi", f"{registry}/busybox").stdout
     assert "Docker API 1.51" in corten(engine, "version").stdout
+
+
+def test_push_and_pull_as_whom_docker_login_made_us_known(engine, fake, tmp_path):
+    registry = fake(token=True)
+    environment = os.environ | {"DOCKER_CONFIG": str(tmp_path)}
+    corten(engine, "pull", f"{registry.address}/app", code=1, env=environment)
+    (tmp_path / "config.json").write_text(json.dumps({"auths": {registry.address: {"auth": base64.b64encode(b"user:right").decode()}}}))
+    engine.client.post("/images/busybox/tag", repo=f"{registry.address}/app", tag="latest")
+    assert ": Pushed" in corten(engine, "push", f"{registry.address}/app", env=environment).stderr
+    assert corten(engine, "push", "-q", "-a", f"{registry.address}/app", env=environment).stderr == ""
+    assert "Status: Image is up to date" in corten(engine, "pull", f"{registry.address}/app", env=environment).stderr
+    assert "tag can't be used with --all-tags" in corten(engine, "push", "-a", f"{registry.address}/app:1", code=2, env=environment).stderr
+    engine.client.delete(f"/images/{registry.address}/app")
 
 
 def test_hello_starts_and_stops_an_engine_of_its_own():
@@ -171,3 +187,37 @@ def test_many_at_once(engine):
         thread.join()
     assert failures == []
     assert engine.monitor_log() == before
+
+
+def test_volumes(engine, registry, tmp_path):
+    path = engine.client.post("/volumes/create", {"Name": "first"})["Mountpoint"]
+    with open(f"{path}/file", "w", encoding="utf-8") as file:
+        file.write("content")
+    try:
+        assert corten(engine, "volume", "rename", "first", "data").stdout == "data\n"
+        assert corten(engine, "volume", "clone", "data", "copy").stdout == "copy\n"
+        snapshots = [corten(engine, "volume", "snapshot", "data", "--keep", "1").stdout.strip() for _ in range(2)]
+        corten(engine, "volume", "save", "data", "-o", str(tmp_path / "tar"))
+        with open(tmp_path / "tar", "rb") as tar:
+            assert corten(engine, "volume", "load", "loaded", stdin=tar).stdout == "loaded\n"
+        assert corten(engine, "volume", "push", "data", f"{registry}/cli/data:1").stdout.startswith(f"{registry}/cli/data:1@sha256:")
+        assert corten(engine, "volume", "pull", f"{registry}/cli/data:1", "pulled").stdout == "pulled\n"
+        corten(engine, "run", "--rm", "--name", "user", "-v", "data:/data", "busybox", "true")
+        assert re.search(r"user +\w+ +/data +rw .*\n\nMEASURED", corten(engine, "volume", "history", "data").stdout)
+        assert "there is a volume of that name" in corten(engine, "volume", "clone", "data", "copy", code=1).stderr
+        volumes = {volume["Name"]: volume["Mountpoint"] for volume in engine.client.get("/volumes")["Volumes"]}
+        assert set(volumes) == {"data", "copy", "loaded", "pulled", snapshots[1]}
+        for mountpoint in volumes.values():
+            with open(f"{mountpoint}/file", encoding="utf-8") as file:
+                assert file.read() == "content"
+    finally:
+        for volume in engine.client.get("/volumes")["Volumes"]:
+            engine.client.delete(f"/volumes/{volume['Name']}")
+
+
+def test_what_docker_login_wrote_is_sent(monkeypatch, tmp_path):
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    (tmp_path / "config.json").write_text(json.dumps({"auths": {"127.0.0.1:5": {"auth": base64.b64encode(b"user:pass:word").decode()}}}))
+    sent = json.loads(base64.urlsafe_b64decode(registry_headers("127.0.0.1:5/x")["X-Registry-Auth"]))
+    assert (sent["username"], sent["password"]) == ("user", "pass:word")
+    assert registry_headers("127.0.0.1:6/x") == {}

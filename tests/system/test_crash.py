@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import threading
 import time
 import urllib.request
@@ -111,17 +110,6 @@ def test_what_a_crash_left_of_a_creation_is_removed(own_engine):
     assert os.listdir(f"{engine.data_root}/containers") == [kept]
     assert os.listdir(f"{engine.exec_root}/containers") == []
     engine.remove(kept)
-
-
-def test_a_killed_monitor_is_noticed(own_engine):
-    engine = own_engine
-    container = engine.run("sleep", "600")
-    for pid in monitors(engine):
-        os.kill(pid, signal.SIGKILL)
-    eventually(lambda: not state(engine, container)["Running"])
-    assert state(engine, container)["ExitCode"] == 255
-    again = engine.run("true")
-    assert engine.client.post(f"/containers/{again}/wait")["StatusCode"] == 0
 
 
 def test_a_shard_is_full_and_another_is_made(own_engine):

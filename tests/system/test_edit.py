@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import pathlib
 import socket
 
 import pytest
 
-from corten.api.client import ApiError
-from tests.system.conftest import free_port
+from corten.api.client import ApiError, demultiplex
+from tests.system.conftest import eventually, free_port
 
 
 @pytest.fixture(autouse=True)
@@ -129,3 +131,50 @@ def test_bad_values_name_themselves(engine, body, text):
     assert now["Running"]
     if "Binds" not in body:
         assert now["Pid"] == before
+
+
+def logged(engine, container) -> list[str]:
+    with engine.client.open("GET", f"/containers/{container}/logs", query={"stdout": 1}) as logs:
+        return b"".join(data for _, data in demultiplex(logs.read)).decode().split()
+
+
+def test_a_log_goes_elsewhere_while_the_container_runs(engine):
+    """Every line is in exactly one of the logs, in order; the process notices nothing."""
+    counting = ["sh", "-c", "n=0; while :; do n=$((n+1)); echo $n; sleep 0.01; done"]
+    container = engine.client.post("/containers/create", {"Image": "busybox", "Cmd": counting, "Labels": {"tier": "a"}})["Id"]
+    engine.client.post(f"/containers/{container}/start")
+    before = shown(engine, container)["State"]
+    eventually(lambda: logged(engine, container))
+    found = []
+    for kind, options in (("local", {}), ("none", {}), ("json-file", {"max-size": "1k", "max-file": "2", "labels": "tier"})):
+        done = edit(engine, container, LogConfig={"Type": kind, "Config": options})
+        assert [(step["Key"], step["How"]) for step in done["Steps"]] == [("LogConfig", "live")]
+        if kind != "none":
+            eventually(lambda: len(logged(engine, container)) > 3)
+            found += [logged(engine, container)]
+    edit(engine, container, Labels={"tier": "b"})
+    lines = f"{engine.data_root}/containers/{container}/{container}-json.log"
+    eventually(lambda: '"tier":"b"' in pathlib.Path(lines).read_text())
+    assert os.stat(lines).st_size <= 1024
+    state = shown(engine, container)["State"]
+    assert (state["Pid"], state["StartedAt"]) == (before["Pid"], before["StartedAt"])
+    local, json_file = (list(map(int, part)) for part in found)
+    assert local == list(range(local[0], local[0] + len(local)))
+    assert local[0] > 1
+    assert json_file == sorted(set(json_file) - set(local))
+    with pytest.raises(ApiError) as refused:
+        edit(engine, container, LogConfig={"Type": "fluentd", "Config": {"fluentd-address": f"127.0.0.1:{free_port()}"}})
+    assert "connection refused" in refused.value.message
+    assert shown(engine, container)["HostConfig"]["LogConfig"]["Type"] == "json-file"
+
+
+def test_a_follower_goes_on_when_only_the_options_change(engine):
+    body = {"Image": "busybox", "Cmd": ["sh", "-c", "echo first; read go; echo second"], "OpenStdin": True}
+    container = engine.client.post("/containers/create", body)["Id"]
+    engine.client.post(f"/containers/{container}/start")
+    with engine.client.open("GET", f"/containers/{container}/logs", query={"stdout": 1, "follow": 1}) as logs:
+        assert logs.read(14)[8:] == b"first\n"
+        edit(engine, container, LogConfig={"Type": "json-file", "Config": {"max-size": "5m"}})
+        with engine.client.hijack(f"/containers/{container}/attach", stdin=1, stream=1) as stream:
+            stream.sendall(b"go\n")
+        assert logs.read(15)[8:] == b"second\n"

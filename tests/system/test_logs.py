@@ -231,7 +231,7 @@ def test_fluentd_may_come_later(engine, docker):
         (log_config("json-file", foo="1"), 400, "unknown log opt 'foo' for json-file log driver"),
         (log_config("json-file", mode="foo"), 400, "logger: logging mode not supported: foo"),
         (log_config("gelf"), 400, "gelf-address is a required parameter"),
-        (log_config("fluentd", fluentd_request_ack="true"), 501, "fluentd-request-ack"),
+        (log_config("fluentd", fluentd_write_timeout="-1s"), 400, "invalid value for fluentd-write-timeout: value must be a duration that is non-negative"),
     ],
 )
 def test_what_is_refused_at_creation(engine, host, status, text):

@@ -12,8 +12,9 @@ import re
 import pytest
 
 from corten.api.client import ApiError, demultiplex
-from tests.engines import RunningEngine
+from tests.engines import RunningEngine, eventually
 from tests.system.conftest import need
+from tests.system.test_taking_over import answers, kill_monitors
 
 PROGRAMS = ("crun", "runc")
 
@@ -171,3 +172,15 @@ def test_unknown_and_missing_runtimes_are_refused(others):
             others.client.post("/containers/create", {"Image": "busybox", "HostConfig": {"Runtime": name}})
         assert caught.value.http_status == 400
     assert others.client.get("/info")["Runtimes"]["crun"]["path"].endswith("/crun")
+
+
+def test_a_killed_monitor_is_replaced(others, runtime):
+    """The driver runs on beside its container, and says how that ended."""
+    container = others.run("sh", "-c", "trap 'exit 5' TERM; while :; do sleep 0.1; done", Runtime=runtime)
+    pid = made_by(others, container)
+    kill_monitors(others)
+    eventually(lambda: answers(others, container))
+    assert made_by(others, container) == pid
+    assert others.client.get(f"/containers/{container}/top")["Processes"]
+    others.client.post(f"/containers/{container}/stop")
+    assert others.client.get(f"/containers/{container}/json")["State"]["ExitCode"] == 5

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import io
 import json
 import os
 import subprocess
 import tarfile
+import threading
 
 import pytest
 
 from corten.api.client import ApiError
-from tests.engines import RunningEngine
+from corten.errors import Unavailable
+from corten.store.database import Database
+from tests.engines import RunningEngine, eventually
 from tests.images import entry, layer
 from tests.system.conftest import need
 
@@ -91,6 +96,17 @@ def test_snapshots_are_kept_as_many_as_wanted(engine):
     assert refused(engine, "/corten/volumes/data/snapshot", keep=-1) == 400
 
 
+def test_a_copy_is_neither_a_snapshot_nor_anonymous(engine):
+    fill(engine, "data")
+    kept = engine.client.post("/corten/volumes/data/snapshot", name="snap")["Name"]
+    assert engine.client.post(f"/corten/volumes/{kept}/clone", name="work")["Labels"] == {"of": "test"}
+    anonymous = engine.client.post("/volumes/create")["Name"]
+    assert engine.client.post(f"/corten/volumes/{anonymous}/clone", name="kept")["Labels"] is None
+    engine.client.post("/corten/volumes/data/snapshot", keep=1)
+    assert {"work", "kept"} <= names(engine)
+    assert "snap" not in names(engine)
+
+
 def test_save_and_load(engine):
     source = fill(engine, "saved")
     made = load(engine, "loaded", read(engine, "/corten/volumes/saved/tar"))
@@ -146,34 +162,130 @@ def test_a_crash_between_the_row_and_the_folder_of_a_renaming(own_engine):
     assert "link" in os.listdir(f"{own_engine.data_root}/volumes/new/_data")
 
 
-def test_a_clone_shares_its_blocks_where_the_file_system_can(assets, tmp_path, monkeypatch):
-    need("mkfs.btrfs")
+@pytest.fixture(params=["btrfs", "xfs"])
+def reflinking(request, assets, tmp_path, monkeypatch):
+    """An engine whose data root is on a file system with reflinks; where that is mounted."""
     disk, point = tmp_path / "disk", tmp_path / "point"
     point.mkdir()
     with open(disk, "wb") as file:
         file.truncate(400 << 20)
-    subprocess.run(["mkfs.btrfs", "-q", disk], check=True)
-    subprocess.run(["mount", "-o", "loop", disk, point], check=True)
+    subprocess.run([need(f"mkfs.{request.param}"), "-q", disk], check=True)
+    if subprocess.run(["mount", "-o", "loop", disk, point], check=False, capture_output=True).returncode:
+        pytest.skip(f"this kernel has no {request.param}")
     monkeypatch.setenv("CORTEN_TEST_ROOT", str(point))
     try:
         running = RunningEngine("r")
         try:
-            path = running.client.post("/volumes/create", {"Name": "big"})["Mountpoint"]
-            with open(f"{path}/file", "wb") as file:
-                file.write(os.urandom(100 << 20))
-            os.sync()
-            before = os.statvfs(point).f_bfree
-            running.client.post("/corten/volumes/big/clone", name="copy")
-            os.sync()
-            used = (before - os.statvfs(point).f_bfree) * os.statvfs(point).f_frsize
-            assert used < 20 << 20, "the blocks were copied"
+            yield running, point
         finally:
             running.stop()
     finally:
         subprocess.run(["umount", point], check=True)
 
 
+def test_a_clone_shares_its_blocks_where_the_file_system_can(reflinking):
+    engine, point = reflinking
+    path = engine.client.post("/volumes/create", {"Name": "big"})["Mountpoint"]
+    with open(f"{path}/file", "wb") as file:
+        file.write(os.urandom(100 << 20))
+    os.sync()
+    before = os.statvfs(point).f_bfree
+    made = engine.client.post("/corten/volumes/big/clone", name="copy")
+    os.sync()
+    used = (before - os.statvfs(point).f_bfree) * os.statvfs(point).f_frsize
+    assert used < 20 << 20, "the blocks were copied"
+    with open(f"{made['Mountpoint']}/file", "r+b") as file:
+        file.write(b"changed")
+    with open(f"{path}/file", "rb") as file:
+        assert file.read(7) != b"changed"
+
+
+@pytest.mark.parametrize("action", ["clone", "snapshot", "load"])
+def test_a_crash_in_the_middle_leaves_no_volume(own_engine, action):
+    path = fill(own_engine, "data")
+    with open(f"{path}/big", "wb") as file:
+        for _ in range(200):
+            file.write(os.urandom(1 << 20))
+    tar = read(own_engine, "/corten/volumes/data/tar") if action == "load" else b""
+
+    def quietly() -> None:
+        with contextlib.suppress(ApiError, Unavailable, http.client.HTTPException, OSError):  # the engine dies under it
+            load(own_engine, "new", tar) if tar else own_engine.client.post(f"/corten/volumes/data/{action}", name="new")
+
+    thread = threading.Thread(target=quietly)
+    thread.start()
+    eventually(lambda: any(name.startswith("volume-copy-") for name in os.listdir(f"{own_engine.data_root}/tmp")))
+    own_engine.kill()
+    thread.join()
+    own_engine.start()
+    assert names(own_engine) == {"data"}
+    assert os.listdir(f"{own_engine.data_root}/volumes") == ["data"]
+    eventually(lambda: os.listdir(f"{own_engine.data_root}/tmp") == [])
+    with open("/proc/self/mountinfo", encoding="utf-8") as file:
+        assert f"{own_engine.data_root}/" not in file.read()
+
+
 def test_a_saved_tar_is_what_tar_says(engine):
     fill(engine, "saved")
     with tarfile.open(fileobj=io.BytesIO(read(engine, "/corten/volumes/saved/tar"))) as archive:
         assert sorted(os.path.normpath(name) for name in archive.getnames()) == [".", "link", "sub", "sub/file"]
+
+
+def test_a_clone_says_how_far_it_is(engine):
+    path = fill(engine, "data")
+    with open(f"{path}/big", "wb") as file:
+        file.write(b"x" * (40 << 20))
+    said = list(engine.client.messages("/corten/volumes/data/clone", name="copy", progress=1))
+    assert (said[0]["status"], said[-2]["status"]) == ("Copying", "Copied")
+    assert said[-1]["aux"] == engine.client.get("/volumes/copy")
+    counts = [message["progressDetail"]["current"] for message in said[:-1] if message.get("progressDetail")]
+    assert counts == sorted(counts)
+    assert counts[-1] == said[-3]["progressDetail"]["total"] == (40 << 20) + len("content") + len("sub/file")
+    snapshot = list(engine.client.messages("/corten/volumes/data/snapshot", progress=1))[-1]["aux"]
+    assert snapshot["Labels"]["dev.corten.snapshot.of"] == "data"
+    with pytest.raises(ApiError) as caught:
+        list(engine.client.messages("/corten/volumes/data/clone", name="copy", progress=1))
+    assert caught.value.http_status == 409
+
+
+def test_history_of_use_and_size(own_engine):
+    own_engine.client.post("/volumes/create", {"Name": "data"})
+    own_engine.client.get("/system/df")
+    first = own_engine.run("sh", "-c", "echo content >/data/file", name="first", Binds=["data:/data"])
+    own_engine.client.post(f"/containers/{first}/wait")
+    second = own_engine.run("sleep", "600", name="second", Binds=["data:/mnt:ro"])
+    own_engine.client.get("/system/df")
+    own_engine.client.get("/system/df")
+    own_engine.client.post("/corten/volumes/data/rename", name="moved")
+    own_engine.kill()
+    own_engine.start()
+    found = own_engine.client.get("/corten/volumes/moved/history")
+    ran = own_engine.client.get(f"/containers/{first}/json")["State"]
+    assert [(use["Container"], use["Name"], use["Destination"], use["RW"]) for use in found["Uses"]] == [(first, "first", "/data", True), (second, "second", "/mnt", False)]
+    assert (found["Uses"][0]["From"], found["Uses"][0]["To"]) == (ran["StartedAt"], ran["FinishedAt"])
+    assert found["Uses"][1]["To"] == ""
+    assert [entry["Size"] for entry in found["Sizes"]] == [0, len("content\n")]
+    own_engine.remove_all()
+    assert own_engine.client.get("/corten/volumes/moved/history")["Uses"][1]["To"]
+    own_engine.client.delete("/volumes/moved")
+    own_engine.client.post("/volumes/create", {"Name": "moved"})
+    assert own_engine.client.get("/corten/volumes/moved/history")["Uses"] == []
+
+
+def test_history_keeps_the_newest(tmp_path):
+    database = Database(str(tmp_path / "db"))
+    for number in range(10):
+        database.add_volume_history("a", str(number).encode(), 4)
+        database.add_volume_history("b", str(number).encode(), 4)
+    assert database.volume_history("a") == database.volume_history("b") == [b"6", b"7", b"8", b"9"]
+    database.delete_volume("a")
+    database.move_volume_history("b", "c")
+    assert (database.volume_history("a"), database.volume_history("b"), len(database.volume_history("c"))) == ([], [], 4)
+    database.close()
+
+
+def test_a_limited_volume_counts_in_system_df(engine):
+    need("mkfs.ext4")
+    engine.client.post("/volumes/create", {"Name": "small", "DriverOpts": {"size": "16m"}})
+    usage = {volume["Name"]: volume["UsageData"] for volume in engine.client.get("/system/df", type="volume")["Volumes"]}
+    assert 0 < usage["small"]["Size"] < 16 << 20

@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from corten.builder.parser import Heredoc, Node, decode, parse
-from corten.builder.source import excerpt
+from corten.builder.source import shown
 from corten.errors import DockerfileError, DockerfileSyntax
 
 BUILDKIT = os.environ.get("CORTEN_BUILDKIT_TREE", "")
@@ -238,8 +238,8 @@ def test_an_error_is_shown_in_its_place():
     source = "FROM a\nRUN b\nENV nothing\nRUN c\nRUN d\nRUN e\n"
     with pytest.raises(DockerfileSyntax) as caught:
         parse(source)
-    assert excerpt(source, caught.value) == (
-        "Dockerfile:3\n--------------------\n   1 |     FROM a\n   2 |     RUN b\n   3 | >>> ENV nothing\n"
+    assert shown(caught.value, source, "Dockerfile").message == (
+        "dockerfile parse error on line 3: ENV must have two arguments\nDockerfile:3\n--------------------\n   1 |     FROM a\n   2 |     RUN b\n   3 | >>> ENV nothing\n"
         "     |         ^^^^^^^\n   4 |     RUN c\n   5 |     RUN d\n--------------------"
     )
 
@@ -262,7 +262,7 @@ def test_any_text_is_nodes_or_an_error_with_a_line(text):
         nodes = parse(text).nodes
     except DockerfileError as error:
         assert 1 <= error.line <= error.last_line <= text.count("\n") + 1
-        assert excerpt(text, error)
+        assert shown(error, text, "Dockerfile").message
     else:
         assert nodes
         assert all(1 <= node.span.first <= node.span.last <= text.count("\n") + 1 for node in nodes)

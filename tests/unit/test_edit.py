@@ -27,7 +27,7 @@ def test_what_differs_is_told_and_how_it_takes_effect():
         ("RestartPolicy", LIVE, {"Name": "always", "MaximumRetryCount": 0}),
         ("PortBindings", LIVE, {"80/tcp": [{"HostIp": "", "HostPort": "8080"}]}),
         ("Env", SWAP, ["B=3", "C=4"]),
-        ("LogConfig", SWAP, {"Type": "local", "Config": {}}),
+        ("LogConfig", LIVE, {"Type": "local", "Config": {}}),
     ]
     assert make_plan(CONFIG, HOST, request).config.exposed_ports == {"80/tcp": {}}
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 import struct
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corten.linux import bpf_devices, cgroup, cgroup_settings, mounts, netlink, nft_guests
+from corten.linux import bpf_devices, cgroup, cgroup_settings, descriptors, mounts, netlink, nft_guests
 from corten.linux import syscalls as sys
 from corten.linux.cgroup import Setting
 from corten.linux.machine import ASSEMBLERS
@@ -160,3 +161,11 @@ def test_guest_rules_are_read_back():
     for guest in (nft_guests.Guest("iifname", "br-1"), nft_guests.Guest("oifname", "fifteen-letters")):
         assert nft_guests._decode(nft_guests._encode(guest)) == guest
     assert nft_guests._decode(b"") is None
+
+
+def test_a_peer_that_goes_with_packets_unread_has_gone():
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.send(b"never read")
+    theirs.close()
+    assert descriptors.receive_packet(ours) == (b"", [])
+    ours.close()

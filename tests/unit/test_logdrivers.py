@@ -225,6 +225,128 @@ def test_fluentd(tcp, precise):
     finish(log, reactor)
 
 
+def events(data: bytes) -> list[list]:
+    """What has arrived, message by message: the shortest beginnings that decode."""
+    found, start = [], 0
+    for end in range(1, len(data) + 1):
+        with contextlib.suppress(msgspec.DecodeError):
+            found.append(msgspec.msgpack.decode(data[start:end]))
+            start = end
+    return [event for event in found if isinstance(event, list)]
+
+
+def receive_events(reactor: Reactor, sock: socket.socket, count: int) -> list[list]:
+    sock.setblocking(False)
+    data = bytearray()
+
+    def enough() -> bool:
+        with contextlib.suppress(BlockingIOError):
+            data.extend(sock.recv(1 << 16))
+        return len(events(bytes(data))) >= count
+
+    turn(reactor, enough)
+    return events(bytes(data))
+
+
+def accept(reactor: Reactor, tcp: socket.socket) -> socket.socket:
+    tcp.setblocking(False)
+    found = []
+
+    def there() -> bool:
+        with contextlib.suppress(BlockingIOError):
+            found.append(tcp.accept()[0])
+        return bool(found)
+
+    turn(reactor, there)
+    return found[0]
+
+
+def test_fluentd_sends_again_what_was_not_confirmed(tcp):
+    log, reactor = make("fluentd", [tcp.getsockname()], fluentd_request_ack="true", fluentd_retry_wait="10ms")
+    log.write("stdout", b"one\ntwo\n")
+    with accept(reactor, tcp) as connection:
+        first = receive_events(reactor, connection, 2)
+        assert [event[2]["log"] for event in first] == ["one", "two"]
+        connection.sendall(msgspec.msgpack.encode({"ack": first[0][3]["chunk"]}))
+        turn(reactor, lambda: len(log._drivers[0]._sender._unconfirmed) == 1)
+    with accept(reactor, tcp) as connection:  # the connection broke before the other was confirmed
+        log.write("stdout", b"three\n")
+        again = receive_events(reactor, connection, 2)
+        assert [event[2]["log"] for event in again] == ["two", "three"]
+        assert again[0][3] == first[1][3]
+        confirmed = b"".join(msgspec.msgpack.encode({"ack": event[3]["chunk"]}) for event in again)
+        for middle in (len(confirmed) // 3, len(confirmed)):  # an answer may come in pieces
+            connection.sendall(confirmed[:middle])
+            confirmed = confirmed[middle:]
+            reactor.run_once(0.05)
+        turn(reactor, lambda: not log._drivers[0]._sender._unconfirmed)
+        assert log._drivers[0]._sender._size == 0
+        finish(log, reactor)
+
+
+def test_fluentd_keeps_within_its_buffer_while_nothing_is_confirmed(tcp):
+    log, reactor = make("fluentd", [tcp.getsockname()], fluentd_request_ack="true", fluentd_buffer_limit="10", mode="non-blocking")
+    with accept(reactor, tcp) as connection:
+        for number in range(50):
+            log.write("stdout", b"%d\n" % number)
+        seen = receive_events(reactor, connection, 10)
+        assert [event[2]["log"] for event in seen] == [str(number) for number in range(10)]
+        assert log._drivers[0]._sender._lost == 40
+    log._drivers[0]._sender._shut()
+
+
+def test_fluentd_gives_up_a_connection_that_takes_nothing(tcp):
+    log, reactor = make("fluentd", [tcp.getsockname()], fluentd_write_timeout="100ms", fluentd_retry_wait="10ms", mode="non-blocking", max_buffer_size="16m")
+    with accept(reactor, tcp):
+        for _ in range(600):
+            log.write("stdout", b"x" * 15000 + b"\n")
+        with accept(reactor, tcp) as second:
+            assert receive(reactor, second, 100)
+    log._drivers[0]._sender._shut()
+
+
+@pytest.mark.parametrize("asynchronous", ["true", "false"])
+def test_fluentd_renews_an_old_connection(tcp, asynchronous):
+    log, reactor = make("fluentd", [tcp.getsockname()], fluentd_async=asynchronous, fluentd_async_reconnect_interval="100ms")
+    with accept(reactor, tcp) as first:
+        log.write("stdout", b"one\n")
+        receive(reactor, first, 1, b"one")
+        time.sleep(0.15)
+        log.write("stdout", b"two\n")
+        receive(reactor, first, 1, b"two")
+        log.write("stdout", b"three\n")
+        if asynchronous == "true":
+            with accept(reactor, tcp) as second:
+                assert [event[2]["log"] for event in receive_events(reactor, second, 1)] == ["three"]
+        else:
+            receive(reactor, first, 1, b"three")
+    log._drivers[0]._sender._shut()
+
+
+@pytest.mark.parametrize("elsewhere", ["none", "syslog"])
+def test_a_log_changes_its_place_between_two_bytes(tmp_path, elsewhere):
+    path = str(tmp_path / "log")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+        peer.bind(("127.0.0.1", 0))
+        reactor, told = Reactor(), []
+        kept = LogSettings("json-file", path, 1000, 3, attributes={"k": "old"}, subject=SUBJECT)
+        log = ContainerLog(kept, reactor, lambda: told.append(1))
+        log.write("stdout", b"one\nbegun")
+        with pytest.raises(OSError, match="Not a directory"):
+            log.change(LogSettings("json-file", f"{path}/under/a/file", subject=SUBJECT))
+        log.change(LogSettings(elsewhere, options={"syslog-address": "udp://127.0.0.1:1"}, tag="tag", subject=SUBJECT, peers=[peer.getsockname()]))
+        assert told
+        log.write("stdout", b" and ended\n")
+        if elsewhere == "syslog":
+            assert datagrams(reactor, peer, 1)[0].endswith(b": begun and ended\n")
+        log.change(LogSettings("json-file", path, 1000, 3, attributes={"k": "new"}, subject=SUBJECT))
+        log.write("stdout", b"last\n")
+        finish(log, reactor)
+        lines = [json.loads(line) for line in (tmp_path / "log").read_bytes().splitlines()]
+        expected = [("one\n", "old"), *([("begun", "old")] if elsewhere == "none" else []), ("last\n", "new")]
+        assert [(line["log"], line["attrs"]["k"]) for line in lines] == expected
+
+
 def test_journald(tmp_path):
     path = str(tmp_path / "journal")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:

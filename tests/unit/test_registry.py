@@ -30,7 +30,7 @@ from corten.spec.image import (
 from corten.store.packing import pack
 
 
-def packed(data: bytes) -> tuple[bytes, str, int]:
+def packed(data: bytes, workers: int = 0) -> tuple[bytes, str, int]:
     source, feed = os.pipe()
     drain, target = os.pipe()
     got = bytearray()
@@ -40,13 +40,15 @@ def packed(data: bytes) -> tuple[bytes, str, int]:
             got.extend(piece)
 
     def write() -> None:
-        os.write(feed, data)
+        view = memoryview(data)
+        while view:
+            view = view[os.write(feed, view[:7919]) :]
         os.close(feed)
 
     threads = [threading.Thread(target=work) for work in (read, write)]
     for thread in threads:
         thread.start()
-    result = pack(source, target)
+    result = pack(source, target, workers)
     os.close(target)
     for thread in threads:
         thread.join()
@@ -61,6 +63,13 @@ def test_packing_is_gzip_the_same_every_time_and_knows_its_digest(data):
     assert gzip.decompress(first) == data
     assert (digest, size) == ("sha256:" + hashlib.sha256(first).hexdigest(), len(first))
     assert packed(data)[0] == first
+
+
+def test_packing_does_not_depend_on_who_does_it():
+    data = bytes(range(256)) * 20_000 + os.urandom(1 << 20)
+    first = packed(data, 1)
+    assert packed(data, 3) == packed(data, 2) == first
+    assert gzip.decompress(first[0]) == data
 
 
 def test_packed_types():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from ipaddress import IPv4Address
 
 import pytest
 from msgspec.structs import replace
@@ -47,6 +48,13 @@ class Networks:
     def find(self, _name: str) -> NetworkRecord:
         return NETWORK
 
+    def binding(self, network: NetworkRecord) -> IPv4Address:
+        return network.bridge_options.binding4
+
+
+class Exposure:
+    def log(self, _record: ContainerRecord) -> None: ...
+
 
 class Names:
     def close_all(self) -> None: ...
@@ -68,10 +76,10 @@ def bindable(port: int) -> bool:
 def test_ports_change_while_the_container_runs():
     kernel, containers = Kernel(), Containers()
     firewall = Firewall(kernel, "t")
-    endpoints = Endpoints(kernel, Networks(), firewall, containers, None, Names())
+    endpoints = Endpoints(kernel, Networks(), firewall, containers, None, Names(), Exposure())
 
     def elements() -> frozenset[Element]:
-        return firewall._owned.get(RECORD.id, frozenset())
+        return frozenset(element for element in firewall._owned.get(RECORD.id, ()) if element.data)  # of the maps
 
     async def steps() -> None:
         first = await endpoints.republish(RECORD.id, bindings(("80/tcp", ""), ("81/tcp", "")))

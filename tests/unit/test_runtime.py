@@ -1,6 +1,9 @@
-"""The runtime's pure halves: plans, users, logs, detach keys, program look-up."""
+"""The runtime's pure halves: plans, users, logs, detach keys, program look-up. And how the launcher ends."""
 
 from __future__ import annotations
+
+import socket
+import threading
 
 import pytest
 from hypothesis import given
@@ -9,6 +12,7 @@ from hypothesis import strategies as st
 from corten.linux.cgroup import Layout
 from corten.runtime import init, users
 from corten.runtime.clients import DetachKeys
+from corten.runtime.launcher import Launcher
 from corten.runtime.plan import make_plan
 from corten.spec import runtime as oci
 
@@ -121,3 +125,14 @@ def test_the_interpreter_itself_is_refused():
     with pytest.raises(init.ProgramRefused, match="permission denied") as refused:
         init.find_program(["/proc/self/exe"], {})
     assert refused.value.exit_code == 126
+
+
+def test_a_launcher_ends_when_its_daemon_dies_with_an_answer_unread():
+    daemon, own = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    own.send(b"an answer")
+    daemon.close()
+    serving = threading.Thread(target=Launcher(own, {}).run, daemon=True)
+    serving.start()
+    serving.join(10)
+    assert not serving.is_alive()
+    own.close()

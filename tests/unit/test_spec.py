@@ -194,3 +194,10 @@ def test_bodies_are_read_as_go_reads_them():
                        (b'{"HostConfig":{"Memory":"x"}}', "Go struct field .HostConfig.Memory of type int64")):  # fmt: skip
         with pytest.raises(Invalid, match=re.escape(text)):
             parse_body(data, CreateRequest)
+
+
+def test_what_the_image_spec_requires_is_written():
+    config = msgspec.json.decode(msgspec.json.encode(image.ImageConfig(architecture="amd64", rootfs=image.RootFS([]))))
+    assert config["os"] == "linux"
+    entry = msgspec.json.decode(msgspec.json.encode(image.Descriptor("t", "d", 1, platform=platform.Platform("amd64"))))
+    assert entry["platform"] == {"architecture": "amd64", "os": "linux"}

@@ -147,3 +147,18 @@ def test_a_name_has_one_lock_for_as_long_as_somebody_waits_and_none_after():
     asyncio.run(scene())
     gc.collect()
     assert not locks._locks
+
+
+def test_who_looks_into_the_database_of_an_engine_takes_nothing_from_it(tmp_path):
+    """The locks must be there: who closes a database and thinks to be the last one removes its log."""
+    import subprocess
+    import sys
+
+    path = str(tmp_path / "state.db")
+    database = Database(path)
+    program = f"import sqlite3; c = sqlite3.connect({path!r}); print(c.execute('SELECT count(*) FROM volumes').fetchone()[0]); c.close()"
+    for number in range(3):
+        database.put_volume(f"v{number}", b"{}")
+        seen = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+        assert int(seen) == number + 1
+    database.close()

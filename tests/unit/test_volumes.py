@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 
 import pytest
 
@@ -22,6 +23,12 @@ from corten.store.volumes import VolumeFolders
         ({"type": "none", "device": "/srv", "o": "bind"}, "mount /srv:/v, flags: 0x1000"),
         ({"type": "none", "device": "/srv", "o": "rbind,ro,noexec"}, "mount /srv:/v, flags: 0x5009"),
         ({"type": "nfs", "device": ":/share", "o": "addr=127.0.0.1,rw,nfsvers=4"}, "mount :/share:/v, data: addr=127.0.0.1,nfsvers=4"),
+        # The calls that Docker Engine 28.5.2 makes of the same options, as its own error names them where a kernel has no nfs and no cifs.
+        ({"type": "nfs", "device": "127.0.0.1:/share", "o": "addr=127.0.0.1,soft"}, "mount 127.0.0.1:/share:/v, data: addr=127.0.0.1,soft"),
+        ({"type": "nfs4", "device": ":/x", "o": "addr=127.0.0.1,ro,noatime"}, "mount :/x:/v, flags: 0x401, data: addr=127.0.0.1"),
+        ({"type": "nfs", "device": ":/share"}, "mount :/share:/v"),
+        ({"type": "cifs", "device": "//127.0.0.1/share", "o": "username=u,password=p,vers=3.0"}, "mount //127.0.0.1/share:/v, data: username=u,password=********,vers=3.0"),
+        ({"type": "btrfs", "device": "/dev/x", "o": "subvol=x,ro"}, "mount /dev/x:/v, flags: 0x1, data: subvol=x"),
         ({"type": "cifs", "device": "//127.0.0.1/share", "o": "username=u,password=p"}, "mount //127.0.0.1/share:/v, data: username=u,password=********"),
     ],
 )
@@ -82,8 +89,11 @@ def test_folders(tmp_path):
     folders.create("empty")
     assert folders.sweep({"w"}) == ["v"]
     assert os.listdir(layout.volumes) == ["v"]
-    folders.remove("v")
-    folders.remove("v")
+    aside = folders.set_aside("v")
+    assert os.listdir(aside) == ["_data"]
+    shutil.rmtree(aside)
+    folders.create("bare")
+    assert folders.set_aside("bare") == folders.set_aside("v") == ""
     assert os.listdir(layout.volumes) == os.listdir(layout.temporary) == []
 
 
@@ -93,3 +103,6 @@ def test_mount_table_is_unescaped(tmp_path):
     assert mounts.mount_table(str(tmp_path / "mountinfo")) == [mounts.MountInfo("/mnt x", "rw,noatime", ("master:1", "shared:2"), "ext3")]
     assert mounts.is_mount_point("/proc")
     assert not mounts.is_mount_point("/proc/self")
+    assert mounts.is_mount_root("/proc")
+    assert not mounts.is_mount_root("/proc/self")
+    assert not mounts.is_mount_root("/nosuch")

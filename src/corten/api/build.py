@@ -25,7 +25,6 @@ from corten.builder.context import Context, NoSuchFile
 from corten.builder.convert import convert, read
 from corten.builder.exec_step import StepFailed
 from corten.builder.graph import Local, Vertex
-from corten.builder.ignore import ignore_file_names, read_patterns
 from corten.builder.options import BuildOptions
 from corten.builder.outputs.delivery import Solved
 from corten.builder.plan import BuildPlan
@@ -35,6 +34,7 @@ from corten.errors import CortenError, Invalid, NotSupported
 from corten.registry.progress import Progress, Pushed
 from corten.spec.build_cache import INLINE as INLINE_CACHE
 from corten.spec.digest import encoded
+from corten.spec.ignore_file import ignore_file_names, read_patterns
 from corten.spec.timestamps import now_ns
 from corten.store.layers import RunJob
 from corten.store.layout import Layout
@@ -64,8 +64,9 @@ class BuildHandlers:
         context = await Context.receive(self._layout, self._run_job, call.request.content.iter_any())
         try:
             messages = _Messages(call, quiet=request.quiet)
-            async with messages.reporting():
-                await self._while_client_listens(call, self._build(request, context, messages))
+            with self._results.lease():
+                async with messages.reporting():
+                    await self._while_client_listens(call, self._build(request, context, messages))
             return await messages.end()
         except _ClientGone:
             return web.Response()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from corten.api.build_cache_transfer import BuildCacheTransfer, CacheStore
@@ -17,7 +16,6 @@ from corten.builder.cache_transfer.export import CacheExport
 from corten.builder.cache_transfer.imports import Importer
 from corten.builder.exec_step import ExecSteps
 from corten.builder.export import Exporter
-from corten.builder.ignore import Ignore
 from corten.builder.outputs.delivery import Delivery
 from corten.builder.outputs.parcels import Parcels
 from corten.builder.prune import Pruning
@@ -26,13 +24,16 @@ from corten.builder.workshop import Workshop
 from corten.engine.build_steps import BuildSteps
 from corten.registry.hosts import RegistryHosts
 from corten.runtime.launch import Launch
+from corten.spec.ignore_file import Ignore
 from corten.store.blobs import Blobs
 from corten.store.database import Database
+from corten.store.holds import Holds
 from corten.store.images import Images
 from corten.store.layer_maker import LayerMaker
 from corten.store.layers import Layers
 from corten.store.layout import Layout
 from corten.store.snapshots import Snapshots
+from corten.store.sweeping import Sweeping
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,9 @@ class Parts:
     images: Images
     snapshots: Snapshots
     maker: LayerMaker
+    holds: Holds
+    sweeping: Sweeping
     launch: Launch
-    held: Callable[[], Iterable[str]]  # diff ids of the layers that containers have
 
 
 @dataclass(frozen=True)
@@ -64,14 +66,16 @@ class Building:
 def assemble(parts: Parts, host: BuildSteps, hosts: RegistryHosts) -> Building:
     workshop = Workshop(parts.layout, parts.snapshots, parts.maker, parts.launch.run_job)
     cache = Cache(parts.database, parts.layers)
+    parts.holds.join(cache.holds)
     cache_mounts = CacheMounts(parts.layout, cache)
     steps = ExecSteps(workshop, parts.launch, JoinedHost(host), cache_mounts)
-    solver = Solver(workshop, parts.images, cache, steps, lambda patterns: Ignore(patterns).ignores, at_once=max(2, os.cpu_count() or 1))
-    pruning = Pruning(cache, cache_mounts, parts.layers, parts.images, parts.held, solver.busy_since)
+    solver = Solver(workshop, parts.images, cache, steps, lambda patterns: Ignore(patterns).ignores, parts.holds, at_once=max(2, os.cpu_count() or 1))
+    pruning = Pruning(cache, cache_mounts, parts.images, parts.sweeping, solver.busy_since)
     layout, blobs, layers, run_job = parts.layout, parts.blobs, parts.layers, parts.launch.run_job
-    parcels = Parcels(parts.database, run_job)
-    results = BuildResults(Delivery(layout, blobs, layers), Attestor(layout, layers, parts.images, run_job), parcels, hosts)
+    parcels = Parcels(run_job)
+    parts.holds.join(parcels.holds)
+    results = BuildResults(Delivery(layout, blobs, layers), Attestor(layout, layers, parts.images, run_job), parcels, hosts, parts.holds)
     export = CacheExport(layout, blobs, layers, cache, cache_mounts, run_job)
     importer = Importer(layout, blobs, layers, cache, cache_mounts, run_job)
-    caches = BuildCacheTransfer(export, importer, parcels, hosts, CacheStore(layout, parts.images, layers, blobs, cache))
+    caches = BuildCacheTransfer(export, importer, parcels, hosts, CacheStore(layout, parts.images, layers, blobs, cache, parts.holds))
     return Building(Builder(solver, Exporter(blobs, layers, parts.images)), steps, cache_mounts, pruning, results, caches, parcels)

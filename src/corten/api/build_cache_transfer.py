@@ -36,6 +36,7 @@ from corten.spec.answers import ImportedBuildCache
 from corten.spec.build_cache import INLINE, LOCAL, S3, CachePlace
 from corten.spec.reference import parse_reference
 from corten.store.blobs import Blobs
+from corten.store.holds import Holds
 from corten.store.images import Images
 from corten.store.layers import Layers
 from corten.store.layout import Layout
@@ -53,6 +54,7 @@ class CacheStore:
     layers: Layers
     blobs: Blobs
     cache: Cache
+    holds: Holds
 
 
 class BuildCacheTransfer:
@@ -109,7 +111,7 @@ class BuildCacheTransfer:
             with open(path, "wb") as file:
                 async for piece in call.request.content.iter_any():
                     file.write(piece)
-            with ArchivePlace(path) as place:
+            with ArchivePlace(path) as place, self._store.holds.lease():
                 opened = await self._importer.open(place)
                 return json_response(ImportedBuildCache(await opened.bring_all(), await opened.bring_mounts(None)))
         finally:

@@ -30,6 +30,7 @@ from corten.registry.progress import Emit, stream
 from corten.spec.build_outputs import IMAGE, TO_CLIENT, Attest, Output
 from corten.spec.platform import Platform
 from corten.spec.reference import Reference, parse_reference
+from corten.store.holds import Holds
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
@@ -56,8 +57,9 @@ def with_annotation(output: Output, name: str, text: str) -> Output:
 
 
 class BuildResults:
-    def __init__(self, delivery: Delivery, attestor: Attestor, parcels: Parcels, hosts: RegistryHosts) -> None:
+    def __init__(self, delivery: Delivery, attestor: Attestor, parcels: Parcels, hosts: RegistryHosts, holds: Holds) -> None:
         self._delivery, self._attestor, self._parcels, self._hosts = delivery, attestor, parcels, hosts
+        self.lease = holds.lease  # from a build's first layer to its last output
 
     async def solved(self, plan: BuildPlan, config: bytes, attest: Attest, name: str, invocation: Invocation) -> Solved:
         """One platform's result with what is attested of it."""

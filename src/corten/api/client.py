@@ -69,7 +69,7 @@ class Client:
         if body is not None and not isinstance(body, bytes) and not hasattr(body, "read"):
             data = msgspec.json.encode(body)
             sent["Content-Type"] = "application/json"
-        target = quote(path) + ("?" + urlencode(query) if query else "")
+        target = quote(path) + ("?" + urlencode(query, doseq=True) if query else "")
         try:
             connection.request(method, target, data, sent)
             response = connection.getresponse()
@@ -98,9 +98,10 @@ class Client:
     def delete(self, path: str, **query: Any) -> Any:
         return self.call("DELETE", path, query=query)
 
-    def messages(self, path: str, *, body: IO[bytes] | None = None, **query: Any) -> Iterator[dict[str, Any]]:
-        """A stream of JSON messages (pull, load). An error in the stream is raised."""
-        with self.open("POST", path, query=query, body=body) as response:
+    def messages(self, path: str, *, body: IO[bytes] | None = None, headers: Mapping[str, str] | None = None,
+                 **query: Any) -> Iterator[dict[str, Any]]:  # fmt: skip
+        """A stream of JSON messages (pull, push, load). An error in the stream is raised."""
+        with self.open("POST", path, query=query, body=body, headers=headers) as response:
             for line in response:
                 message = msgspec.json.decode(line) if line.strip() else {}
                 if "error" in message:
@@ -113,7 +114,7 @@ class Client:
         sock = socket.socket(socket.AF_UNIX)
         sock.connect(self.socket_path)
         data = b"" if body is None else msgspec.json.encode(body)
-        target = quote(path) + ("?" + urlencode(query) if query else "")
+        target = quote(path) + ("?" + urlencode(query, doseq=True) if query else "")
         head = f"POST {target} HTTP/1.1\r\nHost: corten\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n"
         head += f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
         sock.sendall(head.encode() + data)

@@ -15,16 +15,17 @@ from corten.engine import confinement, processes, states, stats
 from corten.engine.attaching import Attaching
 from corten.engine.containers import Containers
 from corten.engine.execs import Execs
+from corten.engine.exposure import Exposure
 from corten.engine.groups import Groups
 from corten.engine.health import health_matches
-from corten.engine.images import ImageService, check_platform
+from corten.engine.images import ImageService
 from corten.engine.log_setup import LogSetup
 from corten.engine.mounting import Mounting
 from corten.engine.networks import Networks
 from corten.engine.records import ContainerRecord
 from corten.engine.usage import DiskUsage
 from corten.engine.volumes import Volumes
-from corten.errors import Invalid, NoSuchImage
+from corten.errors import Invalid
 from corten.spec.engine import CreateRequest
 from corten.spec.filters import Filters, matches_labels
 from corten.spec.platform import parse_platform
@@ -39,10 +40,10 @@ _STATS_PAUSE = 1.0
 class ContainerHandlers:
     def __init__(self, containers: Containers, logs: LogSetup, attaching: Attaching, execs: Execs, images: ImageService, networks: Networks,
                  volumes: Volumes, mounting: Mounting, snapshots: Snapshots, layout: Layout, groups: Groups,
-                 usage: DiskUsage) -> None:  # fmt: skip
+                 usage: DiskUsage, exposure: Exposure) -> None:  # fmt: skip
         self._containers, self._logs, self._attaching, self._execs, self._images = containers, logs, attaching, execs, images
         self._networks, self._snapshots, self._layout, self._groups = networks, snapshots, layout, groups
-        self._volumes, self._mounting, self._usage = volumes, mounting, usage
+        self._volumes, self._mounting, self._usage, self._exposure = volumes, mounting, usage, exposure
 
     def _find(self, call: Call) -> ContainerRecord:
         return self._containers.find(call.parameters["name"])
@@ -83,7 +84,7 @@ class ContainerHandlers:
             "status": lambda value: record.state.status == value,
             "health": lambda value: health_matches(record, value),
             "exited": lambda value: record.state.status == "exited" and str(record.state.exit_code) == value,
-            "ancestor": lambda value: value in (record.config.image, record.image) or self._same_image(value, record),
+            "ancestor": lambda value: value in (record.config.image, record.image) or record.image in self._images.meant(value),
             "network": lambda value: record.endpoint_on(value, value) is not None,
             "volume": lambda value: any(value in (mount.name, mount.destination) for mount in record.mounts),
             "before": lambda value: record.created < self._containers.find(value).created,
@@ -92,12 +93,6 @@ class ContainerHandlers:
         if not matches_labels(filters.get("label", []), record.config.labels or {}):
             return False
         return all(any(tests[key](value) for value in values) for key, values in filters.items() if key != "label")
-
-    def _same_image(self, name: str, record: ContainerRecord) -> bool:
-        try:
-            return self._images.find(name).id == record.image
-        except (NoSuchImage, Invalid):
-            return False
 
     async def inspect(self, call: Call) -> web.Response:
         record = self._find(call)
@@ -114,11 +109,10 @@ class ContainerHandlers:
         request = await call.body(CreateRequest)
         if not request.image and not request.cmd and request.host_config is None:
             raise Invalid("config cannot be empty in order to create a container")
-        image = self._images.find(request.image)
-        if call.text("platform"):
-            check_platform(image, parse_platform(call.text("platform")), request.image)
+        platform = parse_platform(call.text("platform")) if call.text("platform") else None
+        image = self._images.find(request.image, platform)
         record, warnings = await self._containers.create(request, call.text("name"), image, self._networks, self._mounting, self._logs)
-        return json_response({"Id": record.id, "Warnings": warnings}, 201)
+        return json_response({"Id": record.id, "Warnings": [*warnings, *self._exposure.warnings(record)]}, 201)
 
     async def resize(self, call: Call) -> web.Response:
         record = self._find(call)

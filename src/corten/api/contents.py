@@ -11,6 +11,7 @@ from aiohttp import web
 from corten.api.call import Call, empty, json_response
 from corten.api.tar_response import tar_response
 from corten.engine.containers import Containers
+from corten.engine.copy_job import PathStat
 from corten.engine.copying import Copying
 from corten.engine.making import CommitRequest, Making, repository_and_tag
 from corten.engine.records import ContainerRecord
@@ -49,20 +50,20 @@ class ContentHandlers:
         return web.Response(headers=await self._path_stat(call, self._find(call)))
 
     async def _path_stat(self, call: Call, record: ContainerRecord) -> dict[str, str]:
-        path = _archive_path(call)
+        path = archive_path(call)
         found = await self._copying.stat(record, path, call.parameters["name"])
-        return {"X-Docker-Container-Path-Stat": base64.b64encode(msgspec.json.encode(found)).decode()}
+        return path_stat_header(found)
 
     async def archive_get(self, call: Call) -> web.StreamResponse:
         record = self._find(call)
         headers = await self._path_stat(call, record)
-        pieces = self._copying.pack(record, _archive_path(call), call.parameters["name"])
+        pieces = self._copying.pack(record, archive_path(call), call.parameters["name"])
         return await tar_response(call, pieces, {"Content-Type": "application/x-tar", **headers})
 
     async def archive_put(self, call: Call) -> web.Response:
         record = self._find(call)
         await self._copying.extract(
-            record, _archive_path(call), call.parameters["name"], call.request.content.iter_any(),
+            record, archive_path(call), call.parameters["name"], call.request.content.iter_any(),
             no_overwrite=call.flag("noOverwriteDirNonDir"), as_user=call.flag("copyUIDGID"),
         )  # fmt: skip
         return empty(200)
@@ -72,8 +73,13 @@ class ContentHandlers:
         return await tar_response(call, self._copying.export(record), {"Content-Type": "application/octet-stream"})
 
 
-def _archive_path(call: Call) -> str:
+def archive_path(call: Call) -> str:
+    """Raises Invalid with Docker's text."""
     path = call.text("path")
     if not path:
         raise Invalid("bad parameter: pathcannot be empty")
     return path
+
+
+def path_stat_header(found: PathStat) -> dict[str, str]:
+    return {"X-Docker-Container-Path-Stat": base64.b64encode(msgspec.json.encode(found)).decode()}

@@ -7,7 +7,6 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import msgspec
 from aiohttp import web
 
 from corten.api.call import Call
@@ -19,7 +18,7 @@ from corten.engine.saving import Saving
 from corten.errors import CortenError, Invalid
 from corten.registry.download import download
 from corten.registry.progress import Progress
-from corten.spec.platform import Platform, parse_platform
+from corten.spec.platform import Platform, decode_platform, parse_platform
 from corten.store.layout import Layout
 
 _REPORT_EVERY = 1 << 20
@@ -44,18 +43,18 @@ class ImageFileHandlers:
         return await messages.end()
 
     async def load(self, call: Call) -> web.StreamResponse:
-        call.refuse("platform")
+        platforms = [decode_platform(text) for text in call.values("platform") if text]
         messages = JsonMessages(call.request)
         await messages.begin()  # Docker's way: status 200, the error in the stream
         async with messages.reporting(), self._spooled(call.request.content.iter_any()) as path:
-            for name in await self._transfers.load(path):
+            for name in await self._transfers.load(path, platforms):
                 how = "Loaded image ID" if name.startswith("sha256:") else "Loaded image"
                 await messages.send({"stream": f"{how}: {name}\n"})
         return await messages.end()
 
     async def save(self, call: Call) -> web.StreamResponse:
         names = [call.parameters["name"]] if "name" in call.parameters else call.values("names")
-        plan = self._saving.plan(names, _json_platform(call))
+        plan = self._saving.plan(names, [decode_platform(text) for text in call.values("platform") if text])
         return await tar_response(call, self._saving.save(plan), {"Content-Type": "application/x-tar"})
 
     @asynccontextmanager
@@ -82,18 +81,6 @@ async def _from_address(source: str, messages: JsonMessages) -> AsyncIterator[by
             if received - reported >= _REPORT_EVERY or received == found.total:
                 reported = received
                 await messages.progress(Progress("Importing", "", received, found.total))
-
-
-def _json_platform(call: Call) -> Platform | None:
-    values = call.values("platform")
-    if len(values) > 1:
-        raise Invalid("multiple platform parameters not supported")
-    if not values or not values[0]:
-        return None
-    try:
-        return msgspec.json.decode(values[0], type=Platform)
-    except msgspec.DecodeError as error:
-        raise Invalid(f"failed to parse platform: {error}") from None
 
 
 def _platform(text: str) -> Platform | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 from aiohttp import web
 
@@ -9,10 +11,11 @@ from corten.api import views
 from corten.api.call import Call, json_response
 from corten.api.image_files import ImageFileHandlers
 from corten.api.json_messages import JsonMessages
+from corten.api.manifests import manifests_view
 from corten.api.versions import Since
 from corten.engine.image_removal import ImageRemoval
 from corten.engine.image_transfers import ImageTransfers
-from corten.engine.images import ImageService, check_platform
+from corten.engine.images import ImageService
 from corten.errors import Invalid
 from corten.registry.auth import parse_registry_auth
 from corten.spec.filters import Filters, matches_labels, until_limit
@@ -32,23 +35,23 @@ class ImageHandlers:
         self._images, self._transfers, self._removal = images, transfers, removal
         self._snapshots, self._files = snapshots, files
 
-    def _find(self, call: Call) -> Image:
-        return self._images.find(call.parameters["name"])
-
     async def list(self, call: Call) -> web.Response:
-        """`manifests` shows nothing, as with Docker's own overlay2 store: that has no index of several platforms either."""
+        """A row stands for all platforms of what its names mean (decisions/0030); `manifests` shows each of them."""
         filters = call.filters(*_LIST_FILTERS)
         if call.text("filter") and not call.has(Since.NO_FILTER_PARAMETER):
             filters["reference"] = [call.text("filter")]
-        found = [image for image in self._images.all() if self._matches(image, filters)]
+        found = [image for image in self._images.all() if image.shown and self._matches(image, filters)]
+        if not call.flag("all"):
+            made_from = {image.parent for image in self._images.all()}
+            found = [image for image in found if image.tags or image.digests or image.id not in made_from]
         found.sort(key=views.created_seconds, reverse=True)
         shared = self._images.shared_sizes() if call.flag("shared-size") else {}
-        return json_response(
-            [
-                views.image_item(image, self._images.size(image), len(self._images.users(image))) | {"SharedSize": shared.get(image.id, -1)}
-                for image in found
-            ]
-        )
+        return json_response([self._row(image, shared.get(image.id, -1), manifests=call.flag("manifests")) for image in found])
+
+    def _row(self, image: Image, shared: int, *, manifests: bool) -> dict[str, Any]:
+        users = sum(len(self._images.users(one)) for one in self._images.platforms(image))
+        row = views.image_item(image, self._images.whole_size(image), users) | {"SharedSize": shared}
+        return row | (manifests_view(self._images.manifests(image)) if manifests else {})
 
     def _matches(self, image: Image, filters: Filters) -> bool:
         before = until_limit(filters.get("until", []), now_ns())
@@ -68,26 +71,30 @@ class ImageHandlers:
         return matches_labels(filters.get("label", []), image.config.run.labels or {})
 
     async def inspect(self, call: Call) -> web.Response:
-        image = self._find(call)
-        if call.text("platform"):
-            if call.flag("manifests"):
-                raise Invalid("conflicting options: manifests and platform options cannot both be set")
-            check_platform(image, decode_platform(call.text("platform")), call.parameters["name"])
-        return json_response(views.image_view(image, self._images.size(image), self._snapshots.lower(image.config.rootfs.diff_ids)))
+        if call.text("platform") and call.flag("manifests"):
+            raise Invalid("conflicting options: manifests and platform options cannot both be set")
+        image = self._of_platform(call)
+        shown = views.image_view(image, self._images.size(image), self._snapshots.lower(image.config.rootfs.diff_ids))
+        return json_response(shown | (manifests_view(self._images.manifests(image)) if call.flag("manifests") else {}))
 
     async def history(self, call: Call) -> web.Response:
-        image = self._find(call)
-        if call.text("platform"):
-            check_platform(image, decode_platform(call.text("platform")), call.parameters["name"])
+        image = self._of_platform(call)
         return json_response(views.history_view(image, self._images.layer_sizes(image), self._images.ancestors(image)))
 
+    def _of_platform(self, call: Call) -> Image:
+        platform = decode_platform(call.text("platform")) if call.text("platform") else None
+        return self._images.find(call.parameters["name"], platform)
+
     async def tag(self, call: Call) -> web.Response:
-        self._images.tag(self._find(call), call.text("repo"), call.text("tag"))
+        self._images.tag(call.parameters["name"], call.text("repo"), call.text("tag"))
         return web.Response(status=201)
 
     async def remove(self, call: Call) -> web.Response:
-        call.refuse("platforms")
-        return json_response(self._removal.remove(call.parameters["name"], force=call.flag("force"), keep_parents=call.flag("noprune")))
+        name, force = call.parameters["name"], call.flag("force")
+        platforms = [decode_platform(text) for text in call.values("platforms")]
+        if platforms:
+            return json_response(self._removal.remove_platforms(name, platforms, force=force))
+        return json_response(self._removal.remove(name, force=force, keep_parents=call.flag("noprune")))
 
     async def prune(self, call: Call) -> web.Response:
         pruned = self._removal.prune(call.filters("dangling", "label", "label!", "until"))
@@ -100,25 +107,23 @@ class ImageHandlers:
             return await self._files.import_(call)
         if tag:
             name = f"{name}@{tag}" if ":" in tag else f"{name}:{tag}"
-        reference = parse_reference(name)
+        reference = parse_reference(name.removesuffix(":"))  # `docker pull -a` sends one
         credentials = parse_registry_auth(call.request.headers.get("X-Registry-Auth", ""))
         platform = parse_platform(call.text("platform")) if call.text("platform") else None
         messages = JsonMessages(call.request)
         async with messages.reporting():
-            async for progress in self._transfers.pull(reference, credentials, platform):
-                await messages.progress(progress)
+            await messages.relay(self._transfers.pull(reference, credentials, platform))
         return await messages.end()
 
     async def push(self, call: Call) -> web.StreamResponse:
-        call.refuse("platform")
         name, tag = call.parameters["name"], call.text("tag")
         reference = parse_reference(f"{name}:{tag}" if tag else name)
+        platform = decode_platform(call.text("platform")) if call.text("platform") else None
         credentials = parse_registry_auth(call.request.headers.get("X-Registry-Auth", ""))
         messages = JsonMessages(call.request)
         await messages.begin()  # Docker's way: status 200, the error in the stream
         async with messages.reporting():
-            async for progress in self._transfers.push(reference, credentials):
-                await messages.progress(progress)
+            await messages.relay(self._transfers.push(reference, credentials, platform))
         return await messages.end()
 
     async def distribution(self, call: Call) -> web.Response:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import msgspec
@@ -13,6 +14,7 @@ from corten.errors import CortenError
 from corten.registry.progress import Progress, Pushed
 
 _BAR = 50
+_LOOK_EVERY = 1.0
 
 
 class JsonMessages:
@@ -35,6 +37,21 @@ class JsonMessages:
 
     async def progress(self, progress: Progress | Pushed) -> None:
         await self.send(progress_message(progress))
+
+    async def relay(self, transfer: AsyncGenerator[Progress | Pushed, None]) -> None:
+        """Send what a transfer says, to its end. A client that leaves ends it, also while it has nothing to say."""
+        async with aclosing(transfer):
+            while True:
+                following = asyncio.ensure_future(anext(transfer, None))
+                while not (await asyncio.wait({following}, timeout=_LOOK_EVERY))[0]:
+                    if self._request.transport is None or self._request.transport.is_closing():
+                        following.cancel()
+                        await asyncio.gather(following, return_exceptions=True)
+                        raise ConnectionResetError("the client has gone")
+                progress = await following
+                if progress is None:
+                    return
+                await self.progress(progress)
 
     @asynccontextmanager
     async def reporting(self) -> AsyncIterator[None]:

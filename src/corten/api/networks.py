@@ -11,7 +11,6 @@ from aiohttp import web
 from corten.api.call import Call, empty, json_response
 from corten.engine.connecting import Connecting
 from corten.engine.containers import Containers
-from corten.engine.endpoints import Endpoints
 from corten.engine.network_records import NetworkRecord
 from corten.engine.networks import Networks
 from corten.errors import CortenError, Invalid, NoSuchNetwork
@@ -25,8 +24,8 @@ _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 
 class NetworkHandlers:
-    def __init__(self, networks: Networks, endpoints: Endpoints, connecting: Connecting, containers: Containers) -> None:
-        self._networks, self._endpoints, self._connecting, self._containers = networks, endpoints, connecting, containers
+    def __init__(self, networks: Networks, connecting: Connecting, containers: Containers) -> None:
+        self._networks, self._connecting, self._containers = networks, connecting, containers
 
     async def list(self, call: Call) -> web.Response:
         wanted = _selection(call.filters(*_FILTERS), self._in_use())
@@ -57,7 +56,7 @@ class NetworkHandlers:
         return json_response({"Id": network.id, "Warning": warning}, 201)
 
     async def remove(self, call: Call) -> web.Response:
-        await self._networks.remove(call.parameters["name"])
+        self._networks.remove(call.parameters["name"])
         return empty()
 
     async def connect(self, call: Call) -> web.Response:
@@ -74,9 +73,6 @@ class NetworkHandlers:
         await self._connecting.disconnect(request.container, call.parameters["name"])
         return empty(200)
 
-    async def plan(self, _call: Call) -> web.Response:
-        return web.Response(text=self._endpoints.plan())
-
     async def prune(self, call: Call) -> web.Response:
         filters = call.filters("label", "label!", "until")
         untils = filters.get("until", [])
@@ -89,7 +85,7 @@ class NetworkHandlers:
             unwanted = any(matches_labels([label], network.labels) for label in filters.get("label!", []))
             return not young and not unwanted and matches_labels(filters.get("label", []), network.labels)
 
-        removed = await self._networks.prune(wanted)
+        removed = self._networks.prune(wanted)
         return json_response({"NetworksDeleted": removed or None})
 
 

@@ -19,12 +19,14 @@ from corten.api.call import Call, json_response
 from corten.api.container_streams import StreamHandlers
 from corten.api.containers import ContainerHandlers
 from corten.api.contents import ContentHandlers
+from corten.api.disk import DiskHandlers
 from corten.api.events import EventHandlers
 from corten.api.execs import ExecHandlers
 from corten.api.image_files import ImageFileHandlers
 from corten.api.images import ImageHandlers
 from corten.api.insight import InsightHandlers
 from corten.api.lifecycle import LifecycleHandlers
+from corten.api.network_insight import NetworkInsightHandlers
 from corten.api.networks import NetworkHandlers
 from corten.api.openapi import document
 from corten.api.route import Handler, Route, Stream
@@ -32,9 +34,10 @@ from corten.api.streams import RAW_STREAM
 from corten.api.system import SystemHandlers
 from corten.api.usage import UsageHandlers
 from corten.api.volume_extras import VolumeExtraHandlers
+from corten.api.volume_files import VolumeFileHandlers
 from corten.api.volumes import VolumeHandlers
 from corten.registry.auth import Credentials
-from corten.spec import answers
+from corten.spec import answers, disk_answers
 from corten.spec.engine import (
     Config,
     CreateRequest,
@@ -59,6 +62,7 @@ class Handlers:
     images: ImageHandlers
     files: ImageFileHandlers
     networks: NetworkHandlers
+    wires: NetworkInsightHandlers
     system: SystemHandlers
     events: EventHandlers
     usage: UsageHandlers
@@ -66,7 +70,9 @@ class Handlers:
     build_cache: BuildCacheHandlers
     volumes: VolumeHandlers
     volume_extras: VolumeExtraHandlers
+    volume_files: VolumeFileHandlers
     insight: InsightHandlers
+    disk: DiskHandlers
 
 
 def _route(methods: str, path: str, handler: Handler, **row: Any) -> Route:
@@ -89,7 +95,7 @@ def _build_routes(handlers: Handlers) -> list[Route]:
 def make_routes(handlers: Handlers) -> list[Route]:
     container, stream, life, execs = handlers.containers, handlers.streams, handlers.lifecycle, handlers.execs
     content, image, system, volume = handlers.contents, handlers.images, handlers.system, handlers.volumes
-    network, extras = handlers.networks, handlers.volume_extras
+    network = handlers.networks
     attach = {"detachKeys": str, "logs": bool, "stream": bool, "stdin": bool, "stdout": bool, "stderr": bool}
     create_image = {"fromImage": str, "tag": str, "platform": str, "fromSrc": str, "repo": str, "message": str, "changes": list[str]}
     commit = {"container": str, "repo": str, "tag": str, "comment": str, "author": str, "pause": bool, "changes": list[str]}
@@ -109,7 +115,6 @@ def make_routes(handlers: Handlers) -> list[Route]:
         _route("DELETE", "/networks/{name}", network.remove, status=204),
         _route("POST", "/networks/{name}/connect", network.connect, body=NetworkConnect),
         _route("POST", "/networks/{name}/disconnect", network.disconnect, body=NetworkDisconnect),
-        _route("GET", "/corten/networks/plan", network.plan, answer=_TEXT),
         # --- volumes
         _route("GET", "/volumes", volume.list, query={"filters": Filters}, answer=answers.Volumes),
         _route("POST", "/volumes/create", volume.create, body=VolumeRequest, answer=answers.Volume, status=201),
@@ -155,27 +160,18 @@ def make_routes(handlers: Handlers) -> list[Route]:
                answer=list[answers.ImageSummary]),
         _route("POST", "/images/create", image.create, query=create_image, body=TAR, answer=JSON_MESSAGES),
         *_build_routes(handlers),
-        _route("POST", "/images/load", handlers.files.load, query={"quiet": bool}, body=TAR, answer=JSON_MESSAGES),
-        _route("GET", "/images/get", handlers.files.save, query={"names": list[str], "platform": str}, answer=TAR),
-        _route("GET", "/images/{name}/get", handlers.files.save, query={"platform": str}, answer=TAR),
+        _route("POST", "/images/load", handlers.files.load, query={"quiet": bool, "platform": list[str]}, body=TAR, answer=JSON_MESSAGES),
+        _route("GET", "/images/get", handlers.files.save, query={"names": list[str], "platform": list[str]}, answer=TAR),
+        _route("GET", "/images/{name}/get", handlers.files.save, query={"platform": list[str]}, answer=TAR),
         _route("GET", "/images/{name}/json", image.inspect, query={"manifests": bool, "platform": str}, answer=answers.Image),
         _route("GET", "/images/{name}/history", image.history, query={"platform": str}, answer=list[answers.HistoryRow]),
-        _route("POST", "/images/{name}/push", image.push, query={"tag": str}, answer=JSON_MESSAGES),
+        _route("POST", "/images/{name}/push", image.push, query={"tag": str, "platform": str}, answer=JSON_MESSAGES),
         _route("POST", "/images/{name}/tag", image.tag, query={"repo": str, "tag": str}, status=201),
         _route("POST", "/images/prune", image.prune, query={"filters": Filters}, answer=answers.PrunedImages),
-        _route("DELETE", "/images/{name}", image.remove, query={"force": bool, "noprune": bool}, answer=list[answers.Removed]),
+        _route("DELETE", "/images/{name}", image.remove, query={"force": bool, "noprune": bool, "platforms": list[str]}, answer=list[answers.Removed]),
         _route("GET", "/distribution/{name}/json", image.distribution, answer=answers.Distribution),
-        _route("GET", "/images/diff", handlers.insight.differences, query={"a": str, "b": str}, answer=answers.ImageDifferences),
-        _route("GET", "/images/{name}/layers", handlers.insight.layers, query={"paths": bool}, answer=list[answers.LayerInsight]),
-        _route("POST", "/corten/containers/{name}/edit", life.edit, query={"dryRun": bool}, body=EditRequest, answer=answers.Edited),
-        _route("POST", "/corten/containers/{name}/tools", execs.tools, body=ToolsRequest, answer=answers.Tools, status=201),
-        _route("POST", "/corten/volumes/load", extras.load, query={"name": str}, body=TAR, answer=answers.Volume, status=201),
-        _route("GET", "/corten/volumes/{name}/tar", extras.save, answer=TAR),
-        _route("POST", "/corten/volumes/{name}/rename", extras.rename, query={"name": str}, status=204),
-        _route("POST", "/corten/volumes/{name}/clone", extras.clone, query={"name": str}, answer=answers.Volume, status=201),
-        _route("POST", "/corten/volumes/{name}/snapshot", extras.snapshot, query={"name": str, "keep": int}, answer=answers.Volume, status=201),
-        _route("POST", "/corten/hello", image.hello, answer=answers.Named, status=201),
     ]  # fmt: skip
+    rows += _own(handlers)
     rows += [_route(method, path, absent) for method, path, absent in NOT_HERE]
     described: list[dict[str, Any]] = []
 
@@ -186,3 +182,35 @@ def make_routes(handlers: Handlers) -> list[Route]:
 
     rows.append(_route("GET", "/openapi.json", openapi, answer=dict[str, Any]))
     return rows
+
+
+def _own(handlers: Handlers) -> list[Route]:
+    """What Docker has not (docs/own-api.md)."""
+    volumes, files = handlers.volume_extras, handlers.volume_files
+    return [
+        _route("GET", "/images/diff", handlers.insight.differences, query={"a": str, "b": str}, answer=answers.ImageDifferences),
+        _route("GET", "/images/{name}/layers", handlers.insight.layers, query={"paths": bool}, answer=list[answers.LayerInsight]),
+        _route("POST", "/corten/containers/{name}/edit", handlers.lifecycle.edit, query={"dryRun": bool}, body=EditRequest, answer=answers.Edited),
+        _route("POST", "/corten/containers/{name}/tools", handlers.execs.tools, body=ToolsRequest, answer=answers.Tools, status=201),
+        _route("POST", "/corten/volumes/load", volumes.load, query={"name": str}, body=TAR, answer=answers.Volume, status=201),
+        _route("GET", "/corten/volumes/{name}/tar", files.save, answer=TAR),
+        _route("HEAD", "/corten/volumes/{name}/archive", files.archive_stat, query={"path": str}),
+        _route("GET", "/corten/volumes/{name}/archive", files.archive_get, query={"path": str}, answer=TAR),
+        _route("PUT", "/corten/volumes/{name}/archive", files.archive_put, query={"path": str, "noOverwriteDirNonDir": bool}, body=TAR),
+        _route("GET", "/corten/volumes/{name}/history", volumes.history, answer=answers.VolumeHistory),
+        _route("POST", "/corten/volumes/pull", volumes.pull, query={"name": str, "reference": str}, answer=JSON_MESSAGES),
+        _route("POST", "/corten/volumes/{name}/push", volumes.push, query={"reference": str}, answer=JSON_MESSAGES),
+        _route("POST", "/corten/volumes/{name}/rename", volumes.rename, query={"name": str}, status=204),
+        _route("POST", "/corten/volumes/{name}/clone", volumes.clone, query={"name": str, "progress": bool}, answer=answers.Volume, status=201),
+        _route("POST", "/corten/volumes/{name}/snapshot", volumes.snapshot, query={"name": str, "keep": int, "progress": bool}, answer=answers.Volume, status=201),
+        _route("GET", "/corten/disk", handlers.disk.usage, answer=disk_answers.DiskDetail),
+        _route("POST", "/corten/disk/collect", handlers.disk.collect, query={"dryRun": bool, "free": str}, answer=disk_answers.Collected),
+        _route("POST", "/corten/disk/check", handlers.disk.check, query={"repair": bool}, answer=disk_answers.StoreChecked),
+        _route("POST", "/corten/images/{name}/pin", handlers.disk.pin, query={"pinned": bool}, status=204),
+        _route("GET", "/corten/networks/plan", handlers.wires.plan, answer=_TEXT),
+        _route("GET", "/corten/networks/map", handlers.wires.map, query={"network": list[str]}, answer=answers.NetworkMap),
+        _route("POST", "/corten/networks/trace", handlers.wires.trace,
+               query={"source": str, "target": str, "port": int, "protocol": str, "wait": int}, answer=answers.PacketTrace),
+        _route("POST", "/corten/system/teardown", handlers.wires.teardown, answer=answers.TornDown),
+        _route("POST", "/corten/hello", handlers.images.hello, answer=answers.Named, status=201),
+    ]  # fmt: skip

@@ -6,6 +6,7 @@ Must not know any endpoint. Source: Docker Engine 28.5 (moby api/server: version
 from __future__ import annotations
 
 import asyncio
+import errno
 import grp
 import logging
 import os
@@ -43,6 +44,13 @@ def _parse_version(text: str) -> Version:
 _NEWEST, _OLDEST = _parse_version(API_VERSION), _parse_version(MIN_API_VERSION)
 
 
+def _unexpected(error: Exception) -> str:
+    """A disk that takes nothing is the machine's trouble, and said to be; anything else is a fault of ours."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        return f"{error.filename or 'write'}: {os.strerror(error.errno).lower()}"
+    return "internal error: the engine's log has the details; please report it"
+
+
 class Server:
     """`handle` answers one request; `listen` opens the sockets."""
 
@@ -68,10 +76,9 @@ class Server:
             response = web.Response(status=elsewhere.status, headers={"Location": str(elsewhere.location)})
         except ConnectionError:
             return web.Response()  # the client has gone: there is nobody to answer
-        except Exception:
+        except Exception as error:
             _log.exception("%s %s", request.method, request.path)
-            message = "internal error: the engine's log has the details; please report it"
-            response = web.Response(status=500, body=msgspec.json.encode({"message": message}), content_type="application/json")
+            response = error_response(CortenError(_unexpected(error)))
         if not response.prepared:
             response.headers.update({key: value for key, value in _BASE_HEADERS.items() if key not in response.headers})
         return response

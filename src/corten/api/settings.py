@@ -23,7 +23,9 @@ from corten.engine.system import Configured
 from corten.engine.volume_plugins import FOLDER as PLUGINS
 from corten.errors import Invalid
 from corten.network import ipam
+from corten.registry.trust import Trust
 from corten.spec import log_options
+from corten.store.collection import KINDS, Watermarks, parse_mark
 
 DEFAULT_ROOT, DEFAULT_EXEC_ROOT = "/var/lib/corten", "/run/corten"
 DEFAULT_CONFIG = "/etc/corten/daemon.json"
@@ -41,6 +43,7 @@ class Settings:
     bridge: str = ""
     bip: str = ""
     ip: str = ""
+    default_publish_address: str = ""
     plugin_dir: str = PLUGINS
     default_address_pools: tuple[Any, ...] = ()
     cgroup_parent: str = "/corten"
@@ -55,6 +58,8 @@ class Settings:
     insecure_registries: tuple[str, ...] = ()
     registry_mirrors: tuple[str, ...] = ()
     corten_mirrors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    corten_trust: str = ""
+    watermarks: Watermarks | None = None
     tls: bool | None = None
     tlsverify: bool | None = None
     tlscacert: str = ""
@@ -80,7 +85,7 @@ class Settings:
 
     @property
     def network_defaults(self) -> NetworkDefaults:
-        return NetworkDefaults(self.bridge_name, self.bip, ipam.parse_pools(self.default_address_pools), self.ip)
+        return NetworkDefaults(self.bridge_name, self.bip, ipam.parse_pools(self.default_address_pools), self.ip, self.default_publish_address)
 
     def tls_context(self) -> ssl.SSLContext | None:
         """None without TLS. With `tlsverify`, clients must show a certificate of the given authority."""
@@ -101,8 +106,8 @@ class Settings:
 _KEYS = {"data-root": "data_root", "exec-root": "exec_root", "storage-driver": "storage_driver", "exec-opts": "exec_opts",
          "cgroup-parent": "cgroup_parent", "default-address-pools": "default_address_pools", "log-level": "log_level", "log-driver": "log_driver", "log-opts": "log_opts",
          "default-runtime": "default_runtime", "insecure-registries": "insecure_registries", "registry-mirrors": "registry_mirrors",
-         "corten.mirrors": "corten_mirrors", "plugin-dir": "plugin_dir", "host-gateway-ips": "host_gateway_ips",
-         "host-gateway-ip": "host_gateway_ips", "cdi-spec-dirs": "cdi_spec_dirs"}  # fmt: skip
+         "corten.mirrors": "corten_mirrors", "corten.trust": "corten_trust", "corten.gc": "watermarks", "plugin-dir": "plugin_dir", "host-gateway-ips": "host_gateway_ips",
+         "default-publish-address": "default_publish_address", "host-gateway-ip": "host_gateway_ips", "cdi-spec-dirs": "cdi_spec_dirs"}  # fmt: skip
 # Keys of dockerd's that would change what a container is: refused by name, with the reason
 _NOT_HERE = {
     "userns-remap": "containers share the host's user namespace; take capabilities away (--cap-drop), and run as a user (--user)",
@@ -127,6 +132,27 @@ def _mirrors(value: Any, path: str, key: str) -> Mapping[str, tuple[str, ...]]:
         raise Invalid(f"unable to configure the engine with file {path}: {key}: {error}; want a registry's domain (or *) -> a list of addresses") from None
 
 
+class _Collector(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    high: str = "90%"
+    low: str = "80%"
+    kinds: tuple[str, ...] = ("leftovers", "build-cache", "dangling")
+
+
+def _watermarks(value: Any, path: str, key: str) -> Watermarks:
+    """`low` is below `high` and of the same sort; named images are collected only where `kinds` says so."""
+    try:
+        wanted = msgspec.convert(value, _Collector)
+        marks = Watermarks(parse_mark(wanted.high), parse_mark(wanted.low), wanted.kinds)
+        unknown = set(wanted.kinds) - set(KINDS)
+        if unknown:
+            raise Invalid(f"unknown kind {unknown.pop()!r}: there are {', '.join(KINDS)}")
+        if marks.high.percent != marks.low.percent or marks.low.amount > marks.high.amount:
+            raise Invalid(f"the low watermark {wanted.low!r} is not below the high one {wanted.high!r}")
+    except (msgspec.ValidationError, Invalid) as error:
+        raise Invalid(f"unable to configure the engine with file {path}: {key}: {error}") from None
+    return marks
+
+
 def _addresses(value: Any, path: str, key: str) -> tuple[str, ...]:
     found = (value,) if isinstance(value, str) else value
     if not isinstance(found, list | tuple) or not all(isinstance(address, str) for address in found):
@@ -135,7 +161,8 @@ def _addresses(value: Any, path: str, key: str) -> tuple[str, ...]:
 
 
 # field -> how its value in the file is read, where it is not text, number or list
-_READ: dict[str, Callable[[Any, str, str], Any]] = {"runtimes": _runtimes, "corten_mirrors": _mirrors, "host_gateway_ips": _addresses}
+_READ: dict[str, Callable[[Any, str, str], Any]] = {"runtimes": _runtimes, "corten_mirrors": _mirrors, "host_gateway_ips": _addresses,
+                                                     "watermarks": _watermarks}  # fmt: skip
 
 
 def read_config_file(path: str, *, required: bool) -> dict[str, Any]:
@@ -200,12 +227,13 @@ def check(settings: Settings) -> None:
             f"{tcp[0]} without TLS gives root on this machine to whoever reaches it: use --tlsverify with certificates, "
             "or say --tls=false if that is meant"
         )
+    Trust(settings.corten_trust).rules()
     ipam.parse_pools(settings.default_address_pools)
-    if settings.ip:
+    for flag, address in (("ip", settings.ip), ("default-publish-address", settings.default_publish_address)):
         try:
-            IPv4Address(settings.ip)
+            IPv4Address(address or "0.0.0.0")
         except ValueError:
-            raise Invalid(f"--ip {settings.ip!r}: want an IPv4 address of this host") from None
+            raise Invalid(f"--{flag} {address!r}: want an IPv4 address of this host") from None
     if len(settings.bridge_name) > 15:
         raise Invalid(f"--bridge {settings.bridge_name!r}: an interface name has at most 15 characters")
 
@@ -226,6 +254,7 @@ _FLAGS = [
     click.option("--plugin-dir", help="Folder of the volume plugins' sockets"),
     click.option("--bip", help="Address of the default bridge with its prefix, such as 172.20.0.1/16"),
     click.option("--ip", help="Address at which ports of the default bridge are published that name none"),
+    click.option("--default-publish-address", help="Address at which ports are published that name none, on every network"),
     click.option("--default-address-pool", "default_address_pools", multiple=True, callback=_pools,
                  help="Pool for networks' subnets: base=10.10.0.0/16,size=24 (repeatable)"),
     click.option("--cgroup-parent", help="Parent cgroup of all containers"),

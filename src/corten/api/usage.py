@@ -10,8 +10,7 @@ from corten.api import views
 from corten.api.build_cache import BuildCacheHandlers
 from corten.api.call import Call, json_response
 from corten.engine.images import ImageService
-from corten.engine.usage import KINDS, ContainerUsage, DiskUsage, ImageUsage
-from corten.engine.volumes import Usage as VolumeUsage
+from corten.engine.usage import KINDS, ContainerUsage, DiskUsage, ImageUsage, VolumeUsage
 from corten.engine.volumes import Volumes
 from corten.errors import Invalid
 from corten.spec.timestamps import now_ns

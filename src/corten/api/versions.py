@@ -210,6 +210,10 @@ GATES: list[Gate] = [
     *_answer((1, 50), _IMAGE, "Config", _legacy_image_config),
     *_query((1, 48), "GET /images/{name}/history", "platform"),
     *_query((1, 50), "DELETE /images/{name}", "platforms"),
+    *_query((1, 46), "POST /images/{name}/push", "platform"),
+    *_query((1, 48), "POST /images/load", "platform"),
+    *_query((1, 48), "GET /images/get", "platform"),
+    *_query((1, 48), "GET /images/{name}/get", "platform"),
     *_query((1, 32), "POST /images/create", "platform"),
 ]  # fmt: skip
 

@@ -17,10 +17,10 @@ from corten.builder.plan import FoundImage, ImageSource
 from corten.builder.source import located
 from corten.builder.stage import DEFAULT_PATH, Around
 from corten.builder.stages import SCRATCH, Node
-from corten.errors import CortenError, DockerfileError, Invalid
+from corten.errors import CortenError, Invalid
 from corten.spec.image import RunConfig
 from corten.spec.platform import Platform, matches
-from corten.spec.reference import parse_reference
+from corten.spec.reference import Reference, parse_reference
 
 _EMPTY = RunConfig(env=[f"PATH={DEFAULT_PATH}"], working_dir="/")
 _OFTEN_USED = (
@@ -94,9 +94,13 @@ async def _find(node: Node, around: Around, images: ImageSource, known: list[str
     if reference == SCRATCH:
         return Base(Vertex(Scratch()), options.target_platform)
     try:
-        return await _image(node, reference, platform, around, images)
-    except DockerfileError:
-        raise
+        name = parse_reference(reference).with_default_tag()
+    except Invalid as error:
+        raise located(
+            Invalid(f'failed to parse stage name "{reference}": {error}'), node.span, node.reference
+        ) from None
+    try:
+        return await _image(node, name, platform, around, images)
     except CortenError as error:
         meant = did_you_mean(node.reference, [*known, *_OFTEN_USED])
         refused = located(Invalid(f"{node.reference}: {error.message}{meant}"), node.span, node.reference)
@@ -111,19 +115,17 @@ def _context_of(node: Node, options: BuildOptions) -> Vertex | str | None:
     return options.contexts.get(node.reference) or options.contexts.get(node.key)
 
 
-async def _image(node: Node, text: str, platform: Platform, around: Around, images: ImageSource) -> Base:
-    try:
-        reference = parse_reference(text).with_default_tag()
-    except Invalid as error:
-        raise Invalid(f'failed to parse stage name "{text}": {error}') from None
-    found = await images.find(reference.familiar if reference.tag or reference.digest else text, platform)
+async def _image(node: Node, reference: Reference, platform: Platform, around: Around, images: ImageSource) -> Base:
+    found = await images.find(reference.familiar, platform)
     if not matches(platform, found.config.platform):
         _check_platform(node, platform, found, around)
     if node.platform is None and around.options.platform is None:
         platform = found.config.platform if found.config.architecture else platform
     config = msgspec.structs.replace(found.config.run)
     shown = Shown(
-        f"FROM {reference.name}:{reference.tag}" if reference.tag else f"FROM {text}",
+        f"FROM {reference.name}"
+        + (f":{reference.tag}" if reference.tag else "")
+        + (f"@{reference.digest}" if reference.digest else ""),
         node.label,
         node.span.first,
         around.options.file,

@@ -1,7 +1,7 @@
 """The build cache: which step, of which ingredients, made which layer; and the folders that cache mounts keep. Rows in the state database.
 
 Finding is by key alone. What the nearest other run had instead is told by `explain`. Layers that a row names are not removed with the
-images that use them; they go with the row, if nobody else has them.
+images that use them (`holds`); they go with the row, if nobody else has them.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from corten.builder.ingredients import Ingredients
 from corten.builder.progress import Difference
 from corten.spec.timestamps import now_ns
 from corten.store.database import Database
+from corten.store.holds import Hold
 from corten.store.layers import Layers
 
 REGULAR, MOUNT = "regular", "exec.cachemount"
@@ -57,6 +58,14 @@ class Cache:
     def rows(self) -> list[CacheRow]:
         return list(self._rows.values())
 
+    def holds(self) -> list[Hold]:
+        """What each row keeps in the store."""
+        return [Hold("build-cache", row.key, frozenset(row.needs), self.blobs(row)) for row in self._rows.values() if row.needs]
+
+    def blobs(self, row: CacheRow) -> frozenset[str]:
+        """Of its layers."""
+        return frozenset(layer.blob for layer in map(self._layers.find, row.needs) if layer)
+
     def row(self, key: str) -> CacheRow | None:
         return self._rows.get(key)
 
@@ -75,7 +84,7 @@ class Cache:
 
     def put(self, row: CacheRow, ingredients: Ingredients) -> None:
         packed = zstandard.compress(msgspec.msgpack.encode(ingredients))
-        self._database.put_build_cache(row.key, msgspec.json.encode(row), packed, row.needs)
+        self._database.put_build_cache(row.key, msgspec.json.encode(row), packed)
         self._rows[row.key] = row
 
     def remove(self, rows: Iterable[CacheRow]) -> None:

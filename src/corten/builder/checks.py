@@ -26,6 +26,7 @@ class Rule:
     description: str
     message: str
     experimental: bool = False
+    documented: bool = True
 
     @property
     def page(self) -> str:
@@ -89,6 +90,7 @@ INVALID_BASE_IMAGE_PLATFORM = Rule(
     "InvalidBaseImagePlatform",
     "Base image platform does not match expected target platform",
     'Base image {0} was pulled with platform "{2}", expected "{1}" for current build',
+    documented=False,
 )
 REDUNDANT_TARGET_PLATFORM = Rule(
     "RedundantTargetPlatform",

@@ -32,7 +32,7 @@ from corten.builder.ports import read_port
 from corten.builder.scope import NOT_IN_ENVIRONMENT, Declared
 from corten.builder.stage import StageState
 from corten.spec.engine import Healthcheck
-from corten.spec.go_values import quote
+from corten.spec.go_values import quote, quote_rune
 from corten.spec.signals import parse_signal
 from corten.spec.timestamps import duration_text
 
@@ -145,7 +145,7 @@ def _check_json(stage: StageState, instruction: Cmd | Entrypoint) -> None:
 def _cmd(stage: StageState, cmd: Cmd) -> None:
     _check_json(stage, cmd)
     words = with_shell(stage, cmd.command)
-    stage.set(cmd=words, args_escaped=True)  # as BuildKit marks every CMD
+    stage.set(cmd=words or None, args_escaped=True)  # as BuildKit marks every CMD
     stage.commit(f"CMD {_listed(words)}")
 
 
@@ -166,15 +166,10 @@ def _health(stage: StageState, health: Health) -> None:
 
 
 def _health_text(check: Healthcheck) -> str:
-    """Go's `%+v`."""
-    times = {
-        "Interval": check.interval,
-        "Timeout": check.timeout,
-        "StartPeriod": check.start_period,
-        "StartInterval": check.start_interval,
-    }
-    said = " ".join(f"{name}:{duration_text(value) if value else '0s'}" for name, value in times.items())
-    return f"{{Test:[{' '.join(check.test or [])}] {said} Retries:{check.retries}}}"
+    """Go's `%q` of the whole, as BuildKit of Docker 28.5 has it: the number of retries is a letter there."""
+    times = (check.interval, check.timeout, check.start_period, check.start_interval)
+    said = " ".join(quote(duration_text(value) if value else "0s") for value in times)
+    return f"&{{{_listed(check.test or [])} {said} {quote_rune(check.retries)}}}"
 
 
 def _expose(stage: StageState, expose: Expose) -> None:

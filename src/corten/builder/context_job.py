@@ -10,16 +10,17 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import tarfile
-from typing import IO, BinaryIO, cast
+from typing import IO, cast
 
 import msgspec
 
 from corten.builder import entries
 from corten.builder.entries import Entry
 from corten.errors import ArchiveRefused
+from corten.store import tar_reader
 from corten.store.compression import open_decompressed, refusing_corrupt
 from corten.store.confine import confine_to
+from corten.store.tar_reader import Head, TarReader
 from corten.store.unpack import safe_name
 
 SPOOL, INDEX = "spool", "index"
@@ -29,8 +30,8 @@ _CHUNK = 1 << 18
 _XATTR = "SCHILY.xattr."
 _KEPT = (_XATTR + "security.capability", _XATTR + "user.")
 _KINDS = {
-    tarfile.DIRTYPE: entries.FOLDER, tarfile.SYMTYPE: entries.LINK, tarfile.FIFOTYPE: entries.FIFO, tarfile.CHRTYPE: entries.CHAR,
-    tarfile.BLKTYPE: entries.BLOCK,
+    tar_reader.FOLDER: entries.FOLDER, tar_reader.SYMLINK: entries.LINK, tar_reader.FIFO: entries.FIFO, tar_reader.CHAR: entries.CHAR,
+    tar_reader.BLOCK: entries.BLOCK,
 }  # fmt: skip
 
 
@@ -42,42 +43,38 @@ class Received(msgspec.Struct, frozen=True):
 
 
 class _Indexer:
-    def __init__(self, spool: IO[bytes]) -> None:
-        self._spool, self._files, self._offset = spool, 0, 0
+    def __init__(self, archive: TarReader, spool: IO[bytes]) -> None:
+        self._archive, self._spool, self._files, self._offset = archive, spool, 0, 0
         self.found: dict[str, Entry] = {}
 
-    def add(self, archive: tarfile.TarFile, item: tarfile.TarInfo) -> None:
-        path = safe_name(item.name)
-        mode = item.mode & 0o7777
-        attributes = tuple(sorted((key[len(_XATTR) :], value.encode("utf-8", "surrogateescape"))
-                                  for key, value in item.pax_headers.items() if key.startswith(_KEPT)))  # fmt: skip
-        if item.islnk():
-            entry = self._linked(path, item)
-        elif item.isreg():
-            digest, place = self._keep(archive, item)
-            entry = Entry(path, entries.FILE, mode, size=item.size, time=int(item.mtime), digest=digest, place=place, attributes=attributes)
-        elif item.type in _KINDS:
-            device = os.makedev(item.devmajor, item.devminor) if item.type in (tarfile.CHRTYPE, tarfile.BLKTYPE) else 0
-            link = item.linkname if item.issym() else ""
-            entry = Entry(path, _KINDS[item.type], mode, time=int(item.mtime), link=link, device=device, attributes=attributes)
-        else:
-            raise ArchiveRefused(f"the context's entry {item.name!r} has the unknown type {item.type!r}")
-        self.found[path] = entry
+    def run(self) -> list[Entry]:
+        for head in self._archive:
+            path = safe_name(head.name)
+            self.found[path] = self._entry(path, head)
+        return complete(self.found)
 
-    def _linked(self, path: str, item: tarfile.TarInfo) -> Entry:
-        target = self.found.get(safe_name(item.linkname))
+    def _entry(self, path: str, head: Head) -> Entry:
+        mode, attributes = head.mode & 0o7777, _attributes(head.pax) if head.pax else ()
+        if head.type == tar_reader.REGULAR:
+            digest, place = self._keep(head)
+            return Entry(path, entries.FILE, mode, 0, 0, head.size, head.time, "", digest, place, 0, attributes)
+        if head.type == tar_reader.HARD_LINK:
+            return self._linked(path, head)
+        if head.type not in _KINDS:
+            raise ArchiveRefused(f"the context's entry {head.name!r} has the unknown type {head.type!r}")
+        device = os.makedev(*head.device) if head.type in (tar_reader.CHAR, tar_reader.BLOCK) else 0
+        link = head.link if head.type == tar_reader.SYMLINK else ""
+        return Entry(path, _KINDS[head.type], mode, time=head.time, link=link, device=device, attributes=attributes)
+
+    def _linked(self, path: str, head: Head) -> Entry:
+        target = self.found.get(safe_name(head.link))
         if target is None or target.kind == entries.FOLDER:
-            raise ArchiveRefused(f"the context's hard link {item.name!r}: its target {item.linkname!r} is no file before it")
+            raise ArchiveRefused(f"the context's hard link {head.name!r}: its target {head.link!r} is no file before it")
         return msgspec.structs.replace(target, path=path)
 
-    def _keep(self, archive: tarfile.TarFile, item: tarfile.TarInfo) -> tuple[str, int]:
-        source = archive.extractfile(item)
-        if source is None:
-            raise ArchiveRefused(f"the context's entry {item.name!r} has no content")
-        if item.size < LARGE:
-            data = source.read()
-            if len(data) != item.size:
-                raise ArchiveRefused(f"the context's entry {item.name!r} is cut off")
+    def _keep(self, head: Head) -> tuple[str, int]:
+        if head.size < LARGE:
+            data = self._archive.read(head.size)
             place, self._offset = self._offset, self._offset + len(data)
             self._spool.write(data)
             return hashlib.sha256(data).hexdigest(), place
@@ -85,17 +82,17 @@ class _Indexer:
         content = hashlib.sha256()
         fd = os.open(f"/{number}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
-            left = item.size
-            while left:
-                data = source.read(min(left, _CHUNK))
-                if not data:
-                    raise ArchiveRefused(f"the context's entry {item.name!r} is cut off")
+            while data := self._archive.read(_CHUNK):
                 content.update(data)
                 os.write(fd, data)
-                left -= len(data)
         finally:
             os.close(fd)
         return content.hexdigest(), -1 - number
+
+
+def _attributes(pax: dict[str, str]) -> tuple[tuple[str, bytes], ...]:
+    kept = ((key[len(_XATTR) :], value.encode("utf-8", "surrogateescape")) for key, value in pax.items() if key.startswith(_KEPT))
+    return tuple(sorted(kept))
 
 
 def complete(found: dict[str, Entry]) -> list[Entry]:
@@ -110,22 +107,13 @@ def complete(found: dict[str, Entry]) -> list[Entry]:
     return sorted(known.values(), key=lambda entry: entry.path)
 
 
-def _receive_tar(reader: BinaryIO, spool: IO[bytes]) -> list[Entry]:
-    indexer = _Indexer(spool)
-    with tarfile.open(fileobj=reader, mode="r|", bufsize=_CHUNK) as archive:
-        for item in archive:
-            indexer.add(archive, item)
-            archive.members = []  # type: ignore[attr-defined]  # it would keep every header
-    return complete(indexer.found)
-
-
 def job(_argument: bytes, fds: list[int]) -> bytes:
     """Launcher job: descriptors are the body and the context's empty folder. Returns Received as JSON."""
     source = io.BufferedReader(cast("io.RawIOBase", os.fdopen(fds[0], "rb", buffering=0, closefd=False)), _CHUNK)
     reader = open_decompressed(source)
     confine_to(fds[1])
     with refusing_corrupt("the build context"), open(f"/{SPOOL}", "wb", buffering=_CHUNK) as spool:
-        listed = _receive_tar(reader, spool)
+        listed = _Indexer(TarReader(reader, "the build context"), spool).run()
     with open(f"/{INDEX}", "wb") as file:
         file.write(msgspec.msgpack.encode(listed))
     return msgspec.json.encode(Received(len(listed), sum(entry.size for entry in listed)))

@@ -14,7 +14,7 @@ import msgspec
 
 from corten.builder import checks, config_steps, file_steps, run_step
 from corten.builder.bases import Base, find_bases
-from corten.builder.checks import Checks, CheckSettings, read_settings
+from corten.builder.checks import Checks, CheckSettings, Finding, read_settings
 from corten.builder.graph import Vertex
 from corten.builder.instructions import (
     Add,
@@ -31,7 +31,6 @@ from corten.builder.instructions import (
 )
 from corten.builder.options import BuildOptions
 from corten.builder.parser import Dockerfile, parse
-from corten.builder.paths import joined
 from corten.builder.plan import BuildPlan, ImageSource, Step
 from corten.builder.scope import PROXIES, global_scope, platform_arguments, proxy_environment
 from corten.builder.source import Span, located
@@ -76,10 +75,11 @@ class Reading:
     table: Table
 
 
-def read(source: str, options: BuildOptions) -> Reading:
+def read(source: str, options: BuildOptions, findings: list[Finding] | None = None) -> Reading:
+    """`findings` is filled as they are found: whoever hands in a list has them also when the rest fails. Raises DockerfileError."""
     dockerfile = parse(source)
     check_syntax(dockerfile, options)
-    found = Checks(_check_settings(dockerfile, options))
+    found = Checks(_check_settings(dockerfile, options), [] if findings is None else findings)
     for line in dockerfile.empty_continuations:
         found.report(checks.NO_EMPTY_CONTINUATION, Span(line, line))
     program = read_program(dockerfile)
@@ -219,8 +219,8 @@ class _Stage:
             state.set(env=[*(state.config.env or []), f"PATH={DEFAULT_PATH}"])
         for entry in state.config.env or []:
             state.set_variable(*entry.partition("=")[::2])
-        if state.config.working_dir:
-            state.set(working_dir=joined("/", state.config.working_dir))
+        if state.config.working_dir and not state.config.working_dir.startswith("/"):
+            state.set(working_dir=state.folder)
         return state
 
     @property

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import posixpath
-import re
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
 from corten.builder import checks, graph
 from corten.builder.git_reference import GitReference, parse_git_reference
 from corten.builder.graph import Action, File, Git, Http, Local, Mkdir, Mkfile, Shown, Vertex
-from corten.builder.ignore import Ignore
 from corten.builder.instructions import Add, Copy, Workdir
-from corten.builder.paths import clean, joined, target
+from corten.builder.permissions import changed_mode
 from corten.builder.stage import StageState
 from corten.errors import Invalid
 from corten.spec.digest import parse_digest
+from corten.spec.ignore_file import Ignore
+from corten.spec.paths import clean, joined, target
 from corten.spec.shell_words import Lexer
+from corten.spec.wildcards import is_pattern
 
 _UNNAMED = "__unnamed__"  # of a URL without a file name, as BuildKit calls it
-_CLAUSE = r"[ugoa]*(?:[+\-=](?:[rwxXst]*|[ugo]))+"
-_SYMBOLIC = re.compile(rf"{_CLAUSE}(?:,{_CLAUSE})*")  # chmod(1)
-_WILDCARD = re.compile(r"[*?\[\\]")
-_ALL_BITS = 0o7777
 _CONTENT = Lexer(quotes=False)  # a heredoc's text: only variables mean something in it
 
 
@@ -33,12 +30,13 @@ def workdir(stage: StageState, instruction: Workdir) -> None:
         stage.report(checks.WORKDIR_RELATIVE_PATH, path)
     stage.workdir_given = True
     folder = joined(stage.folder, path)
-    stage.set(working_dir=folder)
+    said = path if path.startswith("/") else folder  # as BuildKit keeps it
+    stage.set(working_dir=said)
     if folder == "/":
-        stage.commit("WORKDIR /")
+        stage.commit(f"WORKDIR {said}")
         return
     shown = stage.described(instruction.written.text)
-    stage.commit_layer(f"WORKDIR {folder}", File((Mkdir(folder, 0o755, stage.config.user),)), (), shown)
+    stage.commit_layer(f"WORKDIR {said}", File((Mkdir(folder, 0o755, stage.config.user),)), (), shown)
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,7 @@ def copy(stage: StageState, instruction: Copy | Add, context: Vertex) -> None:
 
 def _check(ready: _Ready) -> None:
     if ready.chmod:
-        _check_mode(ready.chmod)
+        changed_mode(ready.chmod, 0, folder=False)  # whether it is one
     if ready.checksum:
         if len(ready.sources) != 1:
             raise Invalid("checksum can't be specified for multiple sources")
@@ -171,7 +169,7 @@ class _Actions:
         else:
             source = joined("/", source)
         # A pattern may match nothing: `COPY a b* .` is how files are written that may be missing.
-        self._copy(self._context, source, wildcard=True, unpack=unpack, required=not _WILDCARD.search(source))
+        self._copy(self._context, source, wildcard=True, unpack=unpack, required=not is_pattern(source))
 
     def _shown(self, source: str) -> Shown:
         stage = self._stage
@@ -199,10 +197,3 @@ def _file_name(url: str) -> str:
     except ValueError as error:
         raise Invalid(f"{url} is no URL: {error}") from None
     return posixpath.basename(path) or _UNNAMED
-
-
-def _check_mode(text: str) -> None:
-    if re.fullmatch("[0-7]+", text) and int(text, 8) <= _ALL_BITS:
-        return
-    if not _SYMBOLIC.fullmatch(text):
-        raise Invalid(f"invalid chmod parameter: '{text}'. it should be octal string and between 0 and 07777")

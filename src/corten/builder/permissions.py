@@ -12,8 +12,8 @@ from functools import lru_cache
 from corten.errors import Invalid
 from corten.runtime import users
 
-_CLAUSE = re.compile(r"([ugoa]*)((?:[+\-=](?:[rwxXst]*|[ugo]))+)")
-_ACTION = re.compile(r"([+\-=])([rwxXst]*|[ugo])")
+_CLAUSE = re.compile(r"([ugoa]*)((?:[+\-=](?:[ugo]|[rwxXst]*))+)")
+_ACTION = re.compile(r"([+\-=])([ugo]|[rwxXst]*)")
 _WHO = {"u": 0o4700, "g": 0o2070, "o": 0o1007}
 _BITS = {"r": 0o444, "w": 0o222, "x": 0o111}
 _SHIFT = {"u": 6, "g": 3, "o": 0}

@@ -15,8 +15,9 @@ from corten.builder.cache_mounts import CacheMounts
 from corten.errors import Invalid
 from corten.spec.filters import Filters, matches_pattern, one_flag, until_limit
 from corten.spec.timestamps import now_ns
+from corten.store.collection import Item, content_of
 from corten.store.images import Images
-from corten.store.layers import Layers
+from corten.store.sweeping import Sweeping
 
 FILTERS = ("until", "unused-for", "id", "parent", "parents", "type", "description", "inuse", "shared", "private")
 
@@ -79,12 +80,11 @@ def within(uses: Iterable[CacheUse], limits: Limits, total: int) -> list[CacheUs
 
 
 class Pruning:
-    """`held` tells which layers containers have; `busy_since` since when (nanoseconds) the oldest running build has been, if one is."""
+    """`busy_since` tells since when (nanoseconds) the oldest running build has been, if one is."""
 
-    def __init__(self, cache: Cache, mounts: CacheMounts, layers: Layers, images: Images, held: Callable[[], Iterable[str]],
-                 busy_since: Callable[[], int | None]) -> None:  # fmt: skip
-        self._cache, self._mounts, self._layers, self._images = cache, mounts, layers, images
-        self._held, self._busy_since = held, busy_since
+    def __init__(self, cache: Cache, mounts: CacheMounts, images: Images, sweeping: Sweeping, busy_since: Callable[[], int | None]) -> None:
+        self._cache, self._mounts, self._images, self._sweeping = cache, mounts, images, sweeping
+        self._busy_since = busy_since
         self._lock = asyncio.Lock()
 
     async def uses(self) -> list[CacheUse]:
@@ -109,11 +109,29 @@ class Pruning:
             chosen = within(matching(uses, filters, now_ns(), everything=everything), limits, sum(use.size for use in uses if not use.shared))
             return await self._remove(chosen)
 
+    # --- for the collector of the whole store
+    def items(self) -> list[Item]:
+        """Every step's row; one that a running build has used stays. Folders of cache mounts are no layers, and go by prune alone."""
+        busy = self._busy_since()
+        return [
+            Item("build-cache", row.key, (row.description,), row.used, content_of(hold), "in use by a build" if busy is not None and row.used >= busy else "")
+            for hold in self._cache.holds() if (row := self._cache.row(hold.id))
+        ]  # fmt: skip
+
+    def let_go(self, item: Item) -> None:
+        row = self._cache.row(item.id)
+        if row:
+            self._release([row])
+
+    def _release(self, rows: Sequence[CacheRow]) -> int:
+        """Forget them, and what nobody else holds of their layers; bytes."""
+        layers = {diff_id for row in rows for diff_id in row.needs}
+        blobs = {digest for row in rows for digest in self._cache.blobs(row)}
+        self._cache.remove(rows)
+        return sum(row.size for row in self._sweeping.release(layers, blobs))
+
     async def _remove(self, chosen: Sequence[CacheUse]) -> Pruned:
-        self._cache.remove(use.row for use in chosen)
-        layers = {diff_id for use in chosen for diff_id in use.row.needs}
-        gone = await asyncio.to_thread(self._images.remove_folders, self._images.forget_unused(layers, frozenset(self._held())))
-        reclaimed = sum(row.size for row in gone)
+        reclaimed = self._release([use.row for use in chosen])
         for use in chosen:
             if use.row.kind == MOUNT:
                 await asyncio.to_thread(self._mounts.remove, use.row.folder)

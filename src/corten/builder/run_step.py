@@ -10,11 +10,11 @@ from corten.builder.config_steps import with_shell
 from corten.builder.graph import Cache, Device, Exec, File, Mkfile, Mount, Scratch, Secret, Shown, Ssh, Tmpfs, Vertex
 from corten.builder.instructions import CommandLine, Run
 from corten.builder.parser import heredoc_word
-from corten.builder.paths import clean, joined
 from corten.builder.run_options import MountOptions, read_mount
 from corten.builder.stage import Asked, StageState
 from corten.builder.stages import Node
 from corten.errors import Invalid
+from corten.spec.paths import clean, joined
 
 _SCRIPTS = "/dev/pipes/"  # where a heredoc with an interpreter line is put
 _NAMESPACE = "BUILDKIT_CACHE_MOUNT_NS"
@@ -146,8 +146,8 @@ class _Mounts:
         )
 
     def _note(self, asked: dict[str, Asked], name: str, mount: MountOptions) -> None:
-        line = self._stage.current.span.first if self._stage.current else 0
-        asked.setdefault(name, Asked(name, line, required=mount.required))
+        if self._stage.current:
+            asked.setdefault(name, Asked(name, self._stage.current.span, mount.required))
 
 
 def _source(mount: MountOptions) -> str:

@@ -15,8 +15,8 @@ from corten.builder.entries import Entry
 from corten.builder.graph import Copy
 from corten.builder.near_miss import did_you_mean
 from corten.builder.trees import ContextTree, Tree, follow
-from corten.builder.wildcards import compiled, is_pattern
 from corten.errors import NotFound
+from corten.spec.wildcards import compiled, is_pattern
 
 
 class NoSuchSource(NotFound):

@@ -32,6 +32,7 @@ from corten.builder.trees import ContextTree
 from corten.builder.workshop import Workshop
 from corten.errors import CortenError, Invalid, NotSupported
 from corten.spec.timestamps import now_ns, parse_rfc3339
+from corten.store.holds import Holds
 from corten.store.images import Images
 
 ExcludesOf = Callable[[tuple[str, ...]], Excludes]
@@ -58,8 +59,9 @@ class SolveOptions:
 class Solver:
     """What all builds of an engine share. `at_once`: how many steps run at the same time."""
 
-    def __init__(self, workshop: Workshop, images: Images, cache: Cache, execs: ExecSteps, excludes: ExcludesOf, at_once: int) -> None:
+    def __init__(self, workshop: Workshop, images: Images, cache: Cache, execs: ExecSteps, excludes: ExcludesOf, holds: Holds, at_once: int) -> None:
         self.workshop, self.images, self.cache, self.execs, self.excludes = workshop, images, cache, execs, excludes
+        self._holds = holds
         self.in_flight, self.gate = InFlight(), asyncio.Semaphore(at_once)
         self._numbers = itertools.count()
         self._running: dict[int, int] = {}  # build -> since when it has been running
@@ -74,7 +76,8 @@ class Solver:
         key = next(self._numbers)
         self._running[key] = now_ns()
         try:
-            yield
+            with self._holds.lease():  # what it makes and what it stands on is not held by any image yet
+                yield
         finally:
             del self._running[key]
 

@@ -1,12 +1,11 @@
-"""Where in a Dockerfile something is, and how a place is shown: the lines around it, marked, a caret under the word. Pure."""
+"""Where in a Dockerfile something is, and errors that know it. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from corten.errors import DockerfileError, DockerfileSyntax, Invalid
-
-_AROUND = 2  # lines shown before and after
+from corten.spec.source_excerpt import excerpt
 
 
 @dataclass(frozen=True)
@@ -28,18 +27,9 @@ def located(error: Invalid, span: Span, word: str = "") -> DockerfileError:
     return DockerfileError(reason=error.message, line=span.first, last_line=span.last, word=word)
 
 
-def excerpt(source: str, error: DockerfileError, name: str = "Dockerfile") -> str:
-    """The place of an error as `docker build` shows it, and a caret line below the wrong word where that is known."""
-    lines = source.split("\n")
-    first, last = error.line, max(error.line, error.last_line)
-    shown = range(max(1, first - _AROUND), min(len(lines), last + _AROUND) + 1)
-    out = [f"{name}:{first}", "-" * 20]
-    marked = False
-    for number in shown:
-        text, inside = lines[number - 1].rstrip("\r"), first <= number <= last
-        out.append(f"{number:4d} | {'>>>' if inside else '   '} {text}")
-        column = text.find(error.word) if error.word and inside and not marked else -1
-        if column >= 0:
-            marked = True
-            out.append(f"     |     {''.join(c if c.isspace() else ' ' for c in text[:column])}{'^' * len(error.word)}")
-    return "\n".join([*out, "-" * 20])
+def shown(error: DockerfileError, source: str, name: str) -> DockerfileError:
+    """The same error with its place below: what a client prints."""
+    place = excerpt(source, error.line, error.last_line, error.word, name)
+    found = type(error)(reason=f"{error.reason}\n{place}", line=error.line, last_line=error.last_line, word=error.word)
+    found.http_status = error.http_status
+    return found

@@ -19,9 +19,11 @@ from corten.builder.near_miss import near_miss
 from corten.builder.options import BuildOptions
 from corten.builder.plan import FoundImage, HistoryLine, Step
 from corten.builder.scope import NOT_IN_ENVIRONMENT, Declared, GlobalScope
+from corten.builder.source import Span
 from corten.builder.stages import Node
 from corten.errors import Invalid
 from corten.spec.image import RunConfig
+from corten.spec.paths import joined
 from corten.spec.platform import Platform
 from corten.spec.shell_words import Lexer
 
@@ -43,10 +45,10 @@ class Around:
 
 @dataclass(frozen=True)
 class Asked:
-    """A secret or an SSH agent that a RUN mounts, and the line of the first that does."""
+    """A secret or an SSH agent that a RUN mounts, and where the first is that does."""
 
     name: str
-    line: int
+    span: Span
     required: bool
 
 
@@ -123,7 +125,7 @@ class StageState:
 
     @property
     def folder(self) -> str:
-        return self.config.working_dir or "/"
+        return joined("/", self.config.working_dir)
 
     def commit(self, created_by: str) -> None:
         """A step that changes the config only."""

@@ -169,9 +169,11 @@ class Table:
         try:
             TopologicalSorter({node: node.needs for node in self.nodes}).prepare()
         except CycleError as error:
-            circle: list[Node] = error.args[1]
-            span, names = circle[0].span, " -> ".join(node.label for node in circle[::-1])
-            reason = f"circular dependency detected on stage: {circle[0].label} ({names})"
+            circle: list[Node] = error.args[1]  # each is needed by the next one
+            taken, taker = circle[0], circle[1]
+            span = next((each.instruction.span for each in taker.body if taken in each.sources), taker.span)
+            names = " -> ".join(node.label for node in circle[::-1])
+            reason = f"circular dependency detected on stage: {taker.label} ({names})"
             raise DockerfileError(reason=reason, line=span.first, last_line=span.last) from None
 
 

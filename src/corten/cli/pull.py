@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 
 from corten.api.client import Client
+from corten.cli.credentials import registry_headers
 from corten.cli.main import Session
+from corten.cli.messages import print_messages
 
 
 def pull_image(client: Client, image: str, *, quiet: bool) -> None:
-    """Pull, with one line a layer's step on standard error."""
-    last: dict[str, str] = {}
-    for message in client.messages("/images/create", fromImage=image if ":" in image.rsplit("/", 1)[-1] or "@" in image else f"{image}:latest"):
-        identifier, status = message.get("id", ""), message.get("status", "")
-        if quiet or last.get(identifier) == status:
-            continue
-        last[identifier] = status
-        print(f"{identifier}: {status}" if identifier else status, file=sys.stderr)
+    """Pull, as whom `docker login` has made us known to the registry."""
+    named = image if ":" in image.rsplit("/", 1)[-1] or "@" in image else f"{image}:latest"
+    print_messages(client.messages("/images/create", headers=registry_headers(image), fromImage=named), quiet=quiet)
 
 
 @click.command()

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from corten.engine.image_transfers import ImageTransfers
-from corten.engine.images import ImageService, check_platform
-from corten.errors import NoSuchImage
+from corten.engine.images import ImageService
+from corten.errors import NoSuchImage, WrongPlatform
 from corten.registry.auth import Credentials
 from corten.registry.progress import Progress, Pushed
-from corten.spec.platform import Platform, matches
+from corten.spec.platform import Platform
 from corten.spec.reference import Reference, parse_reference
 from corten.store.images import Image
 from corten.store.locks import NamedLocks
@@ -42,17 +42,14 @@ class BuildImages:
                 reference = parse_reference(name)
                 async for progress in self._transfers.pull(reference, credentials_for(reference, config), platform):
                     emit(progress)
-                found = self._service.find(name)
-        if platform:
-            check_platform(found, platform, name)
+                found = self._service.find(name, platform)
         return found
 
     def _here(self, name: str, platform: Platform | None) -> Image | None:
         try:
-            found = self._service.find(name)
-        except NoSuchImage:
+            return self._service.find(name, platform)
+        except (NoSuchImage, WrongPlatform):
             return None
-        return found if platform is None or matches(platform, found.config.platform) else None
 
     def tagged(self, image_id: str, names: list[str]) -> None:
         """Tell the listeners of a new image and its names (familiar)."""

@@ -49,6 +49,7 @@ class Connecting:
             before = record.endpoint_on(network.id, network.name)
             if before and before.active:
                 raise Forbidden(f"endpoint with name {record.name} already exists in network {network.name}")
+            self._endpoints.mend(network.id)
             plugged = self._plug(record, replace(record, endpoints=[*others, self._endpoints.lease_one(record, place)]))
             if plugged.has_names and not self._names.serves(record.id):
                 with network_namespace_of(plugged) as fd:

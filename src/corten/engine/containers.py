@@ -34,6 +34,7 @@ from corten.spec.engine import Config, CreateRequest, HostConfig
 from corten.spec.image import RunConfig
 from corten.spec.timestamps import now_ns, rfc3339_nano
 from corten.store.database import Database, NameTaken
+from corten.store.holds import Hold
 from corten.store.images import Image
 from corten.store.locks import NamedLocks
 from corten.store.snapshots import Snapshots
@@ -56,9 +57,9 @@ class Containers:
     def all(self) -> Iterable[ContainerRecord]:
         return tuple(self._records.values())
 
-    def layers(self) -> frozenset[str]:
-        """Diff ids of all layers that containers need."""
-        return frozenset(diff_id for record in self.all() for diff_id in record.layers)
+    def holds(self) -> list[Hold]:
+        """Layers outlive an image that was removed under its containers."""
+        return [Hold("container", record.id, frozenset(record.layers)) for record in self._records.values()]
 
     def lock(self, container_id: str) -> asyncio.Lock:
         """Held for one lifecycle step at a time; another container's is another's."""
@@ -85,6 +86,8 @@ class Containers:
     def save(self, record: ContainerRecord) -> ContainerRecord:
         """Store a changed record. Raises NameInUse."""
         before = self._records.get(record.id)
+        if before is None:
+            self._database.touch(record.image, now_ns())
         try:
             self._database.put_container(record.id, record.name, encode_record(record))
         except NameTaken:
@@ -102,6 +105,7 @@ class Containers:
 
     def delete(self, record: ContainerRecord) -> None:
         self._database.delete_container(record.id)
+        self._database.touch(record.image, now_ns())  # until now it was in use
         self.generation += 1
         del self._records[record.id]
         del self._names[record.name]
@@ -172,7 +176,11 @@ class Containers:
         """Volumes, writable layer, row; nothing of them stays if one fails."""
         made = await mounter.make(record.id, record.host_config, record.config.volumes or {}, record.diff_ids)
         try:
-            await asyncio.to_thread(self._snapshots.create, record.id, options.layer_size(record.host_config))
+            size = options.layer_size(record.host_config)
+            if size:
+                await asyncio.to_thread(self._snapshots.create, record.id, size)  # a file system is made
+            else:
+                self._snapshots.create(record.id)  # four folders: quicker than a thread is told
             record = self.save(msgspec.structs.replace(record, mounts=made))
         except BaseException:
             await asyncio.to_thread(self._snapshots.remove, record.id)
@@ -247,7 +255,7 @@ def _merge(request: CreateRequest, image: RunConfig, container_id: str, host: Ho
     env = [entry for entry in image.env or [] if entry.partition("=")[0] not in own]
     shares_name = host.uts_mode == "host" or host.network_mode == "host"
     hostname = request.hostname or (os.uname().nodename if shares_name else container_id[:_SHORT])
-    fields = {info.name: getattr(request, info.name) for info in msgspec.structs.fields(Config)}
+    fields = {name: getattr(request, name) for name in Config.__struct_fields__}
     fields |= {
         "hostname": hostname,
         "entrypoint": [entrypoint] if isinstance(entrypoint, str) else entrypoint or None,

@@ -8,6 +8,7 @@ Source: Docker Engine 28.5 `HEAD|GET|PUT /containers/{id}/archive`, `GET /contai
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import posixpath
@@ -169,9 +170,19 @@ def _look(path: str) -> os.stat_result:
 
 def _stat(path: str, called: str) -> PathStat:
     found = _look(path)
-    target = os.path.realpath(path) if stat.S_ISLNK(found.st_mode) else ""
+    target = _link_target(path) if stat.S_ISLNK(found.st_mode) else ""
     name = posixpath.basename(called.rstrip("/")) or "/"
     return PathStat(name, found.st_size, go_mode(found.st_mode), rfc3339_nano(found.st_mtime_ns), target)
+
+
+def _link_target(path: str) -> str:
+    """The path that a link leads to; empty for what has become something else meanwhile."""
+    try:
+        return os.path.realpath(path)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return ""
 
 
 # --- out
@@ -223,7 +234,7 @@ def _extract(path: str, source: int, request: CopyRequest) -> None:
     except NotADirectoryError:
         _look(path)  # its own text where the path goes through a file
         raise NotADirectoryError(20, "not a directory", path) from None
-    target = os.path.realpath(path)
+    target = os.getcwd()  # where the descriptor is, whatever the path has become meanwhile
     _check_writable(target, request)
     owner = None
     if request.owner:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Callable
 
 import msgspec
 
@@ -19,7 +20,7 @@ from corten.linux.mounts import parse_options
 from corten.spec.runtime import Mount
 from corten.store.confine import confine_to
 
-_CHUNK = 1 << 30
+_CHUNK, _TELL_EVERY = 1 << 26, 1 << 23
 _HIDDEN = ("trusted.overlay.", "security.selinux")
 
 
@@ -38,7 +39,9 @@ class CopyUpResult(msgspec.Struct, frozen=True):
 
 
 def job(argument: bytes, fds: list[int]) -> bytes:
-    """Launcher job: the descriptor is the target folder, empty and nobody else's. Returns CopyUpResult as JSON."""
+    """Launcher job: descriptors are the target folder, empty and nobody else's, and (if somebody wants to know) where to write how many
+    bytes have been copied, eight bytes each time. Returns CopyUpResult as JSON.
+    """
     request = msgspec.json.decode(argument, type=CopyUpRequest)
     os.umask(0)
     syscalls.unshare(syscalls.CLONE_NEWNS)
@@ -53,7 +56,9 @@ def job(argument: bytes, fds: list[int]) -> bytes:
     if not stat.S_ISDIR(status.st_mode):
         return _result("file")
     source = os.open(request.path, os.O_RDONLY | os.O_DIRECTORY)
-    _Copier().folder(source, fds[0], status)
+    copier = _Copier(fds[1] if len(fds) > 1 else -1)
+    copier.folder(source, fds[0], status)
+    copier.tell()
     os.close(source)
     return _result("folder")
 
@@ -65,7 +70,8 @@ def _result(kind: str) -> bytes:
 class _Copier:
     """Works on pairs of folder descriptors, so that no path is ever built or followed."""
 
-    def __init__(self) -> None:
+    def __init__(self, news: int) -> None:
+        self._news, self._copied, self._told = news, 0, 0
         self._linked: dict[tuple[int, int], tuple[int, str]] = {}  # inode -> folder descriptor and name of its copy
         self._kept: list[int] = []
 
@@ -84,14 +90,25 @@ class _Copier:
         if status.st_nlink > 1 and self._link(target, name, status):
             return
         if kind == stat.S_IFREG:
-            _file(source, target, name, status)
+            _file(source, target, name, status, self._more)
             return
         if kind == stat.S_IFLNK:
             os.symlink(os.readlink(name, dir_fd=source), name, dir_fd=target)
         else:
             os.mknod(name, status.st_mode, status.st_rdev, dir_fd=target)
+        self._more(status.st_size)
         os.chown(name, status.st_uid, status.st_gid, dir_fd=target, follow_symlinks=False)
         os.utime(name, ns=(status.st_atime_ns, status.st_mtime_ns), dir_fd=target, follow_symlinks=False)
+
+    def _more(self, count: int) -> None:
+        self._copied += count
+        if self._copied - self._told >= _TELL_EVERY:
+            self.tell()
+
+    def tell(self) -> None:
+        if self._news >= 0:
+            os.write(self._news, self._copied.to_bytes(8, "big"))
+            self._told = self._copied
 
     def _enter(self, source: int, target: int, name: str, status: os.stat_result) -> None:
         os.mkdir(name, 0o700, dir_fd=target)
@@ -114,13 +131,13 @@ class _Copier:
         return True
 
 
-def _file(source: int, target: int, name: str, status: os.stat_result) -> None:
+def _file(source: int, target: int, name: str, status: os.stat_result, more: Callable[[int], None]) -> None:
     reading = os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=source)
     try:
         writing = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=target)
         try:
             if status.st_size:
-                copy_content(reading, writing, status.st_size)
+                copy_content(reading, writing, status.st_size, more)
             copy_metadata(reading, writing, status)
         finally:
             os.close(writing)
@@ -128,16 +145,21 @@ def _file(source: int, target: int, name: str, status: os.stat_result) -> None:
         os.close(reading)
 
 
-def copy_content(source: int, target: int, size: int) -> None:
-    """In the kernel: shared blocks where the file system has them (copy_file_range(2)), else a copy that never enters user space."""
+def copy_content(source: int, target: int, size: int, more: Callable[[int], None]) -> None:
+    """`size` bytes in the kernel: shared blocks where the file system has them (copy_file_range(2)), else a copy that never enters user
+    space. `more` hears of every piece. A file that has shrunk meanwhile is as long as it is.
+    """
+    left = size
     try:
-        while os.copy_file_range(source, target, min(size, _CHUNK)):
-            continue
+        while left and (count := os.copy_file_range(source, target, min(left, _CHUNK))):
+            left -= count
+            more(count)
     except OSError as error:
         if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
             raise
-        while os.sendfile(target, source, None, min(size, _CHUNK)):
-            continue
+        while left and (count := os.sendfile(target, source, None, min(left, _CHUNK))):
+            left -= count
+            more(count)
 
 
 def copy_metadata(source: int, target: int, status: os.stat_result) -> None:

@@ -92,7 +92,7 @@ class Copying:
         try:
             return await self._launch.run_job(COPY_JOB, argument, fds)
         except KernelRefused as error:
-            raise _translate(error, path, called or record.name) from None
+            raise translate(error, NoSuchPath(path=path, name=called or record.name)) from None
 
     # --- out
     async def stat(self, record: ContainerRecord, path: str, called: str) -> PathStat:
@@ -130,9 +130,10 @@ class Copying:
         self._containers.emit("extract-to-dir", record)
 
 
-def _translate(error: KernelRefused, path: str, called: str) -> CortenError:
+def translate(error: KernelRefused, missing: CortenError) -> CortenError:
+    """What the client is told; `missing` if there is no such path."""
     if error.errno == _NOT_FOUND:
-        return NoSuchPath(path=path, name=called)
+        return missing
     if error.errno == _NOT_A_DIRECTORY:
         return NotADirectory()
     known = _ERRORS.get(error.operand)

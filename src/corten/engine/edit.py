@@ -71,7 +71,7 @@ _ROWS: dict[str, _Row] = {
     "Entrypoint": _Row("config", "entrypoint", SWAP),
     "User": _Row("config", "user", SWAP),
     "WorkingDir": _Row("config", "working_dir", SWAP),
-    "LogConfig": _Row("host", "log_config", SWAP),
+    "LogConfig": _Row("host", "log_config", LIVE),
     "Binds": _Row("host", "binds", SWAP),
     "Mounts": _Row("host", "mounts", SWAP),
 }

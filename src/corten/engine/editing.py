@@ -23,6 +23,8 @@ from corten.engine.removal import Removal
 from corten.engine.starting import Starting
 from corten.engine.stopping import Stopping
 from corten.errors import Conflict, CortenError, NotModified
+from corten.runtime import messages
+from corten.runtime.launch import Launch
 from corten.spec.engine import EditRequest
 
 
@@ -34,9 +36,9 @@ class Undone(CortenError):
 
 class Editing:
     def __init__(self, containers: Containers, starting: Starting, stopping: Stopping, removal: Removal, endpoints: Endpoints,
-                 mounting: Mounting, probing: Probing, logs: LogSetup) -> None:  # fmt: skip
+                 mounting: Mounting, probing: Probing, logs: LogSetup, launch: Launch) -> None:  # fmt: skip
         self._containers, self._starting, self._stopping, self._removal = containers, starting, stopping, removal
-        self._endpoints, self._mounting, self._probing, self._logs = endpoints, mounting, probing, logs
+        self._endpoints, self._mounting, self._probing, self._logs, self._launch = endpoints, mounting, probing, logs, launch
 
     def plan(self, record: ContainerRecord, request: EditRequest) -> Plan:
         """What would be done. Raises Invalid, UnsupportedOption naming the key."""
@@ -50,7 +52,7 @@ class Editing:
         return plan
 
     async def edit(self, record: ContainerRecord, request: EditRequest) -> Plan:
-        """Do it. Raises what plan() does, PortInUse, and Undone with the reason why it could not start as edited."""
+        """Do it. Raises what plan() does, PortInUse, LogDriverFailed, MonitorOlder, and Undone with the reason why it could not start as edited."""
         plan = self.plan(record, request)
         if not plan.steps:
             return plan
@@ -97,12 +99,23 @@ class Editing:
         kept = await self._remount(record, plan) if plan.changes("Binds", "Mounts") else record.mounts
         log = self._logs.complete(plan.host.log_config) if plan.changes("LogConfig") else plan.host.log_config
         host = replace(plan.host, log_config=log)
+        logs_otherwise = states.is_running(record) and (plan.changes("LogConfig") or (plan.changes("Labels") and self._logs.shows_labels(log)))
+        if logs_otherwise:
+            await self._log_as(replace(record, config=plan.config, host_config=host))
         if plan.changes("PortBindings"):
-            record = await self._endpoints.republish(record.id, host)
+            try:
+                record = await self._endpoints.republish(record.id, host)
+            except CortenError:
+                if logs_otherwise:
+                    await self._log_as(record)
+                raise
         record = self._containers.save(replace(record, config=plan.config, host_config=host, mounts=kept))
         if plan.changes("Healthcheck") and states.is_running(record):
             begun = health.begin(None) if health.check_of(record.config) else None
             self._probing.watch(self._containers.save_state(record.id, health=begun))
+
+    async def _log_as(self, record: ContainerRecord) -> None:
+        await self._launch.call(messages.SetLog(0, record.id, await self._logs.settings(record)))
 
     async def _remount(self, record: ContainerRecord, plan: Plan) -> list[MountRecord]:
         """The mounts of the new configuration; an anonymous volume that stays at its place is the one it was."""

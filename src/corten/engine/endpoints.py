@@ -18,6 +18,7 @@ from msgspec.structs import replace
 
 from corten.engine import endpoint_settings, states
 from corten.engine.containers import Containers
+from corten.engine.exposure import Exposure
 from corten.engine.firewall import Firewall
 from corten.engine.host_ports import HostPorts, Wanted, wanted_ports
 from corten.engine.name_service import NameService
@@ -40,11 +41,11 @@ _log = logging.getLogger("corten.engine")
 
 class Endpoints:
     def __init__(self, kernel: Kernel, networks: Networks, firewall: Firewall, containers: Containers,
-                 network_files: NetworkFiles, names: NameService) -> None:  # fmt: skip
+                 network_files: NetworkFiles, names: NameService, exposure: Exposure) -> None:  # fmt: skip
+        self._exposure = exposure
         self._kernel, self._networks, self._firewall, self._containers = kernel, networks, firewall, containers
         self._ports, self._files, self._names = HostPorts(), network_files, names
         self._leaving: dict[str, EndpointRecord] = {}  # veth -> its endpoint, until the kernel has taken the link away
-        self._removals: set[asyncio.Future[None]] = set()
         self._guests: dict[str, ContainerRecord] = {}  # steps of builds: on a network, and in no list of containers
 
     # --- a start
@@ -137,11 +138,14 @@ class Endpoints:
         """Make the links of a leased record inside a namespace (path), and lead its ports there. Raises OSError; then no link stays."""
         await self._attach(record, namespace)
         self._firewall.put(record.id, self.elements(record))
+        self._exposure.log(record)
         self._files.started(record)
         for place in record.active_endpoints:
             self._networks.say("connect", self._networks.find(place.network_id), record)
 
     async def _attach(self, record: ContainerRecord, namespace: str) -> None:
+        for place in record.active_endpoints:
+            self.mend(place.network_id)
         wired = [self.wire(record, place) for place in record.active_endpoints if place.mac]
         fd = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -214,8 +218,8 @@ class Endpoints:
             return []
         families = []
         if record.gateway and options.mode4 != "routed":
-            families.append(str(options.binding4))
-        if record.gateway6 and options.mode6 != "routed" and options.binding4.is_unspecified:
+            families.append(str(self._networks.binding(network)))
+        if record.gateway6 and options.mode6 != "routed" and self._networks.binding(network).is_unspecified:
             families.append("::")
         rows = wanted_ports(host, record.config.exposed_ports or {}, families)
         for row in rows:
@@ -275,6 +279,7 @@ class Endpoints:
             self._ports.let_go(record.id, new)
             raise
         self._ports.let_go(record.id, [port for port in record.ports if port not in kept])
+        self._exposure.log(replace(changed, ports=new))
         return changed
 
     def _set_hairpins(self, record: ContainerRecord) -> None:
@@ -310,19 +315,12 @@ class Endpoints:
     def _take_away(self, veth: str) -> None:
         """The kernel has not: somebody keeps the namespace (an open descriptor, a connection that does not end). The link goes now."""
         if self._kernel.has_link(veth):
-            removal = asyncio.ensure_future(asyncio.to_thread(self._kernel.remove_link_elsewhere, veth))
-            self._removals.add(removal)
-            removal.add_done_callback(self._removed)
-
-    def _removed(self, removal: asyncio.Future[None]) -> None:
-        self._removals.discard(removal)
-        if not removal.cancelled() and removal.exception():
-            _log.warning("a link of an ended container stays: %s", removal.exception())
+            self._kernel.removal.begin(veth)
 
     async def remove_link(self, place: EndpointRecord) -> None:
         """Of a container that runs on. Its address is not given again before the link has gone."""
         self._leaving[place.veth] = place
-        await asyncio.to_thread(self._kernel.remove_link_elsewhere, place.veth)
+        await self._kernel.removal.remove(place.veth)
 
     # --- start-up
     async def restore(self) -> None:
@@ -349,6 +347,12 @@ class Endpoints:
 
         self._firewall.start()
 
+    async def reopen_names(self, record: ContainerRecord) -> None:
+        """Another monitor has the container now, and does not hold its name service's sockets yet."""
+        if self._names.serves(record.id):
+            self._names.close(record.id)
+            await self._restore_names(record)
+
     async def _restore_names(self, record: ContainerRecord) -> None:
         try:
             with network_namespace_of(record) as fd:
@@ -356,18 +360,27 @@ class Endpoints:
         except (CortenError, OSError) as error:
             _log.warning("container %s: its name service cannot be restored: %s", record.name, error)
 
-    def tear_down(self) -> None:
-        """Take every bridge and the table away: for an engine that ends with nothing running."""
+    def mend(self, network_id: str) -> None:
+        """If somebody has taken a network's bridge away: make it again, and hang on it who was there. Raises OSError, CortenError."""
+        network = self._networks.find(network_id)
+        if self._networks.mend(network):
+            for record in self._containers.all():
+                for place in record.active_endpoints:
+                    if place.network_id == network.id and place.veth and self._kernel.has_link(place.veth):
+                        self._kernel.plug(place.veth, network.link)
+
+    def tear_down(self) -> list[str]:
+        """Take every bridge and the table away, with nothing running; the bridges' names."""
         self._firewall.close(remove=True)
-        self._networks.tear_down()
+        return self._networks.tear_down()
 
     def _without_lost_links(self, record: ContainerRecord) -> ContainerRecord:
         lost = [place for place in record.active_endpoints if place.veth and not self._kernel.has_link(place.veth)]
         if not lost:
             return record
         for place in lost:
-            _log.warning("container %s: its link %s of network %s is gone; connect it again", record.name, place.veth, place.network)
-        return self._containers.save(replace(record, endpoints=[place for place in record.endpoints if place not in lost]))
+            _log.warning("container %s: its link %s of network %s is gone; start it again, or connect it", record.name, place.veth, place.network)
+        return self._containers.save(replace(record, endpoints=[place.ended() if place in lost else place for place in record.endpoints]))
 
     def plan(self) -> str:
         """What there should be in the kernel, to be read: the bridges, and the table as nft(8) lists it."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import socket
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -11,6 +13,7 @@ import msgspec
 
 from corten.engine import bundle, confinement, names, security_options, states
 from corten.engine.containers import Containers
+from corten.engine.groups import Groups
 from corten.engine.records import ContainerRecord
 from corten.errors import (
     AmbiguousPrefix,
@@ -87,8 +90,8 @@ def _words(config: ExecConfig) -> str:
 
 
 class Execs:
-    def __init__(self, containers: Containers, launch: Launch) -> None:
-        self._containers, self._launch = containers, launch
+    def __init__(self, containers: Containers, launch: Launch, groups: Groups) -> None:
+        self._containers, self._launch, self._groups = containers, launch, groups
         self._records: dict[str, ExecRecord] = {}
         self._awaited: dict[str, asyncio.Future[int]] = {}
         self._capabilities = tuple(capabilities.names_of(capabilities.bounding_set()))
@@ -213,6 +216,15 @@ class Execs:
         for record in tuple(self._records.values()):
             if record.container == container_id and record.running:
                 self._finish(record.id, 137)
+
+    def monitor_lost(self, container_id: str) -> None:
+        """Nobody could tell how they end: they are killed."""
+        record = self._containers.current(container_id)
+        for found in self._records.values():
+            if record and found.container == container_id and found.running and found.pid and self._groups.has(record, found.pid):
+                with suppress(ProcessLookupError):
+                    os.kill(found.pid, signal.SIGKILL)
+        self.container_ended(container_id)
 
     def _finish(self, exec_id: str, exit_code: int) -> None:
         awaited = self._awaited.get(exec_id)

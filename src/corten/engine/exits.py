@@ -16,6 +16,7 @@ from corten.engine.mounting import Mounting
 from corten.engine.probing import Probing
 from corten.engine.removal import Removal
 from corten.engine.restarting import Restarting
+from corten.engine.volume_history import VolumeHistory
 from corten.runtime import messages
 from corten.runtime.exit_record import read_exit_record
 from corten.spec.timestamps import now_ns, parse_rfc3339, rfc3339_nano
@@ -27,9 +28,9 @@ _SECOND = 1_000_000_000
 
 class Exits:
     def __init__(self, containers: Containers, endpoints: Endpoints, mounting: Mounting, layout: Layout, groups: Groups,
-                 removal: Removal, restarting: Restarting, probing: Probing) -> None:  # fmt: skip
+                 removal: Removal, restarting: Restarting, probing: Probing, history: VolumeHistory) -> None:  # fmt: skip
         self._containers, self._endpoints, self._mounting, self._layout = containers, endpoints, mounting, layout
-        self._groups, self._removal, self._restarting, self._probing = groups, removal, restarting, probing
+        self._groups, self._removal, self._restarting, self._probing, self._history = groups, removal, restarting, probing, history
         self._background: set[asyncio.Task[None]] = set()
 
     def on_exit(self, notice: messages.Exited) -> None:
@@ -57,16 +58,13 @@ class Exits:
                 self._containers.emit("oom", record)
             self._containers.emit("die", record, exitCode=str(notice.exit_code), execDuration=str(ran // _SECOND))
             await self._mounting.unmount(record)
+            if record.mounts:
+                self._history.ended(record)
             if again:
                 self._restarting.schedule(record)
             else:
                 await self._removal.after_end(record)
             self._containers.announce(record, "exit")
-
-    def on_monitor_lost(self, container_ids: list[str]) -> None:
-        """Their monitor was killed: what it served is ended too, and said to be."""
-        for container_id in container_ids:
-            self.lost(container_id)
 
     def lost(self, container_id: str) -> None:
         """Nobody has seen its end: what its monitor wrote down counts, else it is killed whole and counted as lost."""

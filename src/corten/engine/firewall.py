@@ -8,10 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
+from collections.abc import Iterable
 
+from corten.engine.host_rules import HostRules
 from corten.engine.neighbours import CHAIN, Neighbours
+from corten.linux.nft_expressions import Rule
 from corten.linux.nft_sets import Element
 from corten.network.apply import Kernel
+from corten.network.mirror import Mirror
 from corten.network.plan import make_table
 
 _log = logging.getLogger("corten.engine")
@@ -21,41 +26,66 @@ class Firewall:
     def __init__(self, kernel: Kernel, name: str) -> None:
         self._kernel, self._table = kernel, make_table(name)
         self._neighbours = Neighbours(kernel, name)
+        self._host = HostRules(kernel, name, self._put_mirror)
         self._owned: dict[str, frozenset[Element]] = {}
-        self._standing = False
+        self._count: Counter[Element] = Counter()  # of owners: a port that is published at two addresses is one element twice
+        self._standing = self._removed = False
 
     def start(self) -> None:
-        """Write the whole table, and watch it from here on."""
-        self._replace()
+        """Write the whole table, the host's own rules in it, and watch it from here on."""
+        self._host.start()
         self._standing = True
-        self._neighbours.look(self._bridges())
+        self._neighbours.look(self.bridges())
         asyncio.get_running_loop().add_reader(self._kernel.watched, self._look)
 
+    def _put_mirror(self, mirror: Mirror) -> None:
+        table = make_table(self._table.name, mirror)
+        self._kernel.replace_rules(table, self._count)
+        self._table = table
+
     def _replace(self) -> None:
-        self._kernel.replace_rules(self._table, frozenset().union(*self._owned.values()))
+        self._kernel.replace_rules(self._table, self._count)
 
     def put(self, owner: str, elements: frozenset[Element]) -> None:
         """Have exactly these elements of the owner's in the table. Raises OSError; then nothing has changed."""
         before = self._owned.get(owner, frozenset())
         if before == elements:
             return
-        self._owned[owner] = elements
-        if not elements:
-            del self._owned[owner]
+        removed, added = self._own(owner, before, elements)
         if not self._standing:
             return
         try:
-            self._change(before - elements, elements - before)
+            self._change(removed, added)
         except OSError:
-            self._owned[owner] = before
+            self._own(owner, elements, before)
             raise
-        if any(element.set == "bridges" for element in before ^ elements):
-            self._neighbours.let_through(self._bridges())
+        kinds = {element.set for element in before ^ elements}
+        if "bridges" in kinds:
+            self._neighbours.let_through(self.bridges())
+        if "published" in kinds:
+            self._host.look_at_legacy()
 
-    def _bridges(self) -> set[str]:
-        return {str(element.key[0]) for elements in self._owned.values() for element in elements if element.set == "bridges"}
+    def _own(self, owner: str, before: frozenset[Element], after: frozenset[Element]) -> tuple[list[Element], list[Element]]:
+        """Write down what an owner has; which elements nobody has any more, and which nobody had before."""
+        self._owned[owner] = after
+        if not after:
+            del self._owned[owner]
+        removed, added = [], []
+        for element in before - after:
+            self._count[element] -= 1
+            if not self._count[element]:
+                del self._count[element]
+                removed.append(element)
+        for element in after - before:
+            self._count[element] += 1
+            if self._count[element] == 1:
+                added.append(element)
+        return removed, added
 
-    def _change(self, removed: frozenset[Element], added: frozenset[Element]) -> None:
+    def bridges(self) -> set[str]:
+        return {str(element.key[0]) for element in self._count if element.set == "bridges"}
+
+    def _change(self, removed: Iterable[Element], added: Iterable[Element]) -> None:
         try:
             self._kernel.change_rules(self._table, removed, added)
         except OSError as error:  # the table is not what we left
@@ -66,22 +96,59 @@ class Firewall:
         self.put(owner, frozenset())
 
     def _look(self) -> None:
-        damaged, neighbour = self._kernel.changes(self._table.name, CHAIN)
-        if neighbour:
-            self._neighbours.look(self._bridges())
-        if damaged:
+        changes = self._kernel.changes(self._table.name, CHAIN)
+        if changes.guest_chain:
+            self._neighbours.look(self.bridges())
+        if changes.others:
+            self._host.changed()
+        if changes.damaged:
             _log.warning("somebody else has removed rules of table inet %s: put back", self._table.name)
             self._replace()
 
+    def host_chains(self) -> tuple[str, ...]:
+        """The host's own chains that published ports obey, in words."""
+        return self._host.mirror.sources
+
+    @property
+    def name(self) -> str:
+        """The table's."""
+        return self._table.name
+
+    def explain(self) -> dict[tuple[str, int], str]:
+        """(chain, handle in the kernel) -> the rule, and why it is there, in words. Raises OSError."""
+        handles = self._kernel.rule_handles(self._table.name)
+        return {
+            (chain.name, handle): f"{rule} ({rule.why})" if isinstance(rule, Rule) and rule.why else str(rule).removeprefix("# ")
+            for chain in self._table.chains
+            for handle, rule in zip(handles.get(chain.name, ()), chain.rules, strict=False)
+        }
+
+    def rule_counts(self) -> dict[str, int]:
+        """Chain -> how many rules it should have."""
+        return {chain.name: len(chain.rules) for chain in self._table.chains}
+
+    def left_out(self) -> tuple[str, ...]:
+        """The host's rules that published ports do not obey, each with the reason."""
+        return self._host.mirror.left_out
+
+    def wake(self) -> None:
+        """After the table has been taken away: something needs it again."""
+        if self._removed:
+            self._removed = False
+            self.start()
+
     def render(self) -> str:
         """The table as nft(8) would list it."""
-        return self._table.render(frozenset().union(*self._owned.values()))
+        return self._table.render(self._count)
 
     def close(self, *, remove: bool = False) -> None:
         """Stop watching; with `remove`, take the table away."""
         if self._standing:
             asyncio.get_running_loop().remove_reader(self._kernel.watched)
             self._standing = False
+        self._host.stop()
         if remove:
             self._neighbours.let_through(())
             self._kernel.remove_table(self._table.name)
+            self._kernel.remove_table(f"{self._table.name}-trace")
+            self._removed = True

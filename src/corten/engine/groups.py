@@ -29,6 +29,16 @@ class Groups:
     def of(self, record: ContainerRecord) -> Cgroup:
         return open_cgroup(group_path(record.host_config.cgroup_parent or self.parent, record.id), self.layout)
 
+    def has(self, record: ContainerRecord, pid: int) -> bool:
+        """Whether a process is the container's."""
+        try:
+            with open(f"/proc/{pid}/cgroup", encoding="utf-8") as file:
+                paths = [line.rstrip("\n").split(":", 2)[2] for line in file]
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+        wanted = group_path(record.host_config.cgroup_parent or self.parent, record.id)
+        return any(path.endswith(wanted) or f"{wanted}/" in path for path in paths)
+
     def sweep(self, record: ContainerRecord) -> None:
         """Kill and remove what is left of a container that nobody watches any more."""
         group = self.of(record)

@@ -1,11 +1,16 @@
-"""Images as the engine's users see them: found by any name, tagged, removed by Docker's rules, loaded, pulled."""
+"""Images as the engine's users see them: found by any name and platform, tagged, counted.
+
+A name may mean several platforms' images (decisions/0030); it means this machine's where nothing else is asked for. An id means one.
+"""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 from corten.engine.containers import Containers
 from corten.engine.events import Events
@@ -18,6 +23,25 @@ from corten.store.images import Image, Images
 from corten.store.layers import Layers
 
 _HEX = re.compile(r"[0-9a-f]{4,64}")
+
+
+@dataclass(frozen=True)
+class PlatformManifest:
+    """One entry of an index: its descriptor as the index has it, and the image if it is here. `packed`, `unpacked`: bytes; `containers`: ids."""
+
+    descriptor: dict[str, Any]
+    image: Image | None = None
+    packed: int = 0
+    unpacked: int = 0
+    containers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Manifests:
+    """What a name stands for (its descriptor), and all that it lists."""
+
+    descriptor: dict[str, Any]
+    rows: list[PlatformManifest]
 
 
 class ImageService:
@@ -36,16 +60,42 @@ class ImageService:
         return [row.size if row else 0 for row in rows]
 
     def shared_sizes(self) -> dict[str, int]:
-        """Image id -> bytes of those of its layers that another image has too."""
-        images = self.all()
-        holders = Counter(diff_id for image in images for diff_id in set(image.config.rootfs.diff_ids))
-        return {
-            image.id: sum(size for diff_id, size in zip(image.config.rootfs.diff_ids, self.layer_sizes(image), strict=True) if holders[diff_id] > 1)
-            for image in images
-        }
+        """Image id -> bytes of those of its layers that another image has too. Platforms of one name count as one."""
+        rows = {image.id: self._layer_table(image) for image in self.all() if image.shown}
+        holders = Counter(diff_id for layers in rows.values() for diff_id in layers)
+        return {image_id: sum(size for diff_id, size in layers.items() if holders[diff_id] > 1) for image_id, layers in rows.items()}
+
+    def _layer_table(self, image: Image) -> dict[str, int]:
+        """Diff id -> bytes, of the layers of all its platforms."""
+        return {diff_id: size for one in self.platforms(image) for diff_id, size in zip(one.config.rootfs.diff_ids, self.layer_sizes(one), strict=True)}
 
     def users(self, image: Image) -> list[ContainerRecord]:
         return [record for record in self._containers.all() if record.image == image.id]
+
+    def platforms(self, image: Image) -> list[Image]:
+        """What a row of the image list stands for: the image, and the other platforms that its names mean."""
+        return self._images.platforms(image) if image.shown else [image]
+
+    def whole_size(self, image: Image) -> int:
+        """Bytes of the unpacked layers of all its platforms."""
+        return sum(self._layer_table(image).values())
+
+    def manifests(self, image: Image) -> Manifests:
+        """Of an image's first index, here or not; of one without, itself."""
+        if not image.targets:
+            row = image.row
+            own = {"mediaType": row.media_type, "digest": row.manifest, "size": row.manifest_size}
+            return Manifests(own, [self._platform_manifest(own, image)])
+        target = image.targets[0]
+        head, entries = self._images.entries(target)
+        members = self._images.members(target)
+        return Manifests(head, [self._platform_manifest(entry, self._images.get(members.get(entry["digest"], ""))) for entry in entries])
+
+    def _platform_manifest(self, descriptor: dict[str, Any], image: Image | None) -> PlatformManifest:
+        if image is None:
+            return PlatformManifest(descriptor)
+        users = tuple(record.id for record in self.users(image))
+        return PlatformManifest(descriptor, image, self._images.packed_size(image), self._images.size(image), users)
 
     def ancestors(self, image: Image) -> list[Image]:
         """What it was made from here, its parent first."""
@@ -63,21 +113,34 @@ class ImageService:
 
         For the containers of one moment: each name is looked up once.
         """
-        meant = cache(self._id_of)
-        return lambda record: record.config.image if meant(record.config.image) == record.image else record.image
+        meant = cache(self.meant)
+        return lambda record: record.config.image if record.image in meant(record.config.image) else record.image
 
-    def _id_of(self, name: str) -> str:
+    def meant(self, name: str) -> frozenset[str]:
+        """The ids of every platform's image that a name means; none for one that means nothing."""
         try:
-            return self.find(name).id
+            image, target = self._look_up(name)
         except (NoSuchImage, Invalid):
-            return ""
+            return frozenset()
+        return frozenset({image.id, *(self._images.members(target).values() if target else ())})
 
-    def find(self, name: str) -> Image:
-        """By reference, id, or id prefix. Raises NoSuchImage with Docker's normalised name."""
+    def find(self, name: str, platform: Platform | None = None) -> Image:
+        """By reference, id, or id prefix. Raises NoSuchImage with Docker's normalised name; WrongPlatform if it is not here for that platform."""
+        image, target = self._look_up(name)
+        if platform is None:
+            return image
+        offered = self._images.under(target) if target else [image]
+        fitting = [one for one in offered if matches(platform, one.config.platform)]
+        if not fitting:
+            raise WrongPlatform(name=name, own=image.config.platform, wanted=platform)
+        return next((one for one in fitting if one.config.variant == platform.variant), fitting[0])
+
+    def _look_up(self, name: str) -> tuple[Image, str]:
+        """(image, the index that the name stands for, if it is a name of one)."""
         if is_digest(name):
             found = self._images.get(name)
             if found:
-                return found
+                return found, ""
             raise NoSuchImage(name=name)
         try:
             reference = parse_reference(name)
@@ -86,22 +149,30 @@ class ImageService:
         if reference:
             image_id = self._images.resolve(reference)
             if image_id and (found := self._images.get(image_id)):
-                return found
+                return found, self._images.target(reference)
         prefix = name.removeprefix("sha256:")
         if _HEX.fullmatch(prefix):
             matching = [image for image in self._images.all() if encoded(image.id).startswith(prefix)]
             if len(matching) == 1:
-                return matching[0]
+                return matching[0], ""
         if reference is None and not _HEX.fullmatch(prefix):
             parse_reference(name)
         raise NoSuchImage(name=reference.with_default_tag().familiar if reference else name)
 
-    def tag(self, image: Image, repository: str, tag: str) -> None:
+    def tag(self, name: str, repository: str, tag: str) -> None:
+        """Another name for what `name` means: all its platforms, or one image where it is an id."""
+        image, target = self._look_up(name)
         reference = parse_reference(f"{repository}:{tag}" if tag else repository).with_default_tag()
         if reference.digest:
             raise Invalid("refusing to create a tag with a digest reference")
-        self._images.tag(image.id, f"{reference.name}:{reference.tag}")
+        self._images.tag(image.id, f"{reference.name}:{reference.tag}", target)
         self.emit("tag", image.id, reference.familiar)
+
+    def pin(self, name: str, *, pinned: bool) -> None:
+        """An image that is pinned is never collected; with a name, all its platforms."""
+        image = self.find(name)
+        for one in self.platforms(image):
+            self._images.pin(one.id, pinned=pinned)
 
     def emit(self, action: str, image_id: str, name: str, actor: str = "") -> None:
         """An image event with Docker's attributes: name and labels."""
@@ -118,10 +189,3 @@ def is_id(image: Image, name: str) -> bool:
 
 def familiar(full: str) -> str:
     return full if is_digest(full) else parse_reference(full).familiar
-
-
-def check_platform(image: Image, wanted: Platform, called: str) -> None:
-    """Raises WrongPlatform if the stored image is for another platform."""
-    own = Platform(image.config.architecture, image.config.os or "linux", image.config.variant)
-    if not matches(wanted, own):
-        raise WrongPlatform(name=called, own=own, wanted=wanted)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import msgspec
 
 from corten.engine.records import ContainerRecord
-from corten.errors import Invalid, LogDriverFailed, LogsNotReadable, UnsupportedOption
+from corten.errors import Invalid, LogDriverFailed, LogsNotReadable
 from corten.runtime.logdrivers.syslog import tls_context
 from corten.runtime.messages import LogSettings
 from corten.spec import log_options
@@ -28,7 +28,6 @@ from corten.store.layout import Layout
 JOURNAL_SOCKET = "/run/systemd/journal/socket"
 _SYSLOG_SOCKETS = ("/dev/log", "/var/run/syslog", "/var/run/log")
 _CONNECT_SECONDS = 5.0
-_NOT_YET = ("fluentd-request-ack", "fluentd-async-reconnect-interval", "fluentd-write-timeout")
 _STREAMS = ("tcp", "tcp+tls", "tls")
 
 
@@ -54,10 +53,11 @@ class LogSetup:
             if driver == self.default.type or key.startswith("cache-"):
                 options.setdefault(key, value)
         log_options.check(driver, options)
-        for key in _NOT_YET:
-            if options.get(key, "") not in ("", "0", "false", "0s"):
-                raise UnsupportedOption(key=f"the log option {key}")
         return LogConfig(driver, options)
+
+    def shows_labels(self, config: LogConfig) -> bool:
+        """Whether the container's labels are part of what is logged."""
+        return any((config.config or {}).get(key) for key in ("labels", "labels-regex"))
 
     def kept(self, record: ContainerRecord) -> KeptLog:
         """Raises LogsNotReadable for a log that is kept nowhere."""

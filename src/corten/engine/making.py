@@ -36,6 +36,7 @@ from corten.spec.platform import Platform, this_platform
 from corten.spec.reference import Reference, parse_reference
 from corten.spec.timestamps import now_ns, rfc3339_nano
 from corten.store.blobs import Blobs
+from corten.store.holds import Holds
 from corten.store.images import Image, Images
 from corten.store.layer_diff import MadeLayer
 from corten.store.layer_maker import EMPTY_LAYER, LayerMaker
@@ -56,12 +57,16 @@ class CommitRequest:
 
 class Making:
     def __init__(self, containers: Containers, service: ImageService, images: Images, blobs: Blobs, maker: LayerMaker,
-                 snapshots: Snapshots, stopping: Stopping) -> None:  # fmt: skip
+                 snapshots: Snapshots, stopping: Stopping, holds: Holds) -> None:  # fmt: skip
         self._containers, self._service, self._images, self._blobs = containers, service, images, blobs
-        self._maker, self._snapshots, self._stopping = maker, snapshots, stopping
+        self._maker, self._snapshots, self._stopping, self._holds = maker, snapshots, stopping, holds
 
     async def commit(self, record: ContainerRecord, request: CommitRequest) -> str:
         """An image of a container's root as it is now; its id. Raises Invalid, what states.py says, NoSuchImage."""
+        with self._holds.lease():
+            return await self._commit(record, request)
+
+    async def _commit(self, record: ContainerRecord, request: CommitRequest) -> str:
         states.check("commit", record)
         config = merged(apply_change_lines(request.config or record.config, request.changes), record.config)
         layer = await self._freeze_and_pack(record, pause=request.pause)
@@ -100,14 +105,15 @@ class Making:
     async def import_tar(self, path: str, reference: Reference | None, platform: Platform | None, message: str, changes: Sequence[str]) -> str:
         """An image of one layer from a tar in any compression; its id. Raises Invalid, ArchiveRefused."""
         config = apply_change_lines(Config(), changes)
-        layer = await self._maker.from_tar(path)
-        created, place = rfc3339_nano(now_ns()), platform or this_platform()
-        document = ImageConfig(
-            architecture=place.architecture, os=place.os, variant=place.variant, created=created, comment=message,
-            config=run_config(config), docker_version=SERVER_VERSION, rootfs=RootFS([layer.diff_id]),
-            history=[History(created=created, comment=message)],
-        )  # fmt: skip
-        return self._store(document, layer, None, reference, "import")
+        with self._holds.lease():
+            layer = await self._maker.from_tar(path)
+            created, place = rfc3339_nano(now_ns()), platform or this_platform()
+            document = ImageConfig(
+                architecture=place.architecture, os=place.os, variant=place.variant, created=created, comment=message,
+                config=run_config(config), docker_version=SERVER_VERSION, rootfs=RootFS([layer.diff_id]),
+                history=[History(created=created, comment=message)],
+            )  # fmt: skip
+            return self._store(document, layer, None, reference, "import")
 
     def _store(self, document: ImageConfig, layer: MadeLayer | None, parent: Image | None, reference: Reference | None, action: str) -> str:
         """Write config and manifest, and make the image visible."""

@@ -6,6 +6,7 @@ again (a subpath) and an image are mounted in a folder of the container's own fi
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import logging
 import os
@@ -37,7 +38,7 @@ _log = logging.getLogger("corten.engine")
 
 
 class NotAccessible(NotFound):
-    template = "cannot access path {base}/{subpath}: lstat {base}/{subpath}: {reason}"
+    template = "cannot access path {base}/{subpath}: lstat {missing}: {reason}"
 
 
 class EscapesBase(Invalid):
@@ -184,9 +185,7 @@ class Mounting:
     # --- removal
     async def remove(self, record: ContainerRecord) -> None:
         """The record is gone: so are its anonymous volumes, unless another container mounts them."""
-        for mount in record.mounts:
-            if mount.type == "volume" and not mount.named:
-                await self._remove(mount.name)
+        await asyncio.gather(*(self._remove(mount.name) for mount in record.mounts if mount.type == "volume" and not mount.named))
 
     # --- start-up
     async def restore(self) -> None:
@@ -277,11 +276,15 @@ class Stage:
 
 def open_subpath(base: str, subpath: str) -> int:
     """O_PATH descriptor of `subpath`, which stays below `base` whatever is renamed meanwhile. Raises NotAccessible, EscapesBase."""
+    subpath = os.path.normpath(subpath)
     folder = os.open(base, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         return kernel.open_beneath(folder, subpath)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise NotAccessible(base=base, subpath=subpath, reason=(error.strerror or "").lower()) from None
+        parts = subpath.split("/")
+        paths = [f"{base}/{'/'.join(parts[:count])}" for count in range(1, len(parts) + 1)]
+        missing = next((path for path in paths if not os.path.lexists(path)), paths[-1])
+        raise NotAccessible(base=base, subpath=subpath, missing=missing, reason=(error.strerror or "").lower()) from None
     except OSError as error:
         if error.errno in (errno.EXDEV, errno.ELOOP):
             raise EscapesBase(base=base, subpath=subpath) from None

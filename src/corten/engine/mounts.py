@@ -176,8 +176,16 @@ def _check_bind(spec: MountPoint) -> str:
         return "field ImageOptions must not be specified"
     if not spec.source.startswith("/"):
         return f"invalid mount path: '{spec.source}' mount path must be absolute"
-    if not os.path.exists(spec.source) and not (spec.bind_options and spec.bind_options.create_mountpoint):
-        return f"bind source path does not exist: {spec.source}"
+    return "" if spec.bind_options and spec.bind_options.create_mountpoint else _check_source(spec.source)
+
+
+def _check_source(source: str) -> str:
+    try:
+        os.stat(source)
+    except FileNotFoundError:
+        return f"bind source path does not exist: {source}"
+    except OSError as error:
+        return f"stat {source}: {(error.strerror or '').lower()}"
     return ""
 
 

@@ -5,12 +5,11 @@ Owns the records (a row each, all of them in memory too). Which container is whe
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import secrets
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Interface, ip_network
+from ipaddress import IPv4Address, IPv4Interface, ip_network
 
 from msgspec.structs import replace
 
@@ -38,7 +37,7 @@ from corten.errors import (
     NotSupported,
 )
 from corten.network import bridge_options, ipam, ipam_config, sublink_options
-from corten.network.apply import Kernel
+from corten.network.apply import FORWARDING, Kernel
 from corten.network.plan import make_elements
 from corten.spec.network import Ipam, NetworkCreate
 from corten.spec.timestamps import now_ns, rfc3339_nano
@@ -47,6 +46,8 @@ from corten.store.database import Database
 _MODES = {"default": "bridge", "": "bridge"}
 _BUILTIN_DRIVERS = {"bridge": "bridge", "host": "host", "none": "null"}
 _PREFIX = "com.docker.network"
+BINDING = f"{_PREFIX}.bridge.host_binding_ipv4"
+_NOTED = "sysctl "  # a setting with the value of before, of a sysctl that was changed here
 _log = logging.getLogger("corten.engine")
 
 
@@ -62,7 +63,8 @@ class NetworkDefaults:
     bridge: str
     bip: str = ""
     pools: tuple[ipam.Pool, ...] = ()
-    publish_address: str = ""
+    publish_address: str = ""  # of the default bridge, Docker's `ip`
+    publish_everywhere: str = ""  # of every network, default-publish-address
 
 
 class Networks:
@@ -98,7 +100,7 @@ class Networks:
             self._database.put_setting("bridge-made", self.defaults.bridge)
         options = {
             f"{_PREFIX}.bridge.default_bridge": "true", f"{_PREFIX}.bridge.enable_icc": "true", f"{_PREFIX}.bridge.enable_ip_masquerade": "true",
-            f"{_PREFIX}.bridge.host_binding_ipv4": self.defaults.publish_address or "0.0.0.0", f"{_PREFIX}.bridge.name": self.defaults.bridge,
+            BINDING: self.defaults.publish_address or self.defaults.publish_everywhere or "0.0.0.0", f"{_PREFIX}.bridge.name": self.defaults.bridge,
             f"{_PREFIX}.driver.mtu": "1500",
         }  # fmt: skip
         row = ipam.Range(gateway.network, gateway.network, gateway.ip, frozenset({gateway.ip}))
@@ -160,6 +162,12 @@ class Networks:
     def name_of_mode(mode: str) -> str:
         """The network's name in HostConfig.NetworkMode; empty for container:ID."""
         return "" if mode.startswith("container:") else _MODES.get(mode, mode)
+
+    def binding(self, network: NetworkRecord) -> IPv4Address:
+        """Where its containers' ports are published that name no address."""
+        if BINDING in network.options or not self.defaults.publish_everywhere:
+            return network.bridge_options.binding4
+        return IPv4Address(self.defaults.publish_everywhere)
 
     # --- creating and removing
     def create(self, request: NetworkCreate) -> tuple[NetworkRecord, str]:
@@ -274,6 +282,7 @@ class Networks:
             return
         if network.driver == "bridge":
             bridge = bridge_of(network)
+            self._note_sysctls(self._kernel.sysctls_to_set(bridge))
             self._kernel.ensure_bridge(bridge)
             self._firewall.put(network.id, make_elements([bridge], ()))
             return
@@ -287,7 +296,22 @@ class Networks:
                 raise NotSupported(f"this kernel has no {network.driver} links (CONFIG_{network.driver.upper()})") from None
             raise
 
-    async def remove(self, name: str) -> None:
+    def _note_sysctls(self, before: dict[str, str]) -> None:
+        """What is about to be changed of the whole host: the first value is kept, for teardown."""
+        for name, value in before.items():
+            if not self._database.setting(_NOTED + name):
+                self._database.put_setting(_NOTED + name, value)
+
+    def mend(self, network: NetworkRecord) -> bool:
+        """Before a container comes to it: whether its bridge was gone and has been made again. Raises OSError, CortenError."""
+        self._firewall.wake()
+        if network.driver != "bridge" or not network.link or self._kernel.has_link(network.link):
+            return False
+        _log.warning("network %s: its bridge %s is gone: made again", network.name, network.link)
+        self._raise_link(network)
+        return True
+
+    def remove(self, name: str) -> None:
         """Raises Forbidden, NoSuchNetwork."""
         network = self.find(name)
         if network.builtin:
@@ -299,28 +323,26 @@ class Networks:
         if active:
             shown = ", ".join(f'name:"{record.name}" id:"{place.id[:12]}"' for record, place in active)
             raise Forbidden(f"error while removing network: network {network.name} has active endpoints ({shown})")
-        await self._forget(network)
+        self._forget(network)
 
-    async def _forget(self, network: NetworkRecord) -> None:
-        """The row goes last: a network that a crash kept from being removed whole is there again. The kernel makes whoever removes a
-        link wait, so that is done beside the loop.
-        """
+    def _forget(self, network: NetworkRecord) -> None:
+        """The row goes last: a network that a crash kept from being removed whole is there again."""
         del self._networks[network.id]
         del self._names[network.name]
         self._firewall.drop(network.id)
         if self._owns_link(network):
-            await asyncio.to_thread(self._kernel.remove_link_elsewhere, network.link)
+            self._kernel.bury_bridge(network.link)
         self._database.delete_network(network.id)
         self._say("destroy", network)
 
-    async def prune(self, wanted: Callable[[NetworkRecord], bool]) -> list[str]:
+    def prune(self, wanted: Callable[[NetworkRecord], bool]) -> list[str]:
         """Remove what no container is connected to, running or not, and `wanted` says yes to; their names."""
         used = {place.network for record in self._records() for place in record.endpoints}
         used |= {place.network_id for record in self._records() for place in record.endpoints}
         removed: list[str] = []
         for network in self.all():
             if not network.builtin and network.name not in used and network.id not in used and wanted(network):
-                await self._forget(network)
+                self._forget(network)
                 removed.append(network.name)
         self._events.emit("network", "prune", "", reclaimed="0")
         return removed
@@ -334,7 +356,8 @@ class Networks:
 
     # --- start and end of the engine
     def restore(self) -> None:
-        """Make every network's link again. One that cannot be made is said in the log and is there without its link."""
+        """Make every network's link again, and sweep those that were on their way out. One that cannot be made is said in the log and is there without its link."""
+        self._kernel.sweep_bridges()
         for network in self._networks.values():
             try:
                 self._raise_link(network)
@@ -343,11 +366,23 @@ class Networks:
                     raise
                 _log.error("network %s: its link %s cannot be made: %s", network.name, network.link, error)
 
-    def tear_down(self) -> None:
-        """Take every bridge away: for an engine that ends with nothing running."""
-        for network in self._networks.values():
-            if self._owns_link(network):
-                self._kernel.remove_link(network.link)
+    def tear_down(self) -> list[str]:
+        """Take every bridge away of our making, with nothing on it; their names."""
+        removed = {network.link for network in self._networks.values() if self._owns_link(network) and self._kernel.has_link(network.link)}
+        for link in sorted(removed):
+            self._kernel.remove_link(link)
+        return sorted(removed)
+
+    def put_sysctls_back(self) -> dict[str, str]:
+        """Those that were changed here, to what they were before; name -> value. One that somebody else has changed since stays."""
+        put: dict[str, str] = {}
+        for name in FORWARDING:
+            before = self._database.setting(_NOTED + name)
+            if before:
+                self._kernel.put_sysctl(name, before)
+                self._database.put_setting(_NOTED + name, "")
+                put[name.replace("/", ".")] = before
+        return put
 
 
 class NoSuchConfiguration(CortenError):

@@ -15,6 +15,7 @@ from corten.engine.probing import Probing
 from corten.engine.records import ContainerRecord
 from corten.engine.removal import Removal
 from corten.engine.restarting import Restarting
+from corten.engine.taking_over import TakingOver
 from corten.errors import CortenError
 from corten.runtime import messages
 from corten.runtime.launch import Late, Launch
@@ -26,11 +27,11 @@ _log = logging.getLogger("corten.engine")
 
 class Restoring:
     def __init__(self, containers: Containers, snapshots: Snapshots, endpoints: Endpoints, launch: Launch, groups: Groups,
-                 mounting: Mounting, removal: Removal, exits: Exits, restarting: Restarting,
+                 mounting: Mounting, removal: Removal, exits: Exits, taking_over: TakingOver, restarting: Restarting,
                  probing: Probing) -> None:  # fmt: skip
         self._containers, self._snapshots, self._endpoints = containers, snapshots, endpoints
         self._launch, self._groups, self._removal = launch, groups, removal
-        self._mounting, self._exits, self._restarting, self._probing = mounting, exits, restarting, probing
+        self._mounting, self._exits, self._taking_over, self._restarting, self._probing = mounting, exits, taking_over, restarting, probing
 
     async def restore(self) -> None:
         """Start-up: adopt what still runs, finish what ended while no engine was there, complete removals."""
@@ -42,6 +43,8 @@ class Restoring:
             if record.state.status == "removing":
                 await self._complete_removal(record)
             elif running and running.started:
+                if record.config.tty:
+                    await self._launch.hold_terminal(record.id)
                 if not states.is_running(record):  # the engine died between the start and its row
                     self._containers.save_state(record.id, status="running", pid=running.pid, started_at=rfc3339_nano(now_ns()))
             elif running:  # set up and never started: its engine died in between
@@ -49,7 +52,7 @@ class Restoring:
             elif states.is_running(record) and late:  # a monitor that does not answer may have it
                 unknown.add(record.id)
             elif states.is_running(record):
-                self._exits.lost(record.id)
+                await self._taking_over.take_over(record.id)
         self._late = asyncio.ensure_future(self._adopt_late(late, unknown))
         for left in adopted.values():
             await self._launch.call(messages.Discard(0, left.container))
@@ -67,7 +70,7 @@ class Restoring:
         for greeting in late:
             unknown -= {running.container for running in await greeting}
         for container_id in unknown:
-            self._exits.lost(container_id)
+            await self._taking_over.take_over(container_id)
 
     async def _complete_removal(self, record: ContainerRecord) -> None:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 
 import msgspec
 
@@ -12,9 +13,19 @@ from corten.engine.images import ImageService
 from corten.errors import CortenError, Invalid, NoSuchImage, NotFound
 from corten.spec.digest import is_digest
 from corten.spec.platform import Platform, matches
-from corten.spec.reference import parse_reference
+from corten.spec.reference import Reference, parse_reference
 from corten.spec.timestamps import parse_rfc3339
-from corten.store.image_writer import SAVE_JOB, SavedImage, SavedLayer, SavedName, SavePlan, known_parents
+from corten.store.holds import Holds
+from corten.store.image_writer import (
+    SAVE_JOB,
+    SavedImage,
+    SavedIndex,
+    SavedLayer,
+    SavedMember,
+    SavedName,
+    SavePlan,
+    known_parents,
+)
 from corten.store.images import Image, Images
 from corten.store.layers import Layers, RunJob, run_on_archive
 from corten.store.layout import Layout
@@ -32,76 +43,106 @@ class NothingForPlatform(CortenError):
     template = "no suitable export target found for platform {platform}"
 
 
+@dataclass(frozen=True)
+class _Meant:
+    """What a name of the request means: one image, or those of several platforms; `own` is the id of what it means by itself."""
+
+    images: list[Image]
+    tag: str = ""
+    own: str = ""
+
+    @property
+    def named(self) -> Image:
+        """The one that docker archives shall have under the tag."""
+        return next((image for image in self.images if image.id == self.own), self.images[0])
+
+    def only(self, platforms: Sequence[Platform]) -> _Meant:
+        """Raises NothingForPlatform for one of the platforms that is not here."""
+        for platform in platforms:
+            if not any(matches(platform, image.config.platform) for image in self.images):
+                raise NothingForPlatform(platform=platform)
+        wanted = [image for image in self.images if not platforms or any(matches(platform, image.config.platform) for platform in platforms)]
+        return _Meant(wanted, self.tag, self.own)
+
+
 class Saving:
-    def __init__(self, service: ImageService, images: Images, layers: Layers, layout: Layout, run_job: RunJob) -> None:
-        self._service, self._images, self._layers = service, images, layers
+    def __init__(self, service: ImageService, images: Images, layers: Layers, holds: Holds, layout: Layout, run_job: RunJob) -> None:
+        self._service, self._images, self._layers, self._holds = service, images, layers, holds
         self._layout, self._run_job = layout, run_job
 
-    def plan(self, names: Sequence[str], platform: Platform | None) -> SavePlan:
-        """Raises NoSuchImage, NoSuchReference, NothingForPlatform."""
+    def plan(self, names: Sequence[str], platforms: Sequence[Platform]) -> SavePlan:
+        """Of a name's platforms those asked for, or all that are here. Raises NoSuchImage, NoSuchReference, NothingForPlatform."""
         tags: dict[str, list[str]] = {}
         found: dict[str, Image] = {}
-        for name in names:
-            image_tags = self._named(name)
-            for image, tag in image_tags:
+        groups: dict[tuple[str, ...], list[str]] = {}
+        for meant in [one.only(platforms) for name in names for one in self._named(name)]:
+            for image in meant.images:
                 found[image.id] = image
-                known = tags.setdefault(image.id, [])
-                if tag and tag not in known:
-                    known.append(tag)
-        for image in found.values():
-            if platform and not matches(platform, image.config.platform):
-                raise NothingForPlatform(platform=platform)
-        return SavePlan(known_parents([self._saved(image, tags[image.id]) for image in found.values()]))
+                tags.setdefault(image.id, [])
+            known = tags[meant.named.id]
+            if meant.tag and meant.tag not in known:
+                known.append(meant.tag)
+            if len(meant.images) > 1:
+                members = tuple(image.id for image in meant.images)
+                groups.setdefault(members, []).append(meant.tag)
+        indexes = [
+            SavedIndex([_saved_name(tag) for tag in names if tag], [SavedMember(each, found[each].config.platform) for each in members])
+            for members, names in groups.items()
+        ]
+        return SavePlan(known_parents([self._saved(image, tags[image.id]) for image in found.values()]), indexes)
 
-    def _named(self, name: str) -> list[tuple[Image, str]]:
-        """(image, tag in full or none) for a tag, for every tag of a repository, or for an id."""
+    def _named(self, name: str) -> list[_Meant]:
+        """What a tag, every tag of a repository, or an id means."""
         if is_digest(name):
-            return [(self._service.find(name), "")]
+            return [_Meant([self._service.find(name)])]
         try:
             reference = parse_reference(name)
         except Invalid:
             if _HEX.fullmatch(name):
-                return [(self._service.find(name), "")]
+                return [_Meant([self._service.find(name)])]
             raise
-        everything = self._images.all()
-        if reference.digest:
-            image = next((image for image in everything if f"{reference.name}@{reference.digest}" in image.digests), None)
-            if image is None:
+        if reference.digest or reference.tag:
+            found = self._under(reference)
+            if found is None:
                 raise NoSuchReference
-            return [(image, "")]
-        if reference.tag:
-            tag = f"{reference.name}:{reference.tag}"
-            image = next((image for image in everything if tag in image.tags), None)
-            if image is None:
-                raise NoSuchReference
-            return [(image, tag)]
-        tagged = sorted((tag, image) for image in everything for tag in image.tags if tag.rpartition(":")[0] == reference.name)
-        if tagged:
-            return [(image, tag) for tag, image in tagged]
+            return [found]
+        tags = sorted({tag for image in self._images.all() for tag in image.tags if tag.rpartition(":")[0] == reference.name})
+        if tags:
+            return [found for tag in tags if (found := self._under(parse_reference(tag)))]
         if _HEX.fullmatch(name):
-            return [(self._service.find(name), "")]
+            return [_Meant([self._service.find(name)])]
         raise NoSuchImage(name=name)
+
+    def _under(self, reference: Reference) -> _Meant | None:
+        image_id, target = self._images.resolve(reference), self._images.target(reference)
+        image = self._images.get(image_id) if image_id else None
+        if image is None:
+            return None
+        images = self._images.under(target) if target else [image]
+        return _Meant(images, "" if reference.digest else f"{reference.name}:{reference.tag}", image.id)
 
     def _saved(self, image: Image, tags: Sequence[str]) -> SavedImage:
         blobs = [layer.digest for layer in self._images.manifest(image).layers]
         layers = [SavedLayer(blob, diff_id) for blob, diff_id in zip(blobs, image.config.rootfs.diff_ids, strict=True)]
-        names: list[SavedName] = []
-        for tag in tags:
-            reference = parse_reference(tag)
-            names.append(SavedName(tag, reference.familiar, reference.familiar_name, reference.tag))
         created = parse_rfc3339(image.config.created) // _SECOND if image.config.created else 0
-        return SavedImage(image.id, max(created, 0), layers, names, image.parent)
+        return SavedImage(image.id, max(created, 0), layers, [_saved_name(tag) for tag in tags], image.parent)
 
     async def save(self, plan: SavePlan) -> AsyncIterator[bytes]:
         """The archive in pieces. Raises ArchiveRefused if a blob is not what it was."""
-        for layer in {layer for image in plan.images for layer in image.layers}:
-            await self._layers.ensure_blob(layer.diff_id)
         folder = os.open(self._layout.blobs, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             argument = msgspec.json.encode(plan)
-            async for data in read_from_worker(lambda output: run_on_archive(self._run_job, SAVE_JOB, (folder, output), argument)):
-                yield data
+            with self._holds.lease():
+                for layer in {layer for image in plan.images for layer in image.layers}:
+                    await self._layers.ensure_blob(layer.diff_id)
+                async for data in read_from_worker(lambda output: run_on_archive(self._run_job, SAVE_JOB, (folder, output), argument)):
+                    yield data
         finally:
             os.close(folder)
         for image in plan.images:
             self._service.emit("save", image.id, image.id)
+
+
+def _saved_name(tag: str) -> SavedName:
+    reference = parse_reference(tag)
+    return SavedName(tag, reference.familiar, reference.familiar_name, reference.tag)

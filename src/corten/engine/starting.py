@@ -79,6 +79,8 @@ class Starting:
                 await self._attaching.hand_over(record)
                 started_at = rfc3339_nano(now_ns())
                 await self._launch.call(messages.Start(0, record.id))
+                if record.config.tty:
+                    await self._launch.hold_terminal(record.id)
             except BaseException:
                 with suppress(KernelRefused):  # its monitor has undone it already, or has gone
                     await self._launch.call(messages.Discard(0, record.id))

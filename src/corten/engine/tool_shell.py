@@ -60,7 +60,7 @@ class Tools:
         if record.host_config.runtime != BUILT_IN:
             raise Conflict(f"container {record.id} runs under {record.host_config.runtime}: tools need the built-in runtime")
         config = ExecConfig(
-            **{info.name: getattr(request, info.name) for info in msgspec.structs.fields(ExecConfig)}
+            **{name: getattr(request, name) for name in ExecConfig.__struct_fields__}
             | {
                 "cmd": command, "user": request.user or "0", "env": environment(image.config.run, request.env or []),
                 "working_dir": request.working_dir or image.config.run.working_dir or "/",

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from corten.engine.containers import Containers
 from corten.engine.images import ImageService
-from corten.engine.records import ContainerRecord
-from corten.engine.volumes import Usage as VolumeUsage
+from corten.engine.records import ContainerRecord, VolumeRecord
+from corten.engine.volume_history import VolumeHistory
 from corten.engine.volumes import Volumes
 from corten.errors import NoSuchImage
 from corten.store.images import Image
@@ -42,6 +42,15 @@ class ImageUsage:
 
 
 @dataclass(frozen=True)
+class VolumeUsage:
+    """`size` in bytes; `references` counts the containers, running or not, that mount it."""
+
+    volume: VolumeRecord
+    size: int
+    references: int
+
+
+@dataclass(frozen=True)
 class Usage:
     """None is what was not asked for. `layers` is the size of all layers, each counted once."""
 
@@ -52,8 +61,8 @@ class Usage:
 
 
 class DiskUsage:
-    def __init__(self, containers: Containers, images: ImageService, volumes: Volumes, snapshots: Snapshots) -> None:
-        self._containers, self._images, self._volumes, self._snapshots = containers, images, volumes, snapshots
+    def __init__(self, containers: Containers, images: ImageService, volumes: Volumes, history: VolumeHistory, snapshots: Snapshots) -> None:
+        self._containers, self._images, self._volumes, self._history, self._snapshots = containers, images, volumes, history, snapshots
         self._running: dict[frozenset[str], asyncio.Task[Usage]] = {}
 
     async def measure(self, kinds: Iterable[str]) -> Usage:
@@ -71,7 +80,7 @@ class DiskUsage:
             sum(self._layers().values()) if "image" in kinds else 0,
             [await self.container(record) for record in self._containers.all()] if "container" in kinds else None,
             images,
-            await self._volumes.usage() if "volume" in kinds else None,
+            await self.volumes() if "volume" in kinds else None,
         )
 
     async def container(self, record: ContainerRecord) -> ContainerUsage:
@@ -82,9 +91,19 @@ class DiskUsage:
             image = 0
         return ContainerUsage(record, writable, writable + image)
 
+    async def volumes(self) -> list[VolumeUsage]:
+        """Of the volumes whose content is on this host's disk. What is found is written into their history."""
+        found = [(record, await self._volumes.size(record)) for record in self._volumes.all()]
+        measured = [(record, size) for record, size in found if size is not None]
+        for record, size in measured:
+            self._history.measured(record.name, size)
+        return [VolumeUsage(record, size, len(self._volumes.references(record.name))) for record, size in measured]
+
     def images(self) -> list[ImageUsage]:
+        """A row as in the image list: with all platforms of what its names mean."""
         users, shared = Counter(record.image for record in self._containers.all()), self._images.shared_sizes()
-        return [ImageUsage(image, self._images.size(image), shared[image.id], users[image.id]) for image in self._images.all()]
+        return [ImageUsage(image, self._images.whole_size(image), shared[image.id], sum(users[one.id] for one in self._images.platforms(image)))
+                for image in self._images.all() if image.shown]  # fmt: skip
 
     def _layers(self) -> dict[str, int]:
         """Diff id -> bytes."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import shutil
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,6 +31,10 @@ _PASSWORD = re.compile(r"password=[^,]*")
 
 class MountFailed(CortenError):
     template = "error while mounting volume '{path}': failed to mount local volume: {reason}"
+
+
+class NotResolved(CortenError):
+    template = "error while mounting volume '{path}': error resolving passed in network volume address: {reason}"
 
 
 @dataclass(frozen=True)
@@ -122,13 +127,17 @@ class LocalDriver:
 
     async def remove(self, name: str, options: Mapping[str, str]) -> None:
         await self.unmount(name, options, "", last=True)
-        await asyncio.to_thread(self._folders.remove, name)
+        if size_of(options):
+            await asyncio.to_thread(self._folders.release, name)
+        doomed = self._folders.set_aside(name)
+        if doomed:
+            await asyncio.to_thread(shutil.rmtree, doomed)
 
     def path(self, name: str) -> str:
         return self._layout.volume_data(name)
 
     async def mount(self, name: str, options: Mapping[str, str], user: str) -> str:
-        """Where the volume's content is. Idempotent. Raises MountFailed."""
+        """Where the volume's content is. Idempotent. Raises MountFailed, NotResolved."""
         path = self.path(name)
         if size_of(options):
             await asyncio.to_thread(self._folders.attach, name)
@@ -141,7 +150,7 @@ class LocalDriver:
         try:
             call = mount_call(options)
         except OSError as error:
-            raise MountFailed(path=path, reason=f"error resolving passed in network volume address: {error.strerror}") from None
+            raise NotResolved(path=path, reason=(error.strerror or "").lower()) from None
         rebind = call.flags & sys.MS_BIND and call.flags & ~(sys.MS_BIND | sys.MS_REC)
         try:
             sys.mount(call.device, path, call.type, call.flags, call.data or None)

@@ -11,12 +11,11 @@ import logging
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
-from corten.engine import names
+from corten.engine import names, volume_local
 from corten.engine.events import Events
 from corten.engine.records import ContainerRecord, VolumeRecord, decode_volume, encode_record
 from corten.engine.volume_drivers import ANONYMOUS, LOCAL, VolumeDriver
@@ -39,15 +38,6 @@ from corten.store.volumes import VolumeFolders
 
 _SECOND = 1_000_000_000
 _log = logging.getLogger("corten.engine")
-
-
-@dataclass(frozen=True)
-class Usage:
-    """`size` in bytes; `references` counts the containers, running or not, that mount it."""
-
-    volume: VolumeRecord
-    size: int
-    references: int
 
 
 class Volumes:
@@ -203,6 +193,7 @@ class Volumes:
         """The row only, to be called in a transaction. Raises Conflict for one that a container is just being made with."""
         if self._held.get(record.name) or self.visitors(record.name):
             raise Conflict(f"rename {record.name}: it is being copied, or a container that uses it is being created")
+        self._database.move_volume_history(record.name, new)
         self._database.delete_volume(record.name)
         self._save(msgspec.structs.replace(record, name=new, moved_from=record.name))
         del self._records[record.name]
@@ -298,13 +289,11 @@ class Volumes:
             and (dangling is None or dangling != bool(self.references(record.name)))
         )
 
-    async def usage(self) -> list[Usage]:
-        """Of the local volumes that hold their content themselves: what `system df` counts."""
-        return [
-            Usage(record, await asyncio.to_thread(self._folders.size, record.name), len(self.references(record.name)))
-            for record in self.all()
-            if record.driver == LOCAL and not record.options
-        ]
+    async def size(self, record: VolumeRecord) -> int | None:
+        """Bytes on this host's disk; None for a volume whose content is elsewhere."""
+        if record.driver != LOCAL or volume_local.needs_mount(record.options):
+            return None
+        return await asyncio.to_thread(self._folders.size, record.name)
 
     # --- remove
     async def remove(self, name: str, *, force: bool = False) -> None:

@@ -40,9 +40,8 @@ def bounding_set() -> int:
     raise RuntimeError("/proc/self/status has no CapBnd line")
 
 
-def drop_bounding(keep: int) -> None:
-    """Drop every capability outside `keep` from the bounding set (needs CAP_SETPCAP)."""
-    present = bounding_set()
+def drop_bounding(present: int, keep: int) -> None:
+    """Drop every capability outside `keep` from the bounding set, which is `present` (needs CAP_SETPCAP)."""
     for number in range(present.bit_length()):
         if present >> number & 1 and not keep >> number & 1:
             syscalls.prctl(syscalls.PR_CAPBSET_DROP, number)

@@ -26,7 +26,10 @@ def send_packet(sock: socket.socket, data: bytes, descriptors: Sequence[int] = (
 def receive_packet(sock: socket.socket, limit: int = 1 << 20) -> tuple[bytes, list[int]]:
     """One packet; empty data means that the peer has gone. Received descriptors are close-on-exec and the caller's."""
     space = socket.CMSG_SPACE(_MAX_DESCRIPTORS * array.array("i").itemsize)
-    data, ancillary, flags, _ = sock.recvmsg(limit, space, socket.MSG_CMSG_CLOEXEC)
+    try:
+        data, ancillary, flags, _ = sock.recvmsg(limit, space, socket.MSG_CMSG_CLOEXEC)
+    except ConnectionResetError:  # it went with packets unread
+        return b"", []
     descriptors: list[int] = []
     for level, kind, content in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:

@@ -187,6 +187,14 @@ def unmount_when_free(path: str) -> None:
 
 
 def is_mount_point(path: str) -> bool:
-    """Also for a bind within one file system, which os.path.ismount() does not see."""
+    """Also for a bind within one file system, which os.path.ismount() does not see. Asks no file system: one that hangs cannot hold it up."""
     real = os.path.realpath(path)
     return any(mount.point == real for mount in mount_table())
+
+
+def is_mount_root(path: str) -> bool:
+    """The same by one system call, which asks the file system: for paths on local disks. False for what is not there."""
+    try:
+        return bool(sys.statx_attributes(path) & sys.STATX_ATTR_MOUNT_ROOT)
+    except FileNotFoundError:
+        return False

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, IPv6Network
 
 from corten.linux.netlink import attribute, be32, nested, text
 from corten.linux.nft_sets import PROTOCOLS
@@ -18,9 +18,10 @@ _IPV4, _IPV6 = 2, 10  # NFPROTO
 _REG_VERDICT, _REG_1, _REG32 = 0, 1, 8  # the 16-byte register 1 is the 4-byte registers 8 to 11
 _CMP_EQ, _CMP_NEQ = 0, 1
 _NETWORK_HEADER, _TRANSPORT_HEADER = 1, 2
-_META_IIFNAME, _META_OIFNAME, _META_NFPROTO, _META_L4PROTO = 6, 7, 15, 16
+_META_IIFNAME, _META_OIFNAME, _META_NFTRACE, _META_NFPROTO, _META_L4PROTO = 6, 7, 12, 15, 16
 _VERDICTS = {"drop": 0, "accept": 1}
-_CT_STATE, _CT_STATUS = 0, 2
+_LEADS = {"jump": -3, "goto": -4}
+_CT_STATE, _CT_DIRECTION, _CT_STATUS = 0, 1, 2
 _STATES = {"established": 2, "related": 4}
 _CT_STATUS_DNAT = 0x20
 _LOOKUP_INVERTED = 1
@@ -129,18 +130,22 @@ class Family:
 
 @dataclass(frozen=True)
 class Address:
-    """`ip saddr NET` or `ip daddr NET`."""
+    """`ip saddr NET` or `ip daddr NET`, or ip6."""
 
     side: str
-    network: IPv4Network
+    network: IPv4Network | IPv6Network
+
+    @property
+    def _is_host(self) -> bool:
+        return self.network.prefixlen == self.network.max_prefixlen
 
     def __str__(self) -> str:
-        host = self.network.prefixlen == 32
-        return f"ip {self.side} {self.network.network_address if host else self.network}"
+        return f"{'ip' if self.network.version == 4 else 'ip6'} {self.side} {self.network.network_address if self._is_host else self.network}"
 
     def encode(self) -> bytes:
-        load = _family(_IPV4) + (SADDR4 if self.side == "saddr" else DADDR4).load(_REG_1)
-        mask = b"" if self.network.prefixlen == 32 else _masked(self.network.netmask.packed)
+        family, fields = (_IPV4, (SADDR4, DADDR4)) if self.network.version == 4 else (_IPV6, (SADDR6, DADDR6))
+        load = _family(family) + fields[self.side == "daddr"].load(_REG_1)
+        mask = b"" if self._is_host else _masked(self.network.netmask.packed)
         return load + mask + _compare(_REG_1, _CMP_EQ, self.network.network_address.packed)
 
 
@@ -176,7 +181,7 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Port:
-    """`tcp dport N` or `udp dport N`."""
+    """`tcp dport N`, or of another protocol."""
 
     protocol: str
     number: int
@@ -222,6 +227,17 @@ class KnownConnection:
     def encode(self) -> bytes:
         load = _expression("ct", be32(2, _CT_STATE), be32(1, _REG_1))
         return load + _masked(struct.pack("=I", sum(_STATES.values()))) + _compare(_REG_1, _CMP_NEQ, bytes(4))
+
+
+@dataclass(frozen=True)
+class FirstDirection:
+    """`ct direction original`: a packet from who began the connection."""
+
+    def __str__(self) -> str:
+        return "ct direction original"
+
+    def encode(self) -> bytes:
+        return _expression("ct", be32(2, _CT_DIRECTION), be32(1, _REG_1)) + _compare(_REG_1, _CMP_EQ, b"\0")
 
 
 @dataclass(frozen=True)
@@ -284,14 +300,42 @@ class Verdict:
         return _expression("immediate", be32(1, _REG_VERDICT), nested(2, nested(2, be32(1, _VERDICTS[self.name]))))
 
 
-Match = In | Family | Address | Interface | Protocol | Port | LocalDestination | WasTranslated | KnownConnection
-Statement = Translate | DestinationNat | Masquerade | Verdict
+@dataclass(frozen=True)
+class Lead:
+    """`jump CHAIN`, or `goto CHAIN`: then nothing after it is asked."""
+
+    chain: str
+    kind: str = "jump"
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.chain}"
+
+    def encode(self) -> bytes:
+        return _expression("immediate", be32(1, _REG_VERDICT), nested(2, nested(2, be32(1, _LEADS[self.kind] & 0xFFFFFFFF), text(2, self.chain))))
+
+
+@dataclass(frozen=True)
+class Traced:
+    """`meta nftrace set 1`: every rule that the packet meets from here on is told."""
+
+    def __str__(self) -> str:
+        return "meta nftrace set 1"
+
+    def encode(self) -> bytes:
+        return _immediate(_REG_1, b"\x01") + _expression("meta", be32(2, _META_NFTRACE), be32(3, _REG_1))
+
+
+Match = In | Family | Address | Interface | Protocol | Port | LocalDestination | WasTranslated | KnownConnection | FirstDirection
+Statement = Translate | DestinationNat | Masquerade | Verdict | Lead | Traced
 
 
 @dataclass(frozen=True)
 class Rule:
+    """`why`: in words, for who asks why a packet is lost; it is not in the kernel."""
+
     matches: tuple[Match, ...]
     statement: Statement
+    why: str = ""
 
     def __str__(self) -> str:
         return " ".join(str(part) for part in (*self.matches, self.statement))

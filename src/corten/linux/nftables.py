@@ -9,7 +9,18 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from corten.linux.netlink import NLM_F_APPEND, NLM_F_CREATE, Netlink, Request, be32, nested, parse_attributes, text
+from corten.linux.netlink import (
+    NLM_F_APPEND,
+    NLM_F_CREATE,
+    Netlink,
+    Request,
+    attribute,
+    be32,
+    nested,
+    parse_attributes,
+    text,
+)
+from corten.linux.nft_copies import CopiedRule, CopiedSet
 from corten.linux.nft_expressions import Rule
 from corten.linux.nft_sets import Element, Set, element_bodies
 
@@ -20,19 +31,22 @@ _BATCH_BEGIN, _BATCH_END = 16, 17
 _INET = 1
 _HOOKS = {"prerouting": 0, "input": 1, "forward": 2, "output": 3, "postrouting": 4}
 _ACCEPT = 1
+_CHUNK = 400  # elements in one message: an attribute is at most 64 KiB
 _DELETIONS = frozenset(_SUBSYSTEM | kind for kind in (_DELTABLE, _DELCHAIN, _DELRULE, _DELSET, _DELSETELEM))
+_CHANGES = frozenset((_NEWTABLE, _DELTABLE, _NEWCHAIN, _DELCHAIN, _NEWRULE, _DELRULE, _NEWSET, _DELSET, _NEWSETELEM, _DELSETELEM))
+_IP_FAMILIES = (1, 2, 10)
 NOTIFICATIONS = 1 << 6  # the multicast group NFNLGRP_NFTABLES, as a mask for Netlink
 
 
 @dataclass(frozen=True)
 class Chain:
-    """A base chain: `type` filter or nat, on `hook` at `priority`, policy accept."""
+    """A base chain: `type` filter or nat, on `hook` at `priority`, policy accept; without a type one that rules lead to."""
 
     name: str
     type: str
     hook: str
     priority: int
-    rules: tuple[Rule, ...]
+    rules: tuple[Rule | CopiedRule, ...]
 
 
 @dataclass(frozen=True)
@@ -42,6 +56,7 @@ class Table:
     name: str
     sets: tuple[Set, ...]
     chains: tuple[Chain, ...]
+    copies: tuple[CopiedSet, ...] = ()  # with their elements, which nobody changes but with the whole table
 
     def __str__(self) -> str:
         return self.render(())
@@ -53,9 +68,11 @@ class Table:
         for row in self.sets:
             inside = ", ".join(str(element) for element in rows if element.set == row.name)
             lines.append(f"\t{row}".removesuffix(" }") + (f" elements = {{ {inside} }}" if inside else "") + " }")
+        lines += [f"\t{copy}" for copy in self.copies]
         for chain in self.chains:
             lines.append(f"\tchain {chain.name} {{")
-            lines.append(f"\t\ttype {chain.type} hook {chain.hook} priority {chain.priority}; policy accept;")
+            if chain.type:
+                lines.append(f"\t\ttype {chain.type} hook {chain.hook} priority {chain.priority}; policy accept;")
             lines += [f"\t\t{rule}" for rule in chain.rules]
             lines.append("\t}")
         return "\n".join([*lines, "}"])
@@ -71,6 +88,8 @@ def _batch(*requests: Request) -> list[Request]:
 
 
 def _chain_request(table: Table, chain: Chain) -> Request:
+    if not chain.type:
+        return _message(_NEWCHAIN, NLM_F_CREATE, f"chain {chain.name}", text(1, table.name), text(3, chain.name))
     hook = nested(4, be32(1, _HOOKS[chain.hook]), be32(2, chain.priority & 0xFFFFFFFF))
     return _message(
         _NEWCHAIN, NLM_F_CREATE, f"chain {chain.name}",
@@ -78,9 +97,21 @@ def _chain_request(table: Table, chain: Chain) -> Request:
     )  # fmt: skip
 
 
-def _rule_request(table: Table, chain: Chain, rule: Rule) -> Request:
+def _rule_request(table: Table, chain: Chain, rule: Rule | CopiedRule) -> Request:
     body = text(1, table.name) + text(2, chain.name) + nested(4, rule.encode())
+    if isinstance(rule, CopiedRule):
+        return _message(_NEWRULE, NLM_F_CREATE | NLM_F_APPEND, rule.origin, body + attribute(7, rule.user_data))
     return _message(_NEWRULE, NLM_F_CREATE | NLM_F_APPEND, f"rule {rule}", body)
+
+
+def _copy_requests(table: Table) -> list[Request]:
+    requests: list[Request] = []
+    for row in table.copies:
+        where = text(1, table.name) + text(2, row.name)
+        for start in range(0, len(row.elements), _CHUNK):
+            packed = [nested(1, element) for element in row.elements[start : start + _CHUNK]]
+            requests.append(_message(_NEWSETELEM, NLM_F_CREATE, f"elements of {row.name}", where + nested(3, *packed)))
+    return requests
 
 
 def _element_requests(table: Table, kind: int, elements: Iterable[Element]) -> list[Request]:
@@ -107,12 +138,11 @@ def add_table(netlink: Netlink, table: Table) -> None:
 
 def _add_requests(table: Table, elements: Iterable[Element]) -> list[Request]:
     requests = [_message(_NEWTABLE, NLM_F_CREATE, f"table {table.name}", text(1, table.name))]
-    requests += [_message(_NEWSET, NLM_F_CREATE, str(row), row.encode(table.name, number)) for number, row in enumerate(table.sets, 1)]
-    requests += _element_requests(table, _NEWSETELEM, elements)
-    for chain in table.chains:
-        requests.append(_chain_request(table, chain))
-        requests += [_rule_request(table, chain, rule) for rule in chain.rules]
-    return requests
+    sets: tuple[Set | CopiedSet, ...] = (*table.sets, *table.copies)
+    requests += [_message(_NEWSET, NLM_F_CREATE, str(row), row.encode(table.name, number)) for number, row in enumerate(sets, 1)]
+    requests += [_chain_request(table, chain) for chain in table.chains]  # before what may lead to them
+    requests += [*_element_requests(table, _NEWSETELEM, elements), *_copy_requests(table)]
+    return requests + [_rule_request(table, chain, rule) for chain in table.chains for rule in chain.rules]
 
 
 def change_elements(netlink: Netlink, table: Table, removed: Iterable[Element], added: Iterable[Element]) -> None:
@@ -127,11 +157,20 @@ def delete_table(netlink: Netlink, name: str) -> None:
     netlink.execute(_batch(*_remove_requests(name)))
 
 
+def concern_others(messages: Iterable[tuple[int, int, bytes]], table: str, own_port: int) -> bool:
+    """Whether notifications (kind, sender, body) say that somebody has changed another IP table than this one."""
+    ours = (_INET, table)
+    return any(
+        kind >> 8 == _SUBSYSTEM >> 8 and kind & 0xFF in _CHANGES and sender != own_port and body[0] in _IP_FAMILIES and _place(body) != ours
+        for kind, sender, body in messages
+    )
+
+
+def _place(body: bytes) -> tuple[int, str]:
+    """Family and name of the table that a notification is about: attribute 1 of each of these."""
+    return body[0], parse_attributes(body[4:]).get(1, b"").rstrip(b"\0").decode("utf-8", "replace")
+
+
 def taken_from(messages: Iterable[tuple[int, int, bytes]], table: str, own_port: int) -> bool:
     """Whether notifications (kind, sender, body) say that somebody else has taken something away from the table."""
-    for kind, sender, body in messages:
-        if kind in _DELETIONS and sender != own_port and body[:1] == bytes([_INET]):
-            name = parse_attributes(body[4:]).get(1, b"")  # the table's name is attribute 1 of each of these
-            if name.rstrip(b"\0").decode() == table:
-                return True
-    return False
+    return any(kind in _DELETIONS and sender != own_port and _place(body) == (_INET, table) for kind, sender, body in messages)

@@ -37,6 +37,7 @@ _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST = 1, 2, 4
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY = 1, 4, 5
 _EEXIST, _ENODEV, _ESRCH = 17, 19, 3
 _IFA_F_NODAD = 2
+_SCOPE_GLOBAL = 0
 _IPV4, _IPV6 = socket.AF_INET, socket.AF_INET6
 NLM_F_REPLACE = 0x100
 AnyAddress = IPv4Address | IPv6Address
@@ -68,6 +69,19 @@ def add_veth(name: str, bridge_index: int, peer: str, peer_index: int, peer_name
 
 def set_up(index: int) -> Request:
     return Request(RTM_NEWLINK, 0, _link_header(index, IFF_UP, IFF_UP), f"link {index} up")
+
+
+def set_down(index: int) -> Request:
+    return Request(RTM_NEWLINK, 0, _link_header(index, 0, IFF_UP), f"link {index} down")
+
+
+def rename(index: int, name: str) -> Request:
+    """Of a link that is down."""
+    return Request(RTM_NEWLINK, 0, _link_header(index) + text(_IFLA_IFNAME, name), f"link {index} named {name}")
+
+
+def set_master(index: int, bridge_index: int) -> Request:
+    return Request(RTM_NEWLINK, 0, _link_header(index) + u32(_IFLA_MASTER, bridge_index), f"link {index} on bridge {bridge_index}")
 
 
 def set_bridge_port(index: int, *, hairpin: bool, isolated: bool) -> Request:
@@ -140,6 +154,14 @@ def link_index(name: str) -> int:
     return socket.if_nametoindex(name)
 
 
+def has_link(name: str) -> bool:
+    try:
+        link_index(name)
+    except OSError:
+        return False
+    return True
+
+
 @dataclass(frozen=True)
 class Route:
     destination: IPv4Network | IPv6Network
@@ -186,10 +208,15 @@ def kinds(netlink: Netlink) -> dict[str, str]:
 
 def addresses_of(netlink: Netlink, index: int) -> list[IPv4Interface]:
     """The IPv4 addresses of a link."""
-    found: list[IPv4Interface] = []
-    for _, body in netlink.dump(Request(RTM_GETADDR, 0, struct.pack("=BBBBI", _IPV4, 0, 0, 0, 0), "addresses")):
-        if struct.unpack_from("=I", body, 4)[0] == index:
-            local = parse_attributes(body[8:]).get(_IFA_LOCAL)
-            if local:
-                found.append(IPv4Interface((local, body[1])))
+    return [address for owner, address in addresses(netlink) if owner == index and isinstance(address, IPv4Interface)]
+
+
+def addresses(netlink: Netlink) -> list[tuple[int, AnyInterface]]:
+    """(link's index, address) of every address that counts everywhere (scope global)."""
+    found: list[tuple[int, AnyInterface]] = []
+    for family, kind, local in ((_IPV4, IPv4Interface, _IFA_LOCAL), (_IPV6, IPv6Interface, _IFA_ADDRESS)):
+        for _, body in netlink.dump(Request(RTM_GETADDR, 0, struct.pack("=BBBBI", family, 0, 0, 0, 0), "addresses")):
+            value = parse_attributes(body[8:]).get(local)
+            if value and body[0] == family and body[3] == _SCOPE_GLOBAL:
+                found.append((struct.unpack_from("=I", body, 4)[0], kind((value, body[1]))))
     return found

@@ -28,16 +28,23 @@ _libc.setdomainname.argtypes = (c_char_p, c_size_t)
 _libc.inotify_init1.argtypes = (c_int,)
 _libc.inotify_add_watch.argtypes = (c_int, c_char_p, ctypes.c_uint32)
 _libc.eventfd.argtypes = (c_uint, c_int)
+_libc.fallocate.argtypes = (c_int, c_int, ctypes.c_longlong, ctypes.c_longlong)
 
 _GENERIC = platform.machine() != "x86_64"
 SYS_PIVOT_ROOT = 41 if _GENERIC else 155
+SYS_STATX = 291 if _GENERIC else 332
 SYS_CAPGET = 90 if _GENERIC else 125
 SYS_CAPSET = 91 if _GENERIC else 126
 SYS_KEYCTL = 219 if _GENERIC else 250
 SYS_SECCOMP = 277 if _GENERIC else 317
 SYS_BPF = 280 if _GENERIC else 321
+FALLOC_FL_KEEP_SIZE = 1
+AT_NO_AUTOMOUNT = 0x800
+STATX_ATTR_MOUNT_ROOT = 0x2000
+_STATX_SIZE, _STATX_ATTRIBUTES = 256, 8  # struct statx: its size, where stx_attributes is
 # Calls added since 2019 have one number everywhere.
 SYS_OPEN_TREE = 428
+SYS_QUOTACTL_FD = 443
 SYS_MOVE_MOUNT = 429
 SYS_CLONE3 = 435
 SYS_CLOSE_RANGE = 436
@@ -315,3 +322,28 @@ def inotify_init1(flags: int) -> int:
 
 def inotify_add_watch(fd: int, path: str, mask: int) -> int:
     return _check(_libc.inotify_add_watch(fd, _path(path), mask), path)
+
+
+def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
+    _check(_libc.fallocate(fd, mode, offset, length))
+
+
+def getsockopt(fd: int, level: int, option: int, value: bytes) -> bytes:
+    """For options that are asked with a value (socket.getsockopt sends none); the answer has its length."""
+    buffer, length = ctypes.create_string_buffer(value, len(value)), c_uint(len(value))
+    _check(_libc.getsockopt(c_int(fd), c_int(level), c_int(option), buffer, ctypes.byref(length)), f"option {option}")
+    return buffer.raw
+
+
+def statx_attributes(path: str) -> int:
+    """stx_attributes of statx(2)."""
+    buffer = ctypes.create_string_buffer(_STATX_SIZE)
+    _check(_libc.syscall(c_long(SYS_STATX), c_int(-100), _path(path), c_int(AT_NO_AUTOMOUNT), c_uint(0), buffer), path)
+    return int.from_bytes(buffer.raw[_STATX_ATTRIBUTES : _STATX_ATTRIBUTES + 8], "little")
+
+
+def quotactl_fd(fd: int, command: int, number: int, data: bytes) -> bytes:
+    """`data` is what the command takes; returned is what it made of it."""
+    buffer = ctypes.create_string_buffer(data, len(data))
+    _check(_libc.syscall(c_long(SYS_QUOTACTL_FD), c_uint(fd), c_uint(command), c_uint(number), buffer), f"project {number}")
+    return buffer.raw

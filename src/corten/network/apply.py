@@ -5,20 +5,33 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from ipaddress import IPv4Interface
 
-from corten.linux import nft_guests, nftables, rtnetlink
+from corten.linux import nft_foreign, nft_guests, nft_trace, nftables, rtnetlink
 from corten.linux.namespaces import network_namespace
 from corten.linux.netlink import NETLINK_NETFILTER, NETLINK_ROUTE, Netlink, Request
+from corten.linux.nft_foreign import HostTable
 from corten.linux.nft_guests import ForeignChain, Guest
 from corten.linux.nft_sets import Element
 from corten.linux.nftables import Table
+from corten.network.link_removal import LinkRemoval
 from corten.network.plan import AnyAddress, Bridge, Endpoint
+from corten.network.tracer import Tracer, following
 
 _FIRST_INDEX = 2  # the first link after lo in a new namespace
 _LO_INDEX = 1
+FORWARDING = ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding")  # what is set of the whole host, and nothing else is
 _log = logging.getLogger("corten.network")
+
+
+@dataclass(frozen=True)
+class Changes:
+    damaged: bool
+    guest_chain: bool
+    others: bool
 
 
 class Kernel:
@@ -28,8 +41,10 @@ class Kernel:
         self._route = Netlink(NETLINK_ROUTE)
         self._netfilter = Netlink(NETLINK_NETFILTER)
         self._watch = Netlink(NETLINK_NETFILTER, nftables.NOTIFICATIONS)
+        self.removal = LinkRemoval()
 
     def close(self) -> None:
+        self.removal.close()
         self._route.close()
         self._netfilter.close()
         self._watch.close()
@@ -45,15 +60,16 @@ class Kernel:
     def routes(self) -> list[rtnetlink.Route]:
         return rtnetlink.routes(self._route)
 
+    def addresses(self, without: Collection[str]) -> list[AnyAddress]:
+        """What this host can be reached at from elsewhere: not of these links, nor loopback or link-local."""
+        indices = {rtnetlink.link_index(name) for name in without if self.has_link(name)}
+        return [address.ip for index, address in rtnetlink.addresses(self._route) if index not in indices]
+
     def is_bridge(self, name: str) -> bool:
         return rtnetlink.kinds(self._route).get(name) == "bridge"
 
     def has_link(self, name: str) -> bool:
-        try:
-            rtnetlink.link_index(name)
-        except OSError:
-            return False
-        return True
+        return rtnetlink.has_link(name)
 
     def ports_of(self, bridge: str) -> set[str]:
         """The links that hang on a bridge."""
@@ -62,6 +78,21 @@ class Kernel:
         index = rtnetlink.link_index(bridge)
         return {name for name, master in rtnetlink.ports_of(self._route).items() if master == index}
 
+    @staticmethod
+    def sysctls_to_set(bridge: Bridge) -> dict[str, str]:
+        """What of the whole host's settings a bridge needs otherwise than they are: name -> the value now."""
+        wanted = () if bridge.internal else FORWARDING[: 2 if bridge.has_ipv6 else 1]
+        return {name: value for name in wanted if (value := _read_sysctl(name)) != "1"}
+
+    @staticmethod
+    def put_sysctl(name: str, value: str) -> None:
+        """Raises OSError."""
+        _write_sysctl(name, value)
+
+    def plug(self, link: str, bridge: str) -> None:
+        """Hang a link on a bridge again. Raises OSError."""
+        self._route.execute([rtnetlink.set_master(rtnetlink.link_index(link), rtnetlink.link_index(bridge))])
+
     def ensure_bridge(self, bridge: Bridge) -> None:
         """Idempotent. Raises OSError."""
         self._route.execute([rtnetlink.add_bridge(bridge.name, bridge.mtu)])
@@ -69,10 +100,9 @@ class Kernel:
         if bridge.has_ipv6:
             _write_sysctl(f"net/ipv6/conf/{bridge.name}/disable_ipv6", "0")
         self._route.execute([*(rtnetlink.add_address(index, address) for address in bridge.addresses), rtnetlink.set_up(index)])
-        if not bridge.internal:
-            _write_sysctl("net/ipv4/ip_forward", "1")
-            if bridge.has_ipv6:
-                _write_sysctl("net/ipv6/conf/all/forwarding", "1")
+        for name in self.sysctls_to_set(bridge):
+            _write_sysctl(name, "1")
+            _log.info("set %s to 1: containers need it", name.replace("/", "."))
         _write_sysctl(f"net/ipv4/conf/{bridge.name}/route_localnet", "1")
 
     def ensure_vlan(self, name: str, parent: str, number: int) -> None:
@@ -89,14 +119,15 @@ class Kernel:
         self.remove_link(name)
 
     def remove_link(self, name: str) -> None:
-        """Idempotent; for a veth, the kernel does the same when its namespace goes."""
+        """Idempotent; for a veth, the kernel does the same when its namespace goes. It makes the caller wait (25 ms): `removal` does not."""
         self._route.execute([rtnetlink.delete_link(name)])
 
-    @staticmethod
-    def remove_link_elsewhere(name: str) -> None:
-        """`remove_link` for another thread, with a socket of its own: the kernel makes the caller wait (25 ms, measured)."""
-        with Netlink(NETLINK_ROUTE) as route:
-            route.execute([rtnetlink.delete_link(name)])
+    def bury_bridge(self, name: str) -> None:
+        """Take a bridge with nothing on it away, without waiting. Idempotent. Raises OSError."""
+        self.removal.bury(self._route, name)
+
+    def sweep_bridges(self) -> None:
+        self.removal.sweep(self._route)
 
     # --- rules
     def replace_rules(self, table: Table, elements: Iterable[Element]) -> None:
@@ -114,18 +145,35 @@ class Kernel:
         """Readable when anybody has changed nftables; then ask `changes`."""
         return self._watch.fileno()
 
-    def changes(self, table: str, guest_chain: str) -> tuple[bool, bool]:
-        """Whether somebody else has, since the last call, taken something of our table away, and changed a chain of that name."""
+    def changes(self, table: str, guest_chain: str) -> Changes:
+        """What others have done since the last call: to our table, to a chain of that name, to any other table."""
         try:
             messages = self._watch.notifications()
         except OSError:  # some were lost: it may be
-            return True, True
+            return Changes(damaged=True, guest_chain=True, others=True)
         port = self._netfilter.port
-        return nftables.taken_from(messages, table, port), nft_guests.concerns(messages, guest_chain, port)
+        return Changes(
+            nftables.taken_from(messages, table, port), nft_guests.concerns(messages, guest_chain, port),
+            nftables.concern_others(messages, table, port),
+        )  # fmt: skip
+
+    def following(self, table: Table) -> AbstractContextManager[Tracer]:
+        """For as long as the block: what the table marks is followed. Raises OSError."""
+        return following(self._netfilter, table)
+
+    def rule_handles(self, table: str) -> dict[str, list[int]]:
+        """Chain -> its rules' handles, in order. Raises OSError."""
+        return nft_trace.handles(self._netfilter, table)
 
     # --- other programs' rules
     def foreign_chains(self) -> list[ForeignChain]:
         return nft_guests.chains(self._netfilter)
+
+    @staticmethod
+    def host_input(own_table: str) -> list[HostTable]:
+        """The tables with chains of the input hook. With a socket of its own: it may take a moment, and be done in another thread."""
+        with Netlink(NETLINK_NETFILTER) as netfilter:
+            return nft_foreign.read_hook(netfilter, own_table)
 
     def guests(self, chain: ForeignChain, comment: str) -> dict[Guest, bytes]:
         return nft_guests.guests(self._netfilter, chain, comment)
@@ -237,11 +285,11 @@ def _configure(inside: Netlink, endpoint: Endpoint, index: int) -> None:
 
 
 def _write_sysctl(name: str, value: str) -> None:
-    path = f"/proc/sys/{name}"
-    with open(path, encoding="utf-8") as current:
-        if current.read().strip() == value:
-            return
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(value)
-    if name in ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"):
-        _log.info("set %s to %s: containers need it", name.replace("/", "."), value)
+    if _read_sysctl(name) != value:
+        with open(f"/proc/sys/{name}", "w", encoding="utf-8") as file:
+            file.write(value)
+
+
+def _read_sysctl(name: str) -> str:
+    with open(f"/proc/sys/{name}", encoding="utf-8") as current:
+        return current.read().strip()

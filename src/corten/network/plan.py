@@ -1,8 +1,8 @@
 """What networks and their endpoints need of the kernel, as values that can be printed. Pure.
 
 The rules never change: a network, a published port is an element of a set. In the order in which a packet meets them: nothing
-from outside reaches a loopback address; published ports are translated on their way in (from outside, and from this host); a
-bridge is entered only by answers, by translated packets and from itself; what leaves is masqueraded.
+from outside reaches a loopback address; for a published port the host's own input rules are asked (mirror.py); published ports are
+translated on their way in (from outside, and from this host); a bridge is entered only by answers, by translated packets and from itself; what leaves is masqueraded.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from corten.linux.nft_expressions import (
 )
 from corten.linux.nft_sets import Element, Set
 from corten.linux.nftables import Chain, Table
+from corten.network.mirror import NO_MIRROR, Mirror
 
 LOOPBACK = IPv4Network("127.0.0.0/8")
 RESOLVER = IPv4Address("127.0.0.11")
@@ -125,6 +126,7 @@ _SETS = (
     Set("nat4", ("ifname",)), Set("nat6", ("ifname",)),
     Set("source4", ("ifname",), ("ipv4_addr",)), Set("source6", ("ifname",), ("ipv6_addr",)),
     Set("own4", ("ipv4_addr", "ifname"), interval=True), Set("own6", ("ipv6_addr", "ifname"), interval=True),
+    Set("published", _PORT),
     Set("any4", _PORT, _TARGET4), Set("any6", _PORT, _TARGET6),
     Set("at4", ("ipv4_addr", *_PORT), _TARGET4), Set("at6", ("ipv6_addr", *_PORT), _TARGET6),
     Set("open4", ("ifname",)), Set("open6", ("ifname",)),
@@ -148,8 +150,8 @@ def _forward() -> tuple[Rule, ...]:
     return (
         Rule((KnownConnection(),), _ACCEPT),
         Rule((In((IIFNAME, OIFNAME), "same"),), _ACCEPT),
-        Rule((In((IIFNAME,), "internal"),), _DROP),
-        Rule((In((OIFNAME,), "internal"),), _DROP),
+        Rule((In((IIFNAME,), "internal"),), _DROP, "an internal network has no way out"),
+        Rule((In((OIFNAME,), "internal"),), _DROP, "an internal network has no way in"),
         Rule((WasTranslated(),), _ACCEPT),
         Rule((In((DADDR4, *_WAY), "ports4"),), _ACCEPT),
         Rule((In((DADDR6, *_WAY), "ports6"),), _ACCEPT),
@@ -157,7 +159,7 @@ def _forward() -> tuple[Rule, ...]:
         Rule((Protocol("ipv6-icmp"), In((OIFNAME,), "routed6")), _ACCEPT),
         Rule((Family("ipv4"), In((OIFNAME,), "open4")), _ACCEPT),
         Rule((Family("ipv6"), In((OIFNAME,), "open6")), _ACCEPT),
-        Rule((In((OIFNAME,), "bridges"),), _DROP),
+        Rule((In((OIFNAME,), "bridges"),), _DROP, "a network is entered only at published ports, by answers, and from itself"),
     )
 
 
@@ -176,24 +178,31 @@ def _outgoing() -> tuple[Rule, ...]:
     )
 
 
-def make_table(name: str) -> Table:
+def make_table(name: str, host: Mirror = NO_MIRROR) -> Table:
+    """`host`: what the host's own input rules are for a published port, asked before the port is translated."""
     # The bridges route loopback addresses (route_localnet); whatever arrives from elsewhere for one is forged.
-    guard = (Rule((Interface("iifname", "lo", equal=False), Address("daddr", LOOPBACK)), _DROP),)
+    guard = (Rule((Interface("iifname", "lo", equal=False), Address("daddr", LOOPBACK)), _DROP, "a loopback address is this host's own"),)
     return Table(
         name, _SETS,
         (
+            *host.chains,
             Chain("guard", "filter", "prerouting", _RAW, guard),
             Chain("prerouting", "nat", "prerouting", _DSTNAT, _translations()),
             Chain("output", "nat", "output", _DSTNAT, _translations()),
             Chain("forward", "filter", "forward", _FILTER, _forward()),
             Chain("postrouting", "nat", "postrouting", _SRCNAT, _outgoing()),
         ),
+        host.sets,
     )  # fmt: skip
 
 
 def make_elements(bridges: Iterable[Bridge], published: Iterable[Publication | Opening]) -> frozenset[Element]:
     found = [element for bridge in bridges for element in _of_bridge(bridge)]
-    return frozenset(found + [_of_port(port) for port in published])
+    for port in published:
+        found.append(_of_port(port))
+        if isinstance(port, Publication):
+            found.append(Element("published", (port.protocol, port.host_port)))
+    return frozenset(found)
 
 
 def _of_bridge(bridge: Bridge) -> Iterator[Element]:

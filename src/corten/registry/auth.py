@@ -1,4 +1,4 @@
-"""Credentials and challenges: what a client sent in X-Registry-Auth, what a registry asks for. Pure.
+"""Credentials, challenges, reasons: what a client sent in X-Registry-Auth, what a registry asks for, why it refuses. Pure.
 
 Sources: Docker Engine API "Authentication"; RFC 7235 challenges; distribution token authentication specification.
 """
@@ -63,3 +63,21 @@ def parse_challenge(header: str) -> Challenge:
         for quoted_key, quoted, key, value in _PARAMETER.findall(rest)
     }
     return Challenge(scheme.lower(), found)
+
+
+class _Reason(msgspec.Struct):
+    code: str = ""
+    message: str = ""
+
+
+class _Refusal(msgspec.Struct):
+    errors: list[_Reason]
+
+
+def first_reason(body: bytes) -> str:
+    """A refusal's first reason, `code: message` with Docker's lower-case code; empty where the body gives none."""
+    try:
+        found = msgspec.json.decode(body, type=_Refusal).errors
+    except msgspec.DecodeError:
+        return ""
+    return f"{found[0].code.lower().replace('_', '')}: {found[0].message}" if found else ""

@@ -1,32 +1,38 @@
 """One repository of one registry over HTTP: authentication, retries, manifests, and reading blobs. Knows nothing of the store.
 
-Writing is upload.py's. Source: OCI distribution-spec 1.1; distribution "Token Authentication". How a registry is to be
-spoken to (TLS, plain HTTP, a mirror) is an Endpoint's, which hosts.py makes.
+Writing is upload.py's, obtaining tokens tokens.py's. Source: OCI distribution-spec 1.1. How a registry is to be spoken to (TLS,
+plain HTTP, a mirror) is an Endpoint's, which hosts.py makes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import re
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from http import HTTPStatus
 
 import aiohttp
 import msgspec
 from yarl import URL
 
 from corten.errors import ArchiveRefused, NotFound, RegistryError
-from corten.registry import retry
+from corten.registry import rate_limit, retry
 from corten.registry.auth import Credentials, parse_challenge
 from corten.registry.hosts import Endpoint
+from corten.registry.reading import read_limited, reason_of
+from corten.registry.tokens import fetch_token
 from corten.spec.digest import digest_of
-from corten.spec.image import ACCEPTED_MANIFESTS
+from corten.spec.image import ACCEPTED_MANIFESTS, OCI_INDEX
 from corten.spec.reference import Reference
 
 _MANIFEST_LIMIT = 4 << 20
-_TIMEOUT = aiohttp.ClientTimeout(total=None, connect=30, sock_read=60)
+_CONNECT = 30.0
+_TAGS_LIMIT = 100_000
+_NEXT = re.compile(r'<([^>]*)>\s*;\s*rel="?next"?')
+_HEADERS = {"Accept-Encoding": "identity"}  # digests are those of the bytes as they are
 _BROKEN = (aiohttp.ClientError, TimeoutError, ConnectionError)
 Content = bytes | AsyncIterable[bytes]
 
@@ -62,10 +68,12 @@ class Repository:
         self.reference, self._credentials, self._endpoint = reference, credentials, endpoint
         self._scopes = (f"repository:{reference.path}:{'pull,push' if push else 'pull'}", *(f"repository:{path}:pull" for path in mountable))
         self._base = URL()
+        self.rate_limit = ""
         self._authorization = f"Bearer {credentials.registrytoken}" if credentials.registrytoken else ""
 
     async def __aenter__(self) -> Repository:
-        self._session = aiohttp.ClientSession(timeout=_TIMEOUT, auto_decompress=False, trust_env=True)
+        timeout = aiohttp.ClientTimeout(total=None, connect=_CONNECT, sock_read=self._endpoint.silence)
+        self._session = aiohttp.ClientSession(timeout=timeout, auto_decompress=False, trust_env=True, headers=_HEADERS)
         try:
             self._base = await self._probe()
         except BaseException:
@@ -99,27 +107,14 @@ class Repository:
         if challenge.scheme == "basic":
             self._authorization = self._credentials.basic
         elif challenge.scheme == "bearer" and not self._credentials.registrytoken:
-            self._authorization = "Bearer " + await self._fetch_token(challenge.parameters)
-
-    async def _fetch_token(self, parameters: dict[str, str]) -> str:
-        realm, service = parameters.get("realm", ""), parameters.get("service", "")
-        credentials = self._credentials
-        if credentials.identitytoken:
-            form = {"grant_type": "refresh_token", "refresh_token": credentials.identitytoken, "client_id": "corten",
-                    "service": service, "scope": " ".join(self._scopes)}  # fmt: skip
-            request = self._session.post(realm, data=form)
-        else:
-            headers = {"Authorization": credentials.basic} if credentials.basic else {}
-            query = [("service", service), *(("scope", scope) for scope in self._scopes)]
-            request = self._session.get(realm, params=query, headers=headers)
-        async with request as response:
-            body = await response.read()
-            if response.status != 200:
-                raise RegistryError(f"Get {realm!r}: unauthorized: incorrect username or password", status=401)
-            answer: dict[str, Any] = msgspec.json.decode(body)
-            return str(answer.get("token") or answer.get("access_token") or "")
+            self._authorization = "Bearer " + await fetch_token(self._session, challenge, self._credentials, self._scopes, self._endpoint)
 
     # --- one exchange
+    @property
+    def host(self) -> str:
+        """What to call the registry (or the mirror) in a message."""
+        return self._endpoint.host
+
     def address(self, path: str) -> URL:
         """`manifests/latest` -> its URL in this repository."""
         return self._of(self._base, f"v2/{self.reference.path}/{path}")
@@ -131,24 +126,29 @@ class Repository:
     @asynccontextmanager
     async def request(self, method: str, url: URL, headers: Mapping[str, str] | None = None,
                       make_body: Callable[[], Content] | None = None, *, tries: int = retry.ATTEMPTS) -> AsyncIterator[aiohttp.ClientResponse]:  # fmt: skip
-        """One exchange; a refusal that may pass is tried again. Raises Broken when the connection breaks.
+        """One exchange; a refusal that may pass is tried again, and one for a token that has expired once with a new one.
 
-        Credentials go to the registry's own origin only, whatever a Location or a redirect says.
+        Raises Broken when the connection breaks. Credentials go to the registry's own origin only, whatever a Location or a redirect says.
         """
-        wanted = dict(headers or {})
-        if self._authorization and url.origin() == self._base.origin():
-            wanted["Authorization"] = self._authorization
-        attempt = 0
+        attempt, renewed = 0, False
         try:
             while True:
                 attempt += 1
-                async with self._session.request(method, url, headers=wanted, data=make_body() if make_body else None,
+                own = {"Authorization": self._authorization} if self._authorization and url.origin() == self._base.origin() else {}
+                async with self._session.request(method, url, headers={**(headers or {}), **own}, data=make_body() if make_body else None,
                                                  ssl=self._endpoint.tls) as response:  # fmt: skip
-                    if attempt == tries or not retry.is_transient(response.status):
+                    challenge = response.headers.get("WWW-Authenticate", "")
+                    renew = response.status == HTTPStatus.UNAUTHORIZED and own and challenge and not renewed and attempt < tries
+                    if not renew and (attempt == tries or not retry.is_transient(response.status)):
                         yield response
                         return
-                    wait = retry.pause(attempt, response.headers.get("Retry-After", ""), time.time())
+                    wait = 0.0 if renew else retry.pause(attempt, response.headers.get("Retry-After", ""), time.time())
+                if renew:
+                    renewed = True
+                    await self._answer_challenge(challenge)
                 await asyncio.sleep(wait)
+        except (aiohttp.TooManyRedirects, aiohttp.InvalidURL) as error:
+            raise RegistryError(f'{method.capitalize()} "{url}": it leads nowhere: {type(error).__name__}') from None
         except _BROKEN as error:
             raise Broken(f'{method.capitalize()} "{url}": {error or type(error).__name__}') from None
 
@@ -161,17 +161,50 @@ class Repository:
             if response.status == 404:
                 raise ManifestMissing(reference=self.reference.familiar)
             if response.status != 200:
-                raise unexpected(response)
-            data = await response.content.read(_MANIFEST_LIMIT + 1)
-            while len(data) <= _MANIFEST_LIMIT and (more := await response.content.read(_MANIFEST_LIMIT + 1 - len(data))):
-                data += more
+                raise await unexpected(response)
+            self.rate_limit = rate_limit.described(response.headers) or self.rate_limit
             media_type = response.headers.get("Content-Type", "").partition(";")[0].strip()
-        if len(data) > _MANIFEST_LIMIT:
-            raise ArchiveRefused(f"the manifest of {self.reference.familiar} is larger than {_MANIFEST_LIMIT >> 20} MiB")
+            if media_type == "text/html":
+                raise ArchiveRefused("it answered with a page of HTML, not with a manifest: is it a registry, and not a login page before one?")
+            data = await read_limited(response, _MANIFEST_LIMIT, "the manifest")
         digest = digest_of(data)
         if which.startswith("sha256:") and digest != which:
             raise ArchiveRefused(f"manifest verification failed for digest {which}")
         return data, media_type, digest
+
+    async def referrers(self, digest: str) -> bytes | None:
+        """The index of what refers to a manifest; None at a registry without such lists."""
+        async with self.request("GET", self.address(f"referrers/{digest}"), {"Accept": OCI_INDEX}) as response:
+            return await read_limited(response, _MANIFEST_LIMIT, f"the list of referrers of {digest}") if response.status == HTTPStatus.OK else None
+
+    async def document(self, digest: str, limit: int) -> bytes:
+        """A small blob, verified. Raises ArchiveRefused for one that is longer than `limit` bytes, or another."""
+        data = b""
+        async for piece in self.blob(digest):
+            data += piece
+            if len(data) > limit:
+                raise ArchiveRefused(f"blob {digest} is longer than {limit} bytes")
+        if digest_of(data) != digest:
+            raise ArchiveRefused(f"blob {digest} is not what its digest says")
+        return data
+
+    async def tags(self) -> list[str]:
+        """Of the repository, by name. Follows the pages that the registry makes of a long list."""
+        found: list[str] = []
+        url = self.address("tags/list")
+        while True:
+            async with self.request("GET", url) as response:
+                if response.status in (401, 403):
+                    raise PullDenied(name=self.reference.familiar_name)
+                if response.status == 404:
+                    raise ManifestMissing(reference=self.reference.familiar)
+                if response.status != 200:
+                    raise await unexpected(response)
+                found += _Tags.parse(await read_limited(response, _MANIFEST_LIMIT, "the list of tags"))
+                further = _NEXT.search(response.headers.get("Link", ""))
+            if not further or len(found) > _TAGS_LIMIT:
+                return sorted(found)
+            url = self.at(further[1])
 
     async def blob(self, digest: str, offset: int = 0) -> AsyncIterator[bytes]:
         """The blob from `offset` on, in pieces as they arrive; verifying it is the receiver's.
@@ -200,7 +233,7 @@ class Repository:
             if response.status == 416:  # there is no more: the receiver knows whether it is enough
                 return
             if response.status not in (200, 206):
-                raise unexpected(response)
+                raise await unexpected(response)
             skip = offset if response.status == 200 else 0  # a registry that knows no ranges starts at the beginning
             async for data in response.content.iter_chunked(1 << 18):
                 if len(data) > skip:
@@ -208,9 +241,25 @@ class Repository:
                 skip = max(0, skip - len(data))
 
 
+class _Tags(msgspec.Struct, frozen=True):
+    """distribution-spec "Listing Tags"."""
+
+    tags: list[str] | None = None
+
+    @classmethod
+    def parse(cls, data: bytes) -> list[str]:
+        try:
+            return msgspec.json.decode(data, type=cls).tags or []
+        except msgspec.MsgspecError as error:
+            raise RegistryError(f"the registry's list of tags cannot be read: {error}") from None
+
+
 class Broken(RegistryError):
     """The connection failed, or the registry fell silent: worth another try."""
 
 
-def unexpected(response: aiohttp.ClientResponse) -> RegistryError:
-    return RegistryError(f"received unexpected HTTP status: {response.status} {response.reason}")
+async def unexpected(response: aiohttp.ClientResponse) -> RegistryError:
+    """A refusal that nobody expected here, with the registry's own reason where it gives one."""
+    text = f"received unexpected HTTP status: {response.status} {response.reason} ({response.method} {response.url})"
+    said = await reason_of(response)
+    return RegistryError(f"{text}: {said}" if said else text)

@@ -27,7 +27,7 @@ class Download:
 async def download(url: str) -> AsyncIterator[Download]:
     """Raises Invalid for what is no address, RegistryError with Docker's text for a refusal or no answer."""
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)
-    async with aiohttp.ClientSession(timeout=timeout, auto_decompress=False) as session:
+    async with aiohttp.ClientSession(timeout=timeout, auto_decompress=False, trust_env=True) as session:
         try:
             async with session.get(url) as response:
                 if response.status >= 400:

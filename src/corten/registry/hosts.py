@@ -25,12 +25,16 @@ _ANY = "*"
 
 @dataclass(frozen=True)
 class Endpoint:
-    """One place to ask. `bases` are tried in this order; `namespace` tells a mirror whose content is meant (containerd's `ns`)."""
+    """One place to ask. `bases` are tried in this order; `namespace` tells a mirror whose content is meant (containerd's `ns`).
+
+    After `silence` seconds without a byte a connection counts as broken.
+    """
 
     host: str
     bases: tuple[URL, ...]
     tls: ssl.SSLContext | bool
     namespace: str = ""
+    silence: float = 60.0
 
     @property
     def is_mirror(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 
 
@@ -29,7 +29,7 @@ class Pushed:
 Emit = Callable[[Progress | Pushed], None]
 
 
-async def stream(work: Callable[[Emit], Awaitable[None]]) -> AsyncIterator[Progress | Pushed]:
+async def stream(work: Callable[[Emit], Awaitable[None]]) -> AsyncGenerator[Progress | Pushed, None]:
     """What `work` emits, as it does; then its error, if it raised one. Whoever stops listening ends the work."""
     queue: asyncio.Queue[Progress | Pushed | None] = asyncio.Queue()
     task = asyncio.ensure_future(work(queue.put_nowait))
@@ -39,13 +39,13 @@ async def stream(work: Callable[[Emit], Awaitable[None]]) -> AsyncIterator[Progr
             yield progress
         try:
             await task
-        except ExceptionGroup as group:  # of tasks at once: the first that failed has ended the others
-            raise _first(group) from None
+        except ExceptionGroup as group:
+            raise first_error(group) from None
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
 
-def _first(group: ExceptionGroup[Exception]) -> Exception:
-    inner = group.exceptions[0]
-    return _first(inner) if isinstance(inner, ExceptionGroup) else inner
+def first_error(error: Exception) -> Exception:
+    """Of tasks at once: the first that failed has ended the others."""
+    return first_error(error.exceptions[0]) if isinstance(error, ExceptionGroup) else error

@@ -7,8 +7,7 @@ stored a second time; its packed digest is remembered, so that the next push can
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -17,7 +16,7 @@ from corten.registry import upload
 from corten.registry.client import Repository
 from corten.registry.progress import Emit, Progress, Pushed
 from corten.spec.digest import digest_of, encoded
-from corten.spec.image import Descriptor, Manifest, is_compressed, packed_type
+from corten.spec.image import OCI_INDEX, Descriptor, Manifest, is_compressed, packed_type
 from corten.store.blobs import Blobs
 from corten.store.images import Image, Images
 from corten.store.layers import Layers
@@ -49,6 +48,31 @@ class Pusher:
 
     async def push(self, image: Image, tag: str) -> str:
         """Returns the digest of what the registry has now. Raises what the registry refuses."""
+        return await self._put(tag, *await self._image(image))
+
+    async def push_index(self, target: str, members: Mapping[str, Image], tag: str) -> str:
+        """All images of a stored index (entry's digest -> image), then the index. Changed only where a manifest had to be."""
+        data = self._blobs.read(target)
+        document = msgspec.json.decode(data)
+        rows = []
+        for entry in document["manifests"]:
+            manifest, media_type = await self._image(members[entry["digest"]])
+            digest = digest_of(manifest)
+            await upload.put_manifest(self._remote, digest, manifest, media_type)
+            rows.append(entry | {"mediaType": media_type, "digest": digest, "size": len(manifest)})
+        if rows != document["manifests"]:
+            data = msgspec.json.encode(document | {"manifests": rows})
+        return await self._put(tag, data, document.get("mediaType", OCI_INDEX))
+
+    async def _put(self, tag: str, data: bytes, media_type: str) -> str:
+        await upload.put_manifest(self._remote, tag, data, media_type)
+        digest = digest_of(data)
+        self._emit(Progress(f"{tag}: digest: {digest} size: {len(data)}"))
+        self._emit(Pushed(tag, digest, len(data)))
+        return digest
+
+    async def _image(self, image: Image) -> tuple[bytes, str]:
+        """Have the registry get config and layers. Returns (manifest, media type)."""
         stored = self._images.manifest(image)
         layers = [_Layer(diff_id, layer) for diff_id, layer in zip(image.config.rootfs.diff_ids, stored.layers, strict=True)]
         for layer in layers:
@@ -61,15 +85,13 @@ class Pusher:
 
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(one(layer)) for layer in layers]
+            group.create_task(self._config(stored.config))
         sent = [task.result() for task in tasks]
-        if not await upload.has_blob(self._remote, stored.config.digest):
-            await self._upload_stored(stored.config, "")
-        data, media_type = self._document(image, stored, sent)
-        await upload.put_manifest(self._remote, tag, data, media_type)
-        digest = digest_of(data)
-        self._emit(Progress(f"{tag}: digest: {digest} size: {len(data)}"))
-        self._emit(Pushed(tag, digest, len(data)))
-        return digest
+        return self._document(image, stored, sent)
+
+    async def _config(self, config: Descriptor) -> None:
+        if not await upload.has_blob(self._remote, config.digest):
+            await self._upload_stored(config, "")
 
     def _document(self, image: Image, stored: Manifest, sent: list[Descriptor]) -> tuple[bytes, str]:
         if sent == stored.layers:
@@ -117,7 +139,7 @@ class Pusher:
 
     async def _upload_stored(self, blob: Descriptor, short: str) -> None:
         def read_from(offset: int) -> AsyncIterator[bytes]:
-            return _read_file(self._blobs.open(blob.digest), offset)
+            return upload.from_file(self._blobs.open(blob.digest), offset)
 
         await upload.upload_blob(self._remote, read_from, lambda: blob.digest, self._reporter(short, blob.size))
 
@@ -140,13 +162,3 @@ class Pusher:
 
 def _packed_descriptor(layer: _Layer, packed: Packed) -> Descriptor:
     return msgspec.structs.replace(layer.stored, media_type=packed_type(layer.stored.media_type), digest=packed.digest, size=packed.size)
-
-
-async def _read_file(fd: int, offset: int) -> AsyncIterator[bytes]:
-    """The rest of a blob; closes the descriptor. Small reads of a local file: no thread is worth it."""
-    try:
-        while data := os.pread(fd, _CHUNK, offset):
-            yield data
-            offset += len(data)
-    finally:
-        os.close(fd)

@@ -8,19 +8,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from corten.errors import ArchiveRefused, NotFound
+from corten.errors import ArchiveRefused, CortenError, KernelRefused, NotFound, RegistryError
+from corten.registry import trust
 from corten.registry.client import Repository
-from corten.registry.progress import Emit, Progress
+from corten.registry.progress import Emit, Progress, first_error
 from corten.spec.digest import encoded
-from corten.spec.image import FOREIGN_MARKS, Descriptor, Index, Manifest, parse_config, parse_manifest
+from corten.spec.image import FOREIGN_MARKS, MOST_LAYERS, Descriptor, Index, Manifest, parse_config, parse_manifest
 from corten.spec.platform import Platform, matches
 from corten.spec.reference import Reference
+from corten.spec.trust import Rule
 from corten.store.blobs import Blobs, BlobWriter
-from corten.store.images import Images
+from corten.store.images import Images, Listed
 from corten.store.layers import Layers
 
 _AT_ONCE = 3
 _REPORT_EVERY = 1 << 19
+_CONFIG_LIMIT = 8 << 20
 
 
 class NoMatchingPlatform(NotFound):
@@ -28,35 +31,65 @@ class NoMatchingPlatform(NotFound):
 
 
 async def pull(reference: Reference, remote: Repository, platform: Platform, blobs: Blobs, layers: Layers,
-               images: Images, emit: Emit) -> None:  # fmt: skip
-    """Copy one image. Raises what the registry refuses, ArchiveRefused for what is not what it says."""
-    wanted = reference.with_default_tag()
+               images: Images, emit: Emit, rule: Rule | None = None) -> None:  # fmt: skip
+    """Copy one image, if the trust policy's rule for it lets it pass.
+
+    Raises what the registry refuses, ArchiveRefused for what is not what it says, both naming image and registry, and Untrusted.
+    """
+    try:
+        await _pull(reference.with_default_tag(), remote, platform, blobs, layers, images, emit, rule)
+    except (ArchiveRefused, RegistryError, KernelRefused, OSError, ExceptionGroup) as failed:
+        raise _named(first_error(failed), f"{reference.with_default_tag().familiar} from {remote.host}") from None
+
+
+def _named(error: Exception, what: str) -> Exception:
+    match error:
+        case ArchiveRefused():
+            return ArchiveRefused(f"{what}: {error.message}")
+        case RegistryError():
+            return RegistryError(f"{what}: {error.message}", status=error.http_status)
+        case KernelRefused():
+            return CortenError(f"{what}: {error.message}")
+        case OSError():
+            return CortenError(f"{what}: the store cannot be written: {error.strerror}")
+    return error
+
+
+async def _pull(wanted: Reference, remote: Repository, platform: Platform, blobs: Blobs, layers: Layers,
+                images: Images, emit: Emit, rule: Rule | None) -> None:  # fmt: skip
     label = wanted.tag or wanted.digest
-    emit(Progress(f"Pulling from {reference.path}", label))
+    emit(Progress(f"Pulling from {wanted.path}", label))
     data, media_type, top_digest = await remote.manifest(wanted.digest or wanted.tag)
-    document = parse_manifest(data, media_type)
+    if remote.rate_limit:
+        emit(Progress(f"Rate limit of {remote.host}: {remote.rate_limit}"))
+    document, digests, index = parse_manifest(data, media_type), [top_digest], b""
+    listed: Listed | None = None
     if isinstance(document, Index):
-        chosen = _choose(document, platform)
-        blobs.put(data)
-        data, media_type, _ = await remote.manifest(chosen.digest)
+        chosen, index = _choose(document, platform), data
+        listed = Listed(top_digest, chosen.digest)
+        data, media_type, digest = await remote.manifest(chosen.digest)
         document = parse_manifest(data, media_type or chosen.media_type)
+        digests.append(digest)
         if isinstance(document, Index):
-            raise ArchiveRefused("an index inside an index is not supported")
-    names = [f"{reference.name}@{top_digest}"]
+            raise ArchiveRefused(f"the index {top_digest} names another index, {chosen.digest}, for {platform}: that is not supported")
+    if rule:
+        await trust.check(remote, wanted, digests, rule, emit)
+    if index:
+        blobs.put(index)
+    names = [f"{wanted.name}@{top_digest}"]
     if wanted.tag:
-        names.append(f"{reference.name}:{wanted.tag}")
+        names.append(f"{wanted.name}:{wanted.tag}")
     known = images.get(document.config.digest)
     if known:  # the same id is the same content, however its layers are packed there
-        up_to_date = set(names) <= {*known.tags, *known.digests}
-        for name in names:
-            images.tag(known.id, name)
+        up_to_date = set(names) <= {*known.tags, *known.digests} and (listed is None or listed.target in known.targets)
+        images.point(known.id, names, listed)
         for layer in [] if up_to_date else document.layers:
             emit(Progress("Already exists", encoded(layer.digest)[:12]))
     else:
         up_to_date = False
         await _fetch_image(remote, document, blobs, layers, emit)
         manifest = Descriptor(media_type or document.media_type, blobs.put(data), len(data))
-        images.store(document.config.digest, manifest, names)
+        images.store(document.config.digest, manifest, names, listed=listed)
     emit(Progress(f"Digest: {top_digest}"))
     how = "Image is up to date" if up_to_date else "Downloaded newer image"
     emit(Progress(f"Status: {how} for {wanted.familiar}"))
@@ -71,6 +104,10 @@ def _choose(index: Index, platform: Platform) -> Descriptor:
 
 
 async def _fetch_image(remote: Repository, manifest: Manifest, blobs: Blobs, layers: Layers, emit: Emit) -> None:
+    if len(manifest.layers) > MOST_LAYERS:
+        raise ArchiveRefused(f"max depth exceeded: the image has {len(manifest.layers)} layers, {MOST_LAYERS} are the most")
+    if manifest.config.size > _CONFIG_LIMIT:
+        raise ArchiveRefused(f"the config is said to have {manifest.config.size} bytes, {_CONFIG_LIMIT >> 20} MiB are the most")
     for layer in manifest.layers:
         if any(mark in layer.media_type for mark in FOREIGN_MARKS):
             raise ArchiveRefused(f"layer {layer.digest} is a foreign layer ({layer.media_type}): it must not be stored, get the image from its vendor")
@@ -104,6 +141,22 @@ async def _fetch_blob(remote: Repository, blob: Descriptor, blobs: Blobs) -> Non
     with blobs.writer() as writer:
         await _receive(remote, blob, writer, lambda: None)
         writer.commit(blob.digest)
+
+
+async def refetch_manifest(remote: Repository, digest: str, blobs: Blobs) -> None:
+    """In the place of a broken one. Raises what the registry refuses, ArchiveRefused for another content."""
+    data, _, _ = await remote.manifest(digest)
+    with blobs.writer() as writer:
+        writer.write(data)
+        writer.commit(digest)
+
+
+async def refetch_blob(remote: Repository, blob: Descriptor, blobs: Blobs) -> None:
+    """The same for a config or a layer."""
+    async with blobs.exclusive(blob.digest):
+        with blobs.writer() as writer:
+            await _receive(remote, blob, writer, lambda: None)
+            await asyncio.to_thread(writer.commit, blob.digest)
 
 
 async def _fetch(remote: Repository, blob: Descriptor, blobs: Blobs, emit: Emit, layers: Layers, diff_id: str) -> None:
@@ -140,5 +193,7 @@ async def _receive(remote: Repository, blob: Descriptor, writer: BlobWriter, rec
     async for data in remote.blob(blob.digest, writer.size):
         writer.write(data)
         if writer.size > blob.size:
-            raise ArchiveRefused(f"blob {blob.digest} of {remote.reference.name} is longer than the {blob.size} bytes that its manifest says")
+            raise ArchiveRefused(f"blob {blob.digest} is longer than the {blob.size} bytes that its manifest says")
         received()
+    if writer.size < blob.size:
+        raise ArchiveRefused(f"blob {blob.digest} ends after {writer.size} of the {blob.size} bytes that its manifest says")

@@ -6,8 +6,10 @@ Knows nothing of the store: content is a function from an offset to pieces. Sour
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from collections.abc import AsyncIterable, AsyncIterator, Callable
+from http import HTTPStatus
 
 import aiohttp
 from yarl import URL
@@ -17,6 +19,7 @@ from corten.registry import retry
 from corten.registry.client import Broken, Repository, unexpected
 
 _RANGE = re.compile(r"(?:bytes=)?0-(\d+)")
+_CHUNK = 1 << 18
 ReadFrom = Callable[[int], AsyncIterable[bytes]]
 Report = Callable[[int], None]
 
@@ -60,14 +63,14 @@ async def upload_blob(remote: Repository, read_from: ReadFrom, digest_when_read:
             location, offset = await _progress(remote, location) or (await _begin(remote), 0)
     async with remote.request("PUT", location.update_query({"digest": digest_when_read()})) as response:
         if response.status != 201:
-            raise unexpected(response)
+            raise await unexpected(response)
 
 
 async def _begin(remote: Repository) -> URL:
     async with remote.request("POST", remote.address("blobs/uploads/")) as response:
         _check_allowed(response)
         if response.status != 202:
-            raise unexpected(response)
+            raise await unexpected(response)
         return remote.at(response.headers["Location"])
 
 
@@ -80,10 +83,10 @@ async def _send(remote: Repository, location: URL, offset: int, read_from: ReadF
             report(sent)
 
     async with remote.request("PATCH", location, {"Content-Type": "application/octet-stream"}, pieces, tries=1) as response:
-        if retry.is_transient(response.status):  # how much of it arrived is to be asked before anything is sent again
+        if retry.is_transient(response.status) or response.status == HTTPStatus.UNAUTHORIZED:  # how much of it arrived is to be asked before anything is sent again
             raise Broken(f'Patch "{location}": HTTP status {response.status} {response.reason}')
         if response.status != 202:
-            raise unexpected(response)
+            raise await unexpected(response)
         return remote.at(response.headers["Location"])
 
 
@@ -113,6 +116,16 @@ async def put_manifest(remote: Repository, tag: str, data: bytes, media_type: st
         if response.status not in (200, 201, 202):
             text = (await response.text(errors="replace"))[:300]
             raise RegistryError(f"manifest of {remote.reference.familiar} refused: HTTP status {response.status} {text}")
+
+
+async def from_file(fd: int, offset: int) -> AsyncIterator[bytes]:
+    """What a file has from `offset` on; closes the descriptor. Small reads of a local file: no thread is worth it."""
+    try:
+        while data := os.pread(fd, _CHUNK, offset):
+            yield data
+            offset += len(data)
+    finally:
+        os.close(fd)
 
 
 def _check_allowed(response: aiohttp.ClientResponse) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import suppress
+
+from corten.linux.descriptors import close_all
 
 
 def make_fifo(path: str) -> tuple[int, int]:
@@ -44,6 +47,28 @@ def open_stdio(run_dir: str, prefix: str, ours: list[int], theirs: list[int], *,
         ends.append(end)
         theirs.append(end)
     return outputs, input_fd, (ends[0], ends[1], ends[2])
+
+
+def reopen_stdio(run_dir: str, *, open_stdin: bool) -> tuple[dict[str, int], int]:
+    """(our readable ends, our input) of a container that has its own ends still open. Raises OSError if it never had them."""
+    opened: list[int] = []
+    try:
+        for stream in ("stdout", "stderr"):
+            opened.append(os.open(f"{run_dir}/{stream}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+        input_fd = _reopen_input(f"{run_dir}/stdin") if open_stdin else -1
+    except BaseException:
+        close_all(opened)
+        raise
+    return {"stdout": opened[0], "stderr": opened[1]}, input_fd
+
+
+def _reopen_input(path: str) -> int:
+    try:
+        return os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        return -1  # the process has closed its end
 
 
 def unlink_fifos(run_dir: str, prefix: str) -> None:

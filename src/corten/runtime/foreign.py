@@ -219,7 +219,7 @@ class _Container:
                 operations.TakeShared(mount).perform(sandbox)
         _see_one_version(self.layout)
         operations.MountRoot(self.rootfs, tuple(self.root_mounts)).perform(sandbox)
-        bundle = f"{self.line.folder}/bundle"
+        bundle = f"{self.line.folder}/{messages.OTHER_RUNTIMES_BUNDLE}"
         os.mkdir(bundle, 0o700)
         with open(f"{bundle}/config.json", "wb") as file:
             file.write(encode(self._translated(sandbox)))

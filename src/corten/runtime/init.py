@@ -70,17 +70,17 @@ def run_child(spec: ChildSpec, channel: socket.socket, listener: socket.socket |
     except users.UnknownUser as error:
         reporter.failure(messages.Failure("look up user", "", 0, str(error)))
     except BaseException as error:  # a border: whatever it is travels back as data
-        reporter.failure(messages.failure_from(error, reporter.step, operand=reporter.operand))
+        reporter.failure(messages.failure_from(error, reporter.step, operand=str(reporter.operand or "")))
     os._exit(1)
 
 
 class _Reporter:
-    """The way back to whoever waits; `step` names what is being done."""
+    """The way back to whoever waits; `step` names what is being done, `operand` to what (printed only if it fails)."""
 
     def __init__(self, channel: socket.socket) -> None:
         self.channel = channel
         self.step = "start child"
-        self.operand = ""
+        self.operand: Operation | None = None
 
     def failure(self, failure: messages.Failure) -> None:
         try:
@@ -115,9 +115,9 @@ def _run(spec: ChildSpec, reporter: _Reporter, listener: socket.socket | None) -
 
     sandbox.let_parent_run_hooks = let_parent_run_hooks
     for operation in spec.operations:
-        reporter.step, reporter.operand = type(operation).__name__, str(operation)
+        reporter.step, reporter.operand = type(operation).__name__, operation
         operation.perform(sandbox)
-    reporter.operand = ""
+    reporter.operand = None
     process = spec.process
     if process is None:
         raise OSError(errno.EINVAL, "config.json has no process", "process")
@@ -281,7 +281,7 @@ def _become(process: Process, account: users.Account, host: int, seccomp: tuple[
         return capabilities.mask_of([name for name in names or [] if name in capabilities.NUMBERS]) & host
 
     bounding = mask(sets.bounding) if sets else 0
-    capabilities.drop_bounding(bounding)
+    capabilities.drop_bounding(host, bounding)
     if process.user.umask is not None:
         os.umask(process.user.umask)
     else:

@@ -74,6 +74,7 @@ class Launch:
         self._on_notice, self._on_monitor_lost = on_notice, on_monitor_lost
         self._monitors: dict[str, Link] = {}
         self._loads: dict[str, set[str]] = {}
+        self._terminals: dict[str, int] = {}  # copies, which outlive the monitor that has the container
         self._numbers = itertools.count(1)
         self._spawning: asyncio.Task[str] | None = None
 
@@ -120,6 +121,7 @@ class Launch:
                 return
             if isinstance(message, messages.Exited) and not message.exec_id:
                 self._loads[path].discard(message.container)
+                self._drop_terminal(message.container)
             self._on_notice(message)
 
         def lost() -> None:
@@ -149,11 +151,11 @@ class Launch:
         """Have a monitor with room ready, so that the next start need not wait for one."""
         await self._monitor_with_room()
 
-    async def _monitor_with_room(self) -> str:
+    async def _monitor_with_room(self, wanted: type[messages.ToMonitor] = messages.Create) -> str:
         while True:
             for path, load in tuple(self._loads.items()):
                 link = self._monitors.get(path)
-                if link is None or link.silent or len(load) >= SHARD:
+                if link is None or link.silent or len(load) >= SHARD or not link.knows(wanted):
                     continue
                 with suppress(MonitorSilent, KernelRefused):
                     await link.check()
@@ -168,6 +170,35 @@ class Launch:
             return await self._create(request)
         except MonitorSilent:
             return await self._create(request)
+
+    async def take_over(self, request: messages.TakeOver, fds: Sequence[int]) -> None:
+        """Have another monitor look after a running container. Raises KernelRefused if it cannot, MonitorSilent."""
+        path = await self._monitor_with_room(messages.TakeOver)
+        self._loads[path].add(request.container)
+        try:
+            await self._monitors[path].call(request, fds)
+        except BaseException:
+            self.forget(request.container)
+            raise
+
+    async def hold_terminal(self, container: str) -> None:
+        """Keep a copy of a started container's terminal: should its monitor be killed, the program must not be hung up on."""
+        for path, load in self._loads.items():
+            if container in load and self._monitors[path].knows(messages.GiveTerminal):
+                fds = (await self._monitors[path].exchange(messages.GiveTerminal(0, container)))[1]
+                self._drop_terminal(container)
+                self._terminals.update((container, fd) for fd in fds)
+                return
+
+    def terminal(self, container: str) -> list[int]:
+        """Another copy of it, the caller's; empty if none is held."""
+        held = self._terminals.get(container)
+        return [] if held is None else [os.dup(held)]
+
+    def _drop_terminal(self, container: str) -> None:
+        held = self._terminals.pop(container, None)
+        if held is not None:
+            os.close(held)
 
     async def _create(self, request: messages.Create) -> messages.Created:
         path = await self._monitor_with_room()
@@ -185,10 +216,11 @@ class Launch:
         return created
 
     async def call(self, request: messages.ToMonitor, fds: Sequence[int] = ()) -> bytes:
-        """Send any other request to the monitor of its container. Raises MonitorSilent, also if it may be one that has never answered."""
+        """Send any other request to the monitor of its container. Raises MonitorOlder, and MonitorSilent, also if it may be one that has never answered."""
         for path, load in self._loads.items():
             if request.container in load:
                 link = self._monitors[path]
+                link.check_knows(request)
                 try:
                     done = await link.call(request, fds)
                 except MonitorSilent:
@@ -211,10 +243,13 @@ class Launch:
         """A start that failed: its place in the shard is free again."""
         for load in self._loads.values():
             load.discard(container)
+        self._drop_terminal(container)
 
     def close(self) -> None:
         """Let go of every connection. Monitors without containers end by themselves; the others stay."""
         for link in self._monitors.values():
             link.close()
+        for container in tuple(self._terminals):
+            self._drop_terminal(container)
         self._launcher.close()
         self._process.stop()

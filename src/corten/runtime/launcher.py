@@ -39,7 +39,10 @@ class Launcher:
             self._reactor.run_once()
 
     def _receive(self, _mask: int) -> None:
-        data, fds = descriptors.receive_packet(self._daemon)
+        try:
+            data, fds = descriptors.receive_packet(self._daemon)
+        except OSError:  # it died with a job's answer unread
+            data, fds = b"", []
         if not data:
             self._alive = False
             return

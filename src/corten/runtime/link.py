@@ -19,6 +19,7 @@ from corten.errors import (
     CortenError,
     JustEnded,
     KernelRefused,
+    MonitorOlder,
     MonitorSilent,
     MountNotMade,
     OtherCommandNotStarted,
@@ -65,6 +66,7 @@ class Link:
         self._ping: asyncio.Future[Reply] | None = None
         self.silent = False
         self.pid = 0
+        self._knows: frozenset[str] = frozenset()  # which of messages.ADDED
         self._loop.add_reader(sock.fileno(), self._readable)
 
     def _readable(self) -> None:
@@ -88,7 +90,7 @@ class Link:
 
     def _take(self, message: messages.FromMonitor) -> None:
         if isinstance(message, messages.Hello):
-            self.pid = message.pid
+            self.pid, self._knows = message.pid, frozenset(message.knows)
         if isinstance(message, messages.Exited | messages.Detached | messages.Hello):
             self._on_notice(message)
             return
@@ -98,6 +100,15 @@ class Link:
                 future.set_exception(error_for(message))
             else:
                 future.set_result(message)
+
+    def knows(self, kind: type[messages.ToMonitor]) -> bool:
+        """Whether the other side is of a release that has such a request."""
+        return kind not in messages.ADDED or kind.__name__ in self._knows
+
+    def check_knows(self, message: messages.ToMonitor) -> None:
+        """Raises MonitorOlder if it is not."""
+        if not self.knows(type(message)):
+            raise MonitorOlder(pid=self.pid, container=message.container)
 
     async def call(self, message: messages.ToMonitor | messages.ToLauncher, fds: Sequence[int] = ()) -> Reply:
         """The reply. Raises what a Failure stands for, KernelRefused if the other side has gone, MonitorSilent if it does not answer."""

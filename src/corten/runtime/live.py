@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from corten.errors import KernelRefused
+from corten.linux import pidfd
 from corten.linux.cgroup import Cgroup
 from corten.runtime import messages, sandbox
 from corten.runtime.stdio import Session
@@ -18,9 +19,12 @@ from corten.spec.runtime import RuntimeConfig
 Reply = Callable[[messages.FromMonitor], None]
 
 
+UNKNOWN_EXIT_CODE = 255
+
+
 @dataclass
 class LiveProcess:
-    """A running init or exec. Never stored."""
+    """A running init or exec. Never stored. `ours`: it is a child of this process, which only one taken over is not."""
 
     child: sandbox.Child
     session: Session
@@ -31,12 +35,21 @@ class LiveProcess:
     pty_master: int = -1
     proceeding: bool = False  # told to execute its program
     started: bool = False  # has done so
+    ours: bool = True
 
     def kill(self) -> None:
         """A program of another runtime that is not made yet is ended by its driver, when its channel closes."""
         if self.killable >= 0:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self.killable, signal.SIGKILL)
+
+    def reap(self) -> int:
+        """The exit code, as a shell tells it, of a program that has ended."""
+        status = os.waitpid(self.child.pid, 0)[1] if self.ours else pidfd.exit_status(self.child.pidfd, self.child.pid)
+        if status is None:
+            return UNKNOWN_EXIT_CODE
+        code = os.waitstatus_to_exitcode(status)
+        return code if code >= 0 else 128 - code
 
     def close_handles(self) -> None:
         for fd in {self.child.pidfd, self.killable} - {-1}:

@@ -13,11 +13,17 @@
       |-- Start --------------------------------------->|-- Proceed ---------------->| execve
       |<------------------------------- Done ------------|<- end of file -------------|
       |-- Exec / Attach / Resize / Signal / Freeze ---->|                            |
+      |-- SetLog / GiveTerminal(+fd back) ------------->|                            |
+      |-- TakeOver(+fds) ----------------------------->|   what another monitor had, which was killed
       |-- Keep(+fds) / GiveKept ---------------------->|   (Done(+fds): what outlives the daemon)
       |<------------------------------- Exited ----------|<- pidfd ready -------------|
 
 A child's failure is a Failure value at any point: operation, operand, errno, text. Descriptors travel with SCM_RIGHTS
 beside the message that names them. Packets are MessagePack on SOCK_SEQPACKET; `serial` pairs a reply with its request.
+
+A monitor outlives the daemon that started it, so daemon and monitor may be of different releases. What they say to each other only
+ever grows: a new field is the last of its message and has a default, a new message has a name of its own and is sent only to a monitor
+whose Hello knows it. tests/unit/test_messages.py holds every message to what has been said before.
 """
 
 from __future__ import annotations
@@ -32,6 +38,7 @@ class _Message(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
 
 OTHER_RUNTIME = "other runtime"  # the operation of a Failure that has crun's or runc's words
+OTHER_RUNTIMES_BUNDLE = "bundle"  # the folder in a container's run folder that its driver has made for them
 
 
 class Failure(_Message, frozen=True):
@@ -177,6 +184,35 @@ class Discard(_Message, frozen=True):
     container: str
 
 
+class SetLog(_Message, frozen=True):
+    """From now on a container's output goes there."""
+
+    serial: int
+    container: str
+    log: LogSettings
+
+
+class GiveTerminal(_Message, frozen=True):
+    """Answered by Done with a copy of the controlling side of the container's terminal, which must outlive this monitor."""
+
+    serial: int
+    container: str
+
+
+class TakeOver(_Message, frozen=True):
+    """Look after a container that runs and whose monitor was killed. Descriptors: its init's pidfd, and its terminal if it has one."""
+
+    serial: int
+    container: str
+    bundle: str
+    run_dir: str
+    pid: int
+    log: LogSettings
+    open_stdin: bool
+    stdin_once: bool
+    runtime: list[str] = []  # as in Create
+
+
 class Ping(_Message, frozen=True):
     """Are you there? Of no container; answered at once."""
 
@@ -207,10 +243,11 @@ class RunningContainer(_Message, frozen=True):
 
 
 class Hello(_Message, frozen=True):
-    """First message on every connection: what this monitor serves."""
+    """First message on every connection: what this monitor serves. `knows` names the requests that came after the first release."""
 
     pid: int
     containers: list[RunningContainer]
+    knows: list[str] = []
 
 
 class Exited(_Message, frozen=True):
@@ -247,7 +284,8 @@ class Ready(_Message, frozen=True):
 
 
 ToLauncher = SpawnMonitor | RunJob
-ToMonitor = Create | Start | Exec | Attach | Resize | Signal | Freeze | Discard | Ping | Keep | GiveKept
+ToMonitor = Create | Start | Exec | Attach | Resize | Signal | Freeze | Discard | Ping | Keep | GiveKept | SetLog | GiveTerminal | TakeOver
+ADDED: tuple[type[ToMonitor], ...] = (SetLog, GiveTerminal, TakeOver)  # since the first release: an older monitor does not know them
 FromMonitor = Hello | Created | Done | Failure | Exited | Detached
 FromLauncher = Done | Failure
 FromChild = HooksDue | Ready | Failure
@@ -259,6 +297,15 @@ decode_for_monitor = msgspec.msgpack.Decoder(ToMonitor).decode
 decode_from_monitor = msgspec.msgpack.Decoder(FromMonitor).decode
 decode_from_launcher = msgspec.msgpack.Decoder(FromLauncher).decode
 decode_from_child = msgspec.msgpack.Decoder(FromChild).decode
+
+
+def not_understood(packet: bytes, error: msgspec.DecodeError) -> Failure | None:
+    """The answer to a request that this release cannot read; None if it is not even a request."""
+    try:
+        name, serial, *_ = msgspec.msgpack.decode(packet, type=list)
+    except (msgspec.DecodeError, ValueError):
+        return None
+    return Failure("understand", str(name), 0, f"this process is of another release of Corten: {error}", 0, serial) if isinstance(serial, int) else None
 
 
 def failure_from(error: BaseException, operation: str, *, operand: str = "", serial: int = 0) -> Failure:

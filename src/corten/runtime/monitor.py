@@ -44,6 +44,7 @@ class Monitor:
             messages.Resize: inside.resize,
             messages.Signal: inside.signal,
             messages.Freeze: inside.freeze,
+            messages.SetLog: self._shard.set_log,
             messages.Ping: lambda message, _fds, reply: reply(messages.Done(message.serial)),
         }
 
@@ -61,7 +62,7 @@ class Monitor:
         self._ever_connected = True
         self._connections.append(connection)
         self._reactor.watch(connection.fileno(), READ, lambda _m: self._receive(connection))
-        self._send(connection, messages.Hello(os.getpid(), self._shard.running()))
+        self._send(connection, messages.Hello(os.getpid(), self._shard.running(), [added.__name__ for added in messages.ADDED]))
 
     def _receive(self, connection: socket.socket) -> None:
         try:
@@ -77,14 +78,23 @@ class Monitor:
 
         try:
             message = messages.decode_for_monitor(data)
-        except msgspec.DecodeError:  # a daemon of another version: no reason to lose containers over
+        except msgspec.DecodeError as error:  # a daemon of another release: no reason to lose containers over
             traceback.print_exc()
             descriptors.close_all(fds)
-            self._hang_up(connection)
+            refusal = messages.not_understood(data, error)
+            if refusal:
+                reply(refusal)
+            else:
+                self._hang_up(connection)
             return
         try:
             if isinstance(message, messages.Create):
                 self._shard.create(message, reply, connection)
+            elif isinstance(message, messages.TakeOver):
+                self._shard.take_over(message, fds, reply, connection)
+            elif isinstance(message, messages.GiveTerminal):
+                master = self._shard.find(message.container).init.pty_master
+                self._send(connection, messages.Done(message.serial), [master] if master >= 0 else [])
             elif isinstance(message, messages.GiveKept):
                 self._send(connection, messages.Done(message.serial), self._shard.find(message.container).kept)
             else:

@@ -12,8 +12,8 @@ import os
 import re
 import resource
 import stat
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from corten.linux import apparmor, mounts, pty
@@ -24,7 +24,7 @@ _DEVICE_BITS = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": st
 _PAGE = 4096
 _RLIMIT_LOCKS = 10  # the one that the resource module does not know (getrlimit(2))
 _WRONG_KIND = (
-    "not a directory: Are you trying to mount a directory onto a file (or vice-versa)? "
+    ": Are you trying to mount a directory onto a file (or vice-versa)? "
     "Check if the specified host path exists and is the expected type"
 )
 # What may be mounted over below /proc (lxcfs does): runc's list.
@@ -166,25 +166,37 @@ class MountInto(Operation):
         if foreign:
             self._take_from(sandbox, f"/proc/{foreign[1]}/ns/mnt", foreign[2])
             return
+        try:
+            self._mount(sandbox)
+        except OSError as error:
+            reason = f"{error.strerror}{_WRONG_KIND}" if error.errno == errno.ENOTDIR else error.strerror
+            raise OSError(error.errno, reason, f'"{mount.source or mount.type}" to rootfs at "{mount.destination}"') from None
+
+    def _mount(self, sandbox: Sandbox) -> None:
+        """Raises OSError with runc's words as its text."""
+        mount, root = self.mount, os.readlink(mounts.fd_path(sandbox.root_fd)).rstrip("/")
         options = mounts.parse_options(mount.options or [])
         bind = bool(options.flags & sys.MS_BIND)
-        directory = not bind or stat.S_ISDIR(os.stat(mount.source).st_mode)
-        target = mounts.make_in_root(sandbox.root_fd, mount.destination, directory=directory)
+        if bind:
+            _check_proc(os.path.normpath(mount.destination), root, mount)
+        with _saying(f"stat {mount.source}"):
+            directory = not bind or stat.S_ISDIR(os.stat(mount.source).st_mode)
         try:
-            self._check_proc(sandbox, target)
+            target = mounts.make_in_root(sandbox.root_fd, mount.destination, directory=directory)
+        except OSError as error:
+            what = "open o_path procfd: open" if error.errno == errno.ENOTDIR else "mkdir"
+            raise _said(error, f"{what} {root}{mount.destination}") from None
+        try:
+            _check_proc(os.readlink(mounts.fd_path(target)).removeprefix(root), root, mount)
+            point, flags = mounts.fd_path(target), options.flags & (sys.MS_BIND | sys.MS_REC) if bind else options.flags
             if mount.destination in sandbox.trees:
                 tree = sandbox.trees.pop(mount.destination)
                 sys.move_mount(tree, "", target, "", sys.MOVE_MOUNT_F_EMPTY_PATH | sys.MOVE_MOUNT_T_EMPTY_PATH)
                 os.close(tree)
-            elif bind:
-                sys.mount(mount.source, mounts.fd_path(target), None, options.flags & (sys.MS_BIND | sys.MS_REC))
             else:
-                sys.mount(mount.source or mount.type, mounts.fd_path(target), mount.type, options.flags, options.data or None)
-        except OSError as error:
-            reason = error.strerror or ""
-            if error.errno == errno.ENOTDIR:
-                reason = _WRONG_KIND
-            raise OSError(error.errno, reason, f'"{mount.source or mount.type}" to rootfs at "{mount.destination}"') from None
+                source, data = mount.source or mount.type, "" if bind else options.data
+                with _saying(f"mount {source}:{mount.destination} (via {point}), flags: {flags:#x}{f', data: {data}' if data else ''}"):
+                    sys.mount(source, point, None if bind else mount.type, flags, data or None)
         finally:
             os.close(target)
         target = mounts.open_in_root(sandbox.root_fd, mount.destination)
@@ -192,15 +204,6 @@ class MountInto(Operation):
             self._finish(mounts.fd_path(target), target, options, bind=bind)
         finally:
             os.close(target)
-
-    def _check_proc(self, sandbox: Sandbox, target: int) -> None:
-        """A mount over /proc would show the container a false one, or hide what this sandbox goes by (runc checkProcMount)."""
-        root, path = (os.readlink(mounts.fd_path(fd)) for fd in (sandbox.root_fd, target))
-        inside = path.removeprefix(root.rstrip("/")) if path.startswith(root) else path
-        if inside == "/proc" and self.mount.type != "proc" and os.path.realpath(self.mount.source) != "/proc":
-            raise OSError(errno.EPERM, f'"{self.mount.destination}" cannot be mounted because it is not of type proc', self.mount.destination)
-        if inside.startswith("/proc/") and inside not in _PROC_FILES:
-            raise OSError(errno.EPERM, f'"{self.mount.destination}" cannot be mounted because it is inside /proc', self.mount.destination)
 
     def _take_from(self, sandbox: Sandbox, namespace: str, path: str) -> None:
         """A source below /proc/PID/root is in another mount namespace, which bind refuses: clone it there, move it here."""
@@ -236,6 +239,27 @@ class MountInto(Operation):
                     raise
                 locked = os.statvfs(path).f_flag & (sys.MS_NOSUID | sys.MS_NODEV | sys.MS_NOEXEC)
                 sys.mount(None, path, None, extra | locked | sys.MS_RDONLY | sys.MS_REMOUNT | sys.MS_BIND)
+
+
+def _check_proc(inside: str, root: str, mount: Mount) -> None:
+    """A mount over /proc would show the container a false one, or hide what this sandbox goes by (runc checkProcMount)."""
+    if inside == "/proc" and mount.type != "proc" and os.path.realpath(mount.source) != "/proc":
+        raise OSError(errno.EPERM, f'"{root}{inside}" cannot be mounted because it is not of type proc')
+    if inside.startswith("/proc/") and inside not in _PROC_FILES:
+        raise OSError(errno.EPERM, f'"{root}{inside}" cannot be mounted because it is inside /proc')
+
+
+def _said(error: OSError, what: str) -> OSError:
+    return OSError(error.errno, f"{what}: {(error.strerror or '').lower()}")
+
+
+@contextmanager
+def _saying(what: str) -> Iterator[None]:
+    """A failure of the block says what was tried."""
+    try:
+        yield
+    except OSError as error:
+        raise _said(error, what) from None
 
 
 @dataclass(frozen=True)

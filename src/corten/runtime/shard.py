@@ -18,11 +18,12 @@ import msgspec
 from corten.linux.cgroup import host_layout
 from corten.linux.cgroup_versions import open_cgroup
 from corten.linux.descriptors import close_all
+from corten.linux.pidfd import parent_of
 from corten.runtime import messages, sandbox
 from corten.runtime.exit_record import ExitRecord, write_exit_record
-from corten.runtime.fifos import open_stdio, unlink_fifos
+from corten.runtime.fifos import open_stdio, reopen_stdio, unlink_fifos
 from corten.runtime.live import LiveContainer, LiveProcess, Reply, live_process, not_running
-from corten.runtime.logdrivers.container_log import ContainerLog, open_log
+from corten.runtime.logdrivers.container_log import ContainerLog
 from corten.runtime.reactor import READ, Reactor
 from corten.runtime.stdio import Session
 from corten.spec.runtime import RuntimeConfig, parse_runtime_config
@@ -61,7 +62,7 @@ class Shard:
         terminal = bool(config.process and config.process.terminal)
         log: ContainerLog | None = None
         try:
-            log = open_log(message.log, self._reactor, lambda: self._log_has_room(message.container))
+            log = ContainerLog(message.log, self._reactor, lambda: self._log_has_room(message.container))
             outputs, input_fd, stdio = open_stdio(message.run_dir, "", ours, theirs, open_stdin=message.open_stdin, terminal=terminal)
             root = config.root.path if config.root else "rootfs"
             if runtime:
@@ -83,15 +84,42 @@ class Shard:
             raise
         finally:
             close_all(theirs)
-        session = Session(
-            self._reactor, outputs, input_fd, terminal=terminal, close_input_with_client=message.stdin_once,
-            log=log, spool_folder=message.bundle, on_detach=lambda: self.broadcast(messages.Detached(message.container, "")),
-        )  # fmt: skip
+        session = self._session(message, outputs, input_fd, log, terminal=terminal)
         process = live_process(child, session, reply, message.serial, runtime)
         self._containers[message.container] = LiveContainer(
             message.container, config, group, message.run_dir, process, connection, runtime, spool_folder=message.bundle
         )
         self.watch(message.container, "", process)
+
+    def take_over(self, message: messages.TakeOver, fds: list[int], reply: Reply, connection: socket.socket) -> None:
+        """Look after a container that runs already. What it had said and nobody read is still in its FIFOs."""
+        with open(os.path.join(message.bundle, "config.json"), "rb") as file:
+            config = parse_runtime_config(file.read())
+        terminal = bool(config.process and config.process.terminal)
+        log = ContainerLog(message.log, self._reactor, lambda: self._log_has_room(message.container))
+        try:
+            outputs, input_fd = ({}, -1) if terminal else reopen_stdio(message.run_dir, open_stdin=message.open_stdin)
+        except BaseException:
+            log.close()
+            raise
+        session = self._session(message, outputs, input_fd, log, terminal=terminal)
+        init = _taken_over(message, fds.pop(0), session, reply)
+        if terminal and fds:
+            init.pty_master = fds.pop(0)
+            os.set_blocking(init.pty_master, False)
+            session.use_terminal(init.pty_master)
+        self._containers[message.container] = LiveContainer(
+            message.container, config, open_cgroup(_group_path(config), self.layout) if _group_path(config) else None, message.run_dir, init,
+            connection, tuple(message.runtime), spool_folder=message.bundle,
+        )  # fmt: skip
+        self._program_runs(message.container, "", init)
+
+    def _session(self, asked: messages.Create | messages.TakeOver, outputs: dict[str, int], input_fd: int, log: ContainerLog, *,
+                 terminal: bool) -> Session:  # fmt: skip
+        return Session(
+            self._reactor, outputs, input_fd, terminal=terminal, close_input_with_client=asked.stdin_once,
+            log=log, spool_folder=asked.bundle, on_detach=lambda: self.broadcast(messages.Detached(asked.container, "")),
+        )  # fmt: skip
 
     def _log_has_room(self, container: str) -> None:
         live = self._containers.get(container)
@@ -131,7 +159,7 @@ class Shard:
         process.reply(messages.Done(process.serial, str(process.pid).encode()))
 
     def _never_started(self, container: str, exec_id: str, process: LiveProcess, message: messages.FromChild | None) -> None:
-        os.waitpid(process.child.pid, 0)
+        process.reap()
         process.close_handles()
         process.session.abandon_clients()
         process.session.close()
@@ -144,6 +172,10 @@ class Shard:
         failure = message if isinstance(message, messages.Failure) else _SILENT_DEATH
         process.reply(msgspec.structs.replace(failure, serial=process.serial))
 
+    def set_log(self, message: messages.SetLog, _fds: list[int], reply: Reply) -> None:
+        self.find(message.container).init.session.set_log(message.log)
+        reply(messages.Done(message.serial))
+
     def start(self, message: messages.Start, _fds: list[int], reply: Reply) -> None:
         init = self.find(message.container).init
         init.reply, init.serial, init.proceeding = reply, message.serial, True
@@ -151,13 +183,11 @@ class Shard:
 
     def _ended(self, container: str, exec_id: str, process: LiveProcess) -> None:
         self._reactor.forget(process.child.pidfd)
-        _, status = os.waitpid(process.child.pid, 0)
+        code = process.reap()
         process.close_handles()
         finished = time.time_ns()
         live = self._containers[container]
-        oom_killed = live.was_oom_killed()
-        code = os.waitstatus_to_exitcode(status)
-        record = ExitRecord(code if code >= 0 else 128 - code, oom_killed, finished)
+        record = ExitRecord(code, live.was_oom_killed(), finished)
         if exec_id:
             self._exec_ended(live, exec_id, process.session, record)
         else:
@@ -227,7 +257,7 @@ class Shard:
         live.init.kill()
         self._reactor.forget(child.channel.fileno())
         child.channel.close()
-        os.waitpid(child.pid, 0)
+        live.init.reap()
         live.init.close_handles()
         live.init.session.close()
         self._take_down(live)
@@ -237,6 +267,18 @@ class Shard:
         for live in tuple(self._containers.values()):
             if live.creator is connection and not live.init.proceeding:
                 self._abandon(live)
+
+
+def _taken_over(message: messages.TakeOver, pidfd: int, session: Session, reply: Reply) -> LiveProcess:
+    """`pidfd` is its init's, and ours here. Another runtime's container ends with its driver, as in the monitor that made it."""
+    channel = socket.socket(socket.AF_UNIX)
+    channel.close()  # its program runs: there is nothing more to be said
+    pid, watched = message.pid, pidfd
+    if message.runtime:
+        pid = parent_of(message.pid)
+        watched = os.pidfd_open(pid)
+    child = sandbox.Child(pid, watched, channel)
+    return LiveProcess(child, session, reply, message.serial, message.pid, pidfd, proceeding=True, started=True, ours=False)
 
 
 def _group_path(config: RuntimeConfig) -> str:

@@ -20,7 +20,7 @@ from contextlib import suppress
 
 from corten.runtime.clients import Client
 from corten.runtime.logdrivers.container_log import ContainerLog
-from corten.runtime.messages import Streams
+from corten.runtime.messages import LogSettings, Streams
 from corten.runtime.reactor import READ, WRITE, Reactor
 from corten.runtime.spool import LIMIT, Spool
 
@@ -54,6 +54,11 @@ class Session:
         self._outputs, self._input, self._terminal_expected = {"stdout": master}, master, False
         if self._pending_input:
             self._write_input(0)
+
+    def set_log(self, settings: LogSettings) -> None:
+        """Log elsewhere from now on. Raises OSError if that cannot be opened; then all stays as it was."""
+        if self._log:
+            self._log.change(settings)
 
     @property
     def input_full(self) -> bool:

@@ -225,6 +225,33 @@ class Exec(_Answer, frozen=True):
 
 
 # --- images
+class ManifestSize(_Answer, frozen=True):
+    total: int
+    content: int
+
+
+class UnpackedSize(_Answer, frozen=True):
+    unpacked: int
+
+
+class PlatformImage(_Answer, frozen=True):
+    platform: dict[str, Any]
+    size: UnpackedSize
+    containers: list[str]
+
+
+class ManifestRow(_Answer, frozen=True):
+    """An entry of an index; `kind`: image or attestation, with the data of its kind."""
+
+    i_d: str = msgspec.field(name="ID")
+    descriptor: dict[str, Any]
+    available: bool
+    size: ManifestSize
+    kind: str
+    image_data: PlatformImage | msgspec.UnsetType = msgspec.UNSET
+    attestation_data: Text | msgspec.UnsetType = msgspec.UNSET
+
+
 class ImageSummary(_Answer, frozen=True):
     id: str
     parent_id: str
@@ -235,6 +262,8 @@ class ImageSummary(_Answer, frozen=True):
     shared_size: int
     containers: int
     labels: Text | None
+    descriptor: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+    manifests: list[ManifestRow] | msgspec.UnsetType = msgspec.UNSET
 
 
 class RootFilesystem(_Answer, frozen=True):
@@ -259,6 +288,8 @@ class Image(_Answer, frozen=True):
     config: dict[str, Any]
     docker_version: str = ""
     variant: str = ""
+    descriptor: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+    manifests: list[ManifestRow] | msgspec.UnsetType = msgspec.UNSET
 
 
 class HistoryRow(_Answer, frozen=True):
@@ -336,6 +367,28 @@ class ImportedBuildCache(_Answer, frozen=True):
     mounts: int
 
 
+class VolumeUse(_Answer, frozen=True):
+    container: str
+    name: str
+    image: str
+    destination: str
+    rw: bool = msgspec.field(name="RW")
+    begun: str = msgspec.field(name="From")
+    ended: str = msgspec.field(name="To")
+
+
+class VolumeSize(_Answer, frozen=True):
+    at: str
+    size: int
+
+
+class VolumeHistory(_Answer, frozen=True):
+    name: str
+    created_at: str
+    uses: list[VolumeUse]
+    sizes: list[VolumeSize]
+
+
 class PrunedBuildCache(_Answer, frozen=True):
     caches_deleted: list[str] | None
     space_reclaimed: int
@@ -369,6 +422,75 @@ class Network(_Answer, frozen=True):
 class CreatedNetwork(_Answer, frozen=True):
     id: str
     warning: str
+
+
+class MappedContainer(_Answer, frozen=True):
+    """`link_there`: its veth is in the kernel, as it should be."""
+
+    name: str
+    id: str
+    addresses: list[str]
+    mac_address: str
+    interface: str
+    link: str
+    link_there: bool
+
+
+class MappedNetwork(_Answer, frozen=True):
+    name: str
+    id: str
+    driver: str
+    link: str
+    link_there: bool
+    subnets: list[str]
+    gateways: list[str]
+    internal: bool
+    containers: list[MappedContainer]
+
+
+class MappedPort(_Answer, frozen=True):
+    host_ip: str
+    host_port: int
+    protocol: str
+    container: str
+    container_port: int
+
+
+class MappedRules(_Answer, frozen=True):
+    """`whole`: the kernel has every rule; `obeyed`: the host's chains that published ports obey; `left_out`: rules that cannot be."""
+
+    table: str
+    whole: bool
+    obeyed: list[str]
+    left_out: list[str]
+
+
+class NetworkMap(_Answer, frozen=True):
+    networks: list[MappedNetwork]
+    ports: list[MappedPort]
+    rules: MappedRules
+
+
+class TraceStep(_Answer, frozen=True):
+    owner: str
+    where: str
+    rule: str
+    verdict: str
+
+
+class PacketTrace(_Answer, frozen=True):
+    source: str
+    destination: str
+    outcome: str
+    steps: list[TraceStep]
+    dropped_by: TraceStep | None
+    conclusion: str
+
+
+class TornDown(_Answer, frozen=True):
+    links: list[str]
+    table: str
+    sysctls: dict[str, str]
 
 
 class PrunedNetworks(_Answer, frozen=True):

@@ -33,12 +33,28 @@ def parse_number(text: str) -> int:
     return int(text)
 
 
-_NAMED = {"\\": "\\\\", '"': '\\"', "\a": "\\a", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\v": "\\v"}
+_NAMED = {
+    "\\": "\\\\",
+    '"': '\\"',
+    "\a": "\\a",
+    "\b": "\\b",
+    "\f": "\\f",
+    "\n": "\\n",
+    "\r": "\\r",
+    "\t": "\\t",
+    "\v": "\\v",
+}
 
 
 def quote(text: str) -> str:
     """Go's strconv.Quote (`%q`)."""
     return f'"{"".join(_NAMED.get(letter) or (letter if letter.isprintable() else _escaped(ord(letter))) for letter in text)}"'
+
+
+def quote_rune(code: int) -> str:
+    """Go's strconv.QuoteRune (`%q` of a number)."""
+    letter = chr(code) if code <= 0x10FFFF else "\ufffd"
+    return {"'": "'\\''", '"': "'\"'"}.get(letter) or f"'{quote(letter)[1:-1]}'"
 
 
 def _escaped(code: int) -> str:

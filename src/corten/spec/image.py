@@ -11,8 +11,9 @@ from typing import Any
 import msgspec
 
 from corten.errors import ArchiveRefused
+from corten.spec.digest import is_digest
 from corten.spec.engine import Healthcheck
-from corten.spec.platform import LINUX, Platform
+from corten.spec.platform import Platform
 
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -27,6 +28,7 @@ INDEX_TYPES = frozenset({OCI_INDEX, DOCKER_LIST})
 MANIFEST_TYPES = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
 ACCEPTED_MANIFESTS = ", ".join((OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST))
 FOREIGN_MARKS = ("foreign", "nondistributable")
+MOST_LAYERS = 125  # Docker's; overlayfs itself takes 500
 
 
 _ALWAYS_2: int = msgspec.field(default_factory=lambda: 2)  # a factory's value is written out, a default would be left out
@@ -49,6 +51,12 @@ class Descriptor(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"
     platform: Platform | None = None
     annotations: dict[str, str] | None = None
     urls: list[str] | None = None
+    artifact_type: str = ""
+
+
+def is_for_machines(entry: Descriptor) -> bool:
+    """Whether an index's entry is an image to run; BuildKit lists attestations beside those, for platform unknown/unknown."""
+    return entry.platform is None or entry.platform.os != "unknown"
 
 
 class Manifest(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
@@ -56,6 +64,7 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
     layers: list[Descriptor]
     schema_version: int = _ALWAYS_2
     media_type: str = ""
+    artifact_type: str = ""
     annotations: dict[str, str] | None = None
 
 
@@ -103,7 +112,7 @@ class ImageConfig(msgspec.Struct, frozen=True, omit_defaults=True):
 
     architecture: str
     rootfs: RootFS
-    os: str = LINUX
+    os: str = msgspec.field(default_factory=lambda: "linux")  # as above: config.md requires it
     variant: str = ""
     created: str = ""
     author: str = ""
@@ -131,11 +140,21 @@ def parse_config(data: bytes) -> ImageConfig:
 
 
 def parse_manifest(data: bytes, media_type: str) -> Manifest | Index:
-    """Parse a manifest or an index, told apart by media type, else by the keys present."""
+    """Parse a manifest or an index, told apart by media type, else by the keys present. Raises ArchiveRefused."""
     try:
         keys = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
         if media_type in INDEX_TYPES or (media_type not in MANIFEST_TYPES and "manifests" in keys):
-            return msgspec.json.decode(data, type=Index)
-        return msgspec.json.decode(data, type=Manifest)
+            index = msgspec.json.decode(data, type=Index)
+            _check_descriptors(index.manifests)
+            return index
+        manifest = msgspec.json.decode(data, type=Manifest)
     except msgspec.DecodeError as error:
         raise ArchiveRefused(f"invalid manifest: {error}") from None
+    _check_descriptors([manifest.config, *manifest.layers])
+    return manifest
+
+
+def _check_descriptors(descriptors: list[Descriptor]) -> None:
+    for row in descriptors:
+        if not is_digest(row.digest) or row.size < 0:
+            raise ArchiveRefused(f"invalid manifest: {row.digest!r} of {row.size} bytes: want a sha256 digest and a size that can be")

@@ -59,10 +59,10 @@ def as_text(data: bytes) -> str:
 
 
 class Splitter:
-    """One stream's output in, runs out. Any chunking of the same bytes gives the same lines."""
+    """One stream's output in, runs with `attributes` out. Any chunking of the same bytes gives the same lines."""
 
     def __init__(self, stream: str, attributes: Attributes = ()) -> None:
-        self._stream, self._attributes = stream, attributes
+        self._stream, self.attributes = stream, attributes
         self._rest = b""
         self._piece: Piece | None = None
         self._piece_time = 0
@@ -78,14 +78,14 @@ class Splitter:
                 position = newline + 1
                 continue
             if start < position:
-                runs.append(Run(self._stream, time, data[start:position], self._attributes))
+                runs.append(Run(self._stream, time, data[start:position], self.attributes))
             end = position + LINE_LIMIT
             if newline >= 0:  # the end of a long line: only as far as the first newline
                 end = data.find(b"\n", position) + 1
             runs.append(self._long(data[position:end], time, last=newline >= 0))
             start = position = end
         if start < position:
-            runs.append(Run(self._stream, time, data[start:position], self._attributes))
+            runs.append(Run(self._stream, time, data[start:position], self.attributes))
         self._rest = data[position:]
         return runs
 
@@ -102,4 +102,4 @@ class Splitter:
         else:
             piece = Piece(self._piece.id, self._piece.ordinal + 1, last)
         self._piece = None if last else piece
-        return Run(self._stream, self._piece_time, data, self._attributes, piece)
+        return Run(self._stream, self._piece_time, data, self.attributes, piece)

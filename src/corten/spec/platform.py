@@ -14,14 +14,11 @@ from corten.errors import Invalid
 _MACHINES = {"x86_64": ("amd64", ""), "aarch64": ("arm64", "v8"), "armv7l": ("arm", "v7"), "i686": ("386", "")}
 
 
-LINUX: str = msgspec.field(default_factory=lambda: "linux")  # written out: OCI requires the key
-
-
 class Platform(msgspec.Struct, frozen=True, omit_defaults=True):
     """`variant` is empty where the architecture has none; arm64 means arm64/v8."""
 
     architecture: str = ""
-    os: str = LINUX
+    os: str = msgspec.field(default_factory=lambda: "linux")  # a factory's value is written out: image-index.md requires it
     variant: str = ""
 
     def __str__(self) -> str:

@@ -10,7 +10,7 @@ import secrets
 from types import TracebackType
 
 from corten.errors import ArchiveRefused, StoreCorrupt
-from corten.spec.digest import digest_of
+from corten.spec.digest import digest_of, encoded
 from corten.store.layout import Layout
 from corten.store.locks import NamedLocks
 
@@ -96,6 +96,10 @@ class Blobs:
                 writer.commit()
         return digest
 
+    def all(self) -> list[tuple[str, os.stat_result]]:
+        """(digest, status) of every blob."""
+        return [(f"sha256:{entry.name}", entry.stat()) for entry in os.scandir(self._layout.blobs)]
+
     def has(self, digest: str) -> bool:
         return os.path.exists(self._layout.blob(digest))
 
@@ -108,14 +112,31 @@ class Blobs:
             with open(self._layout.blob(digest), "rb") as file:
                 data = file.read()
         except FileNotFoundError:
-            raise StoreCorrupt(f"blob {digest} is missing from the store: pull or load its image again") from None
+            raise StoreCorrupt(f"blob {digest} is missing from the store: `corten system fsck --repair` fetches it again") from None
         if digest_of(data) != digest:
-            raise StoreCorrupt(f"blob {digest} does not match its digest: remove its image and pull it again")
+            raise StoreCorrupt(f"blob {digest} does not match its digest: `corten system fsck --repair` fetches it again")
         return data
 
     def open(self, digest: str) -> int:
         """A descriptor for reading; the caller's."""
         return os.open(self._layout.blob(digest), os.O_RDONLY | os.O_CLOEXEC)
+
+    def set_aside(self, digest: str) -> str:
+        """Take a blob out of the store: moved to where start-up empties, for the caller to delete. Empty if it is not there."""
+        aside = f"{self._layout.temporary}/removed-blob-{encoded(digest)}"
+        try:
+            os.rename(self._layout.blob(digest), aside)
+        except FileNotFoundError:
+            return ""
+        return aside
+
+    def actual_digest(self, digest: str) -> str:
+        """Of the content that the blob has; empty if it is not there. Reads it whole: not for the event loop."""
+        try:
+            with open(self._layout.blob(digest), "rb", buffering=0) as file:
+                return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+        except FileNotFoundError:
+            return ""
 
     def remove(self, digest: str) -> None:
         with contextlib.suppress(FileNotFoundError):

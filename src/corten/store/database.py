@@ -10,6 +10,10 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
+
+from corten.errors import CortenError
+from corten.store import spare_room
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS containers (id TEXT PRIMARY KEY, name TEXT UNIQUE NOT NULL, record BLOB NOT NULL);
@@ -20,11 +24,17 @@ CREATE TABLE IF NOT EXISTS images (
 CREATE TABLE IF NOT EXISTS names (
     reference TEXT PRIMARY KEY, image TEXT NOT NULL REFERENCES images(id), tagged INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS volumes (name TEXT PRIMARY KEY, record BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS volume_history (number INTEGER PRIMARY KEY, volume TEXT NOT NULL, record BLOB NOT NULL);
+CREATE INDEX IF NOT EXISTS volume_history_of ON volume_history (volume);
 CREATE TABLE IF NOT EXISTS packings (diff_id TEXT PRIMARY KEY, digest TEXT NOT NULL, size INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS parents (image TEXT PRIMARY KEY REFERENCES images(id) ON DELETE CASCADE, parent TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS members (
+    target TEXT NOT NULL, manifest TEXT NOT NULL, image TEXT NOT NULL REFERENCES images(id) ON DELETE CASCADE, PRIMARY KEY (target, manifest));
+CREATE TABLE IF NOT EXISTS targets (reference TEXT PRIMARY KEY REFERENCES names(reference) ON DELETE CASCADE, target TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS uses (image TEXT PRIMARY KEY REFERENCES images(id) ON DELETE CASCADE, used INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS pins (image TEXT PRIMARY KEY REFERENCES images(id) ON DELETE CASCADE);
 CREATE TABLE IF NOT EXISTS networks (id TEXT PRIMARY KEY, name TEXT UNIQUE NOT NULL, record BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS build_cache (key TEXT PRIMARY KEY, record BLOB NOT NULL, inputs BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS held_layers (holder TEXT NOT NULL, diff_id TEXT NOT NULL, PRIMARY KEY (holder, diff_id)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS settings (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
 
@@ -48,20 +58,65 @@ class ImageRow:
     stored: int
 
 
+@dataclass(frozen=True)
+class NameRow:
+    """A tag or repository digest. `image` is the one it means; `target` the index that it stands for, or empty for a single manifest."""
+
+    reference: str
+    image: str
+    target: str = ""
+
+
+@dataclass(frozen=True)
+class MemberRow:
+    """That the manifest of the index `target` is here as the image `image`."""
+
+    target: str
+    manifest: str
+    image: str
+
+
 class NameTaken(Exception):
     """A unique name has a row already."""
 
 
+class DiskFull(CortenError):
+    """What the client is told in the engine's own words: sqlite3 does not name the file."""
+
+    template = "write {path}: no space left on device"
+
+
+class _Connection(sqlite3.Connection):
+    """`path` is the database's, for the error."""
+
+    path = ""
+
+    def execute(self, statement: str, parameters: Any = (), /) -> sqlite3.Cursor:
+        try:
+            return super().execute(statement, parameters)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+                raise DiskFull(path=self.path) from None
+            raise
+
+
 class Database:
+    """What the file system has for it is reserved beforehand (spare_room.py). Raises DiskFull when that is used up too."""
+
     def __init__(self, path: str) -> None:
-        self._connection = sqlite3.connect(path, isolation_level=None)
+        self._path = path
+        spare_room.before_opening(path)
+        self._connection = sqlite3.connect(path, isolation_level=None, factory=_Connection)
+        self._connection.path = path
         self._connection.execute("PRAGMA journal_mode=WAL")
         self._connection.execute("PRAGMA synchronous=NORMAL")
         self._connection.execute("PRAGMA foreign_keys=ON")
         self._connection.executescript(_SCHEMA)
+        spare_room.opened(path)
 
     def close(self) -> None:
-        self._connection.close()
+        self._connection.close()  # which removes the log, and with it the room that was reserved
+        spare_room.closed(self._path)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -100,7 +155,25 @@ class Database:
         self._connection.execute("INSERT OR REPLACE INTO volumes VALUES (?, ?)", (name, record))
 
     def delete_volume(self, name: str) -> None:
+        """Its history goes with it."""
         self._connection.execute("DELETE FROM volumes WHERE name = ?", (name,))
+        self._connection.execute("DELETE FROM volume_history WHERE volume = ?", (name,))
+
+    def volume_history(self, name: str) -> list[bytes]:
+        """Oldest first."""
+        return [row[0] for row in self._connection.execute("SELECT record FROM volume_history WHERE volume = ? ORDER BY number", (name,))]
+
+    def add_volume_history(self, name: str, record: bytes, keep: int) -> None:
+        """Only the newest `keep` records of a volume stay."""
+        self._connection.execute("INSERT INTO volume_history (volume, record) VALUES (?, ?)", (name, record))
+        self._connection.execute(
+            "DELETE FROM volume_history WHERE volume = ?1 AND number <= "
+            "(SELECT number FROM volume_history WHERE volume = ?1 ORDER BY number DESC LIMIT 1 OFFSET ?2)",
+            (name, keep),
+        )
+
+    def move_volume_history(self, name: str, new: str) -> None:
+        self._connection.execute("UPDATE volume_history SET volume = ? WHERE volume = ?", (new, name))
 
     # --- networks
     def networks(self) -> list[bytes]:
@@ -163,30 +236,13 @@ class Database:
     def update_build_cache(self, key: str, record: bytes) -> None:
         self._connection.execute("UPDATE build_cache SET record = ? WHERE key = ?", (record, key))
 
-    def put_build_cache(self, key: str, record: bytes, inputs: bytes, diff_ids: Iterable[str]) -> None:
-        """Insert or replace. No image's removal takes the layers (diff ids) away while the row is there."""
-        with self.transaction():
-            self._connection.execute("INSERT OR REPLACE INTO build_cache VALUES (?, ?, ?)", (key, record, inputs))
-            self._connection.executemany("INSERT OR IGNORE INTO held_layers VALUES (?, ?)", [(key, diff_id) for diff_id in diff_ids])
+    def put_build_cache(self, key: str, record: bytes, inputs: bytes) -> None:
+        """Insert or replace."""
+        self._connection.execute("INSERT OR REPLACE INTO build_cache VALUES (?, ?, ?)", (key, record, inputs))
 
     def delete_build_cache(self, keys: Iterable[str]) -> None:
         with self.transaction():
-            for key in keys:
-                self._connection.execute("DELETE FROM build_cache WHERE key = ?", (key,))
-                self._connection.execute("DELETE FROM held_layers WHERE holder = ?", (key,))
-
-    def hold_layers(self, holder: str, diff_ids: Iterable[str]) -> None:
-        """No image's removal takes them away until `release_layers`."""
-        with self.transaction():
-            self._connection.executemany("INSERT OR IGNORE INTO held_layers VALUES (?, ?)", [(holder, diff_id) for diff_id in diff_ids])
-
-    def release_layers(self, prefix: str) -> None:
-        """Of every holder whose name begins so."""
-        self._connection.execute("DELETE FROM held_layers WHERE substr(holder, 1, ?) = ?", (len(prefix), prefix))
-
-    def held_layers(self) -> frozenset[str]:
-        """Diff ids."""
-        return frozenset(row[0] for row in self._connection.execute("SELECT DISTINCT diff_id FROM held_layers"))
+            self._connection.executemany("DELETE FROM build_cache WHERE key = ?", [(key,) for key in keys])
 
     # --- images and their names
     def images(self) -> list[ImageRow]:
@@ -213,15 +269,47 @@ class Database:
     def put_parent(self, image_id: str, parent: str) -> None:
         self._connection.execute("INSERT OR REPLACE INTO parents VALUES (?, ?)", (image_id, parent))
 
-    def names(self) -> list[tuple[str, str]]:
-        """(reference, image id) of every tag and repository digest."""
-        return list(self._connection.execute("SELECT reference, image FROM names ORDER BY reference"))
+    def uses(self) -> dict[str, int]:
+        """Image id -> when it was last used, nanoseconds since the epoch."""
+        return dict(self._connection.execute("SELECT image, used FROM uses"))
 
-    def put_name(self, reference: str, image_id: str, tagged: int) -> None:
+    def touch(self, image_id: str, used: int) -> None:
+        """Nothing, for an image that is not here any more."""
+        self._connection.execute("INSERT OR REPLACE INTO uses SELECT id, ? FROM images WHERE id = ?", (used, image_id))
+
+    def pins(self) -> set[str]:
+        return {row[0] for row in self._connection.execute("SELECT image FROM pins")}
+
+    def pin(self, image_id: str, *, pinned: bool) -> None:
+        self._connection.execute("INSERT OR IGNORE INTO pins VALUES (?)" if pinned else "DELETE FROM pins WHERE image = ?", (image_id,))
+
+    def names(self) -> list[NameRow]:
+        """Of every tag and repository digest."""
+        rows = self._connection.execute("SELECT reference, image, coalesce(target, '') FROM names LEFT JOIN targets USING (reference) ORDER BY reference")
+        return [NameRow(*row) for row in rows]
+
+    def put_name(self, reference: str, image_id: str, tagged: int, target: str = "") -> None:
         self._connection.execute("INSERT OR REPLACE INTO names VALUES (?, ?, ?)", (reference, image_id, tagged))
+        self._connection.execute("DELETE FROM targets WHERE reference = ?", (reference,))
+        if target:
+            self._connection.execute("INSERT INTO targets VALUES (?, ?)", (reference, target))
 
     def delete_name(self, reference: str) -> None:
         self._connection.execute("DELETE FROM names WHERE reference = ?", (reference,))
+
+    def members(self) -> list[MemberRow]:
+        return [MemberRow(*row) for row in self._connection.execute("SELECT target, manifest, image FROM members ORDER BY rowid")]
+
+    def put_member(self, row: MemberRow) -> None:
+        self._connection.execute("INSERT OR REPLACE INTO members VALUES (?, ?, ?)", (row.target, row.manifest, row.image))
+
+    def delete_members(self, image_id: str) -> None:
+        """Of every index: the image is no part of them any more."""
+        self._connection.execute("DELETE FROM members WHERE image = ?", (image_id,))
+
+    def delete_loose_members(self) -> None:
+        """Of indexes that no name stands for any more."""
+        self._connection.execute("DELETE FROM members WHERE target NOT IN (SELECT target FROM targets)")
 
     # --- single values
     def setting(self, key: str) -> str | None:

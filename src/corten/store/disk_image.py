@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from corten.errors import CortenError, Invalid
 from corten.linux import syscalls as sys
 from corten.linux.loop import attached
-from corten.linux.mounts import is_mount_point, unmount_when_free
+from corten.linux.mounts import is_mount_root, unmount_when_free
 
 _SMALLEST = 1 << 20
 
@@ -53,7 +53,7 @@ def create(path: str, size: int) -> None:
 
 def mount(path: str, point: str) -> None:
     """Idempotent. Raises OSError."""
-    if is_mount_point(point):
+    if is_mount_root(point):
         return
     with attached(path) as device:
         sys.mount(device, point, "ext4", 0, None)
@@ -64,7 +64,7 @@ def mount(path: str, point: str) -> None:
 
 def unmount(point: str, *, for_good: bool = False) -> None:
     """Idempotent. Raises OSError while it is in use, unless it goes `for_good`: mounted twice at once, the content would be lost."""
-    if is_mount_point(point):
+    if is_mount_root(point):
         sys.umount2(point, sys.MNT_DETACH) if for_good else unmount_when_free(point)
 
 

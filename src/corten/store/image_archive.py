@@ -6,31 +6,41 @@ Sources: Docker Engine 28.5 `POST /images/load`; OCI image-spec image-layout.md.
 from __future__ import annotations
 
 import tarfile
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import IO
 
 import msgspec
 
-from corten.errors import ArchiveRefused
+from corten.errors import ArchiveRefused, NotFound
+from corten.spec.digest import digest_of
 from corten.spec.image import (
     DOCKER_CONFIG,
+    INDEX_TYPES,
     OCI_CONFIG,
     OCI_LAYER,
     OCI_MANIFEST,
     Descriptor,
     Index,
     Manifest,
+    is_for_machines,
     parse_config,
     parse_manifest,
 )
+from corten.spec.platform import Platform, matches
 from corten.spec.reference import parse_reference
 from corten.store.blobs import Blobs
+from corten.store.images import Listed
 
 _DOCUMENT_LIMIT = 8 << 20
 _CHUNK = 1 << 20
 _MAX_LINKS = 8
 _NAME = "org.opencontainers.image.ref.name"
 _CONTAINERD_NAME = "io.containerd.image.name"
+
+
+class PlatformMissing(NotFound):
+    template = "requested platform ({platform}) not found"
 
 
 class _SavedImage(msgspec.Struct, frozen=True, rename="pascal"):
@@ -42,32 +52,49 @@ class _SavedImage(msgspec.Struct, frozen=True, rename="pascal"):
 
 @dataclass(frozen=True)
 class LoadedImage:
-    """Blobs of one image, all in the store; the layers are still to be unpacked. `names` are full references."""
+    """Blobs of one image, all in the store; the layers are still to be unpacked. `names` are full references.
+
+    `listed`: its place in the index that the names stand for.
+    """
 
     id: str
     manifest: Descriptor
     layers: tuple[tuple[str, str], ...]  # (blob, diff id)
     names: tuple[str, ...]
     parent: str = ""  # id of an image of the same archive
+    listed: Listed | None = None
 
 
 class ImageArchive:
     """An archive opened for reading. Raises ArchiveRefused for whatever is wrong with it."""
 
-    def __init__(self, archive: tarfile.TarFile, blobs: Blobs) -> None:
-        self._archive, self._blobs = archive, blobs
+    def __init__(self, archive: tarfile.TarFile, blobs: Blobs, platforms: Sequence[Platform] = ()) -> None:
+        self._archive, self._blobs, self._platforms = archive, blobs, platforms
         self._members = {member.name.removeprefix("./").rstrip("/"): member for member in archive}
 
     def load(self) -> list[LoadedImage]:
-        if "manifest.json" in self._members:
-            saved = self._parse("manifest.json", list[_SavedImage])
-            return [self._saved(image) for image in saved]
-        if "index.json" in self._members and "oci-layout" in self._members:
-            index = parse_manifest(self._document("index.json"), "")
-            if not isinstance(index, Index):
-                raise ArchiveRefused("index.json is not an image index")
-            return [self._from_layout(entry) for entry in index.manifests]
-        raise ArchiveRefused("the archive holds neither manifest.json (docker save) nor index.json and oci-layout (OCI layout)")
+        """Of every image, or of those for one of the platforms. An archive that has indexes too is read as an OCI layout."""
+        saved = self._parse("manifest.json", list[_SavedImage]) if "manifest.json" in self._members else None
+        entries = self._entries() if "index.json" in self._members and "oci-layout" in self._members else None
+        if saved is None and entries is None:
+            raise ArchiveRefused("the archive holds neither manifest.json (docker save) nor index.json and oci-layout (OCI layout)")
+        if entries is not None and (saved is None or any(entry.media_type in INDEX_TYPES for entry in entries)):
+            parents = {f"sha256:{image.config.rpartition('/')[2]}": image.parent for image in saved or []}
+            found = [replace(image, parent=parents.get(image.id, "")) for entry in entries for image in self._from_layout(entry)]
+        else:
+            found = [loaded for image in saved or [] if (loaded := self._saved(image))]
+        if not found and self._platforms:
+            raise PlatformMissing(platform=", ".join(map(str, self._platforms)))
+        return found
+
+    def _entries(self) -> list[Descriptor]:
+        index = parse_manifest(self._document("index.json"), "")
+        if not isinstance(index, Index):
+            raise ArchiveRefused("index.json is not an image index")
+        return index.manifests
+
+    def _is_wanted(self, platform: Platform) -> bool:
+        return not self._platforms or any(matches(wanted, platform) for wanted in self._platforms)
 
     def _member(self, name: str) -> tarfile.TarInfo:
         member = self._members.get(name)
@@ -114,9 +141,12 @@ class ImageArchive:
                 writer.write(data)
             return writer.commit(expected), writer.size
 
-    def _saved(self, image: _SavedImage) -> LoadedImage:
+    def _saved(self, image: _SavedImage) -> LoadedImage | None:
+        """None for another platform than those that are wanted."""
         config_data = self._document(image.config)
         config = parse_config(config_data)
+        if not self._is_wanted(config.platform):
+            return None
         if len(config.rootfs.diff_ids) != len(image.layers):
             raise ArchiveRefused(f"invalid manifest, layers length mismatch: expected {len(config.rootfs.diff_ids)}, got {len(image.layers)}")
         image_id = self._blobs.put(config_data)
@@ -130,23 +160,44 @@ class ImageArchive:
         pairs = zip((digest for digest, _ in copied), config.rootfs.diff_ids, strict=True)
         return LoadedImage(image_id, self._put_manifest(msgspec.json.encode(manifest), OCI_MANIFEST), tuple(pairs), names, image.parent)
 
-    def _from_layout(self, entry: Descriptor) -> LoadedImage:
-        data = self._document(f"blobs/sha256/{entry.digest.partition(':')[2]}")
-        manifest = parse_manifest(data, entry.media_type)
-        if isinstance(manifest, Index):
-            raise ArchiveRefused("an index with several platforms cannot be loaded yet; load one platform's manifest")
-        if manifest.config.media_type not in (OCI_CONFIG, DOCKER_CONFIG):
-            raise ArchiveRefused(f"{entry.digest} is not an image: its config is {manifest.config.media_type}")
-        for blob in (manifest.config, *manifest.layers):
-            self._copy(f"blobs/sha256/{blob.digest.partition(':')[2]}", blob.digest)
-        config = parse_config(self._blobs.read(manifest.config.digest))
-        if len(config.rootfs.diff_ids) != len(manifest.layers):
-            raise ArchiveRefused(f"the manifest has {len(manifest.layers)} layers, the config {len(config.rootfs.diff_ids)}")
+    def _from_layout(self, entry: Descriptor) -> list[LoadedImage]:
+        """Of a manifest its image, of an index those of its platforms that the archive has."""
         annotations = entry.annotations or {}
         name = annotations.get(_CONTAINERD_NAME) or annotations.get(_NAME, "")
         names = (self._full_name(name),) if name else ()
+        data = self._document(_blob_name(entry.digest))
+        document = parse_manifest(data, entry.media_type)
+        if isinstance(document, Manifest):
+            image = self._image(document, data, entry, names)
+            return [image] if image else []
+        if digest_of(data) != entry.digest:
+            raise ArchiveRefused(f"{entry.digest} in the archive does not match its digest")
+        target = self._blobs.put(data)
+        found: list[LoadedImage] = []
+        for part in document.manifests:
+            if _blob_name(part.digest) not in self._members or not is_for_machines(part):
+                continue
+            inner = self._document(_blob_name(part.digest))
+            manifest = parse_manifest(inner, part.media_type)
+            if isinstance(manifest, Index):
+                raise ArchiveRefused("an index inside an index is not supported")
+            image = self._image(manifest, inner, part, names, Listed(target, part.digest))
+            found += [image] if image else []
+        return found
+
+    def _image(self, manifest: Manifest, data: bytes, entry: Descriptor, names: tuple[str, ...], listed: Listed | None = None) -> LoadedImage | None:
+        """None for another platform than those that are wanted. `data` is the manifest's."""
+        if manifest.config.media_type not in (OCI_CONFIG, DOCKER_CONFIG):
+            raise ArchiveRefused(f"{entry.digest} is not an image: its config is {manifest.config.media_type}")
+        config = parse_config(self._document(_blob_name(manifest.config.digest)))
+        if not self._is_wanted(config.platform):
+            return None
+        for blob in (manifest.config, *manifest.layers):
+            self._copy(_blob_name(blob.digest), blob.digest)
+        if len(config.rootfs.diff_ids) != len(manifest.layers):
+            raise ArchiveRefused(f"the manifest has {len(manifest.layers)} layers, the config {len(config.rootfs.diff_ids)}")
         pairs = zip((layer.digest for layer in manifest.layers), config.rootfs.diff_ids, strict=True)
-        return LoadedImage(manifest.config.digest, self._put_manifest(data, entry.media_type), tuple(pairs), names)
+        return LoadedImage(manifest.config.digest, self._put_manifest(data, entry.media_type), tuple(pairs), names, listed=listed)
 
     def _put_manifest(self, data: bytes, media_type: str) -> Descriptor:
         return Descriptor(media_type, self._blobs.put(data), len(data))
@@ -157,11 +208,15 @@ class ImageArchive:
         return f"{reference.name}:{reference.tag}"
 
 
-def read_image_archive(path: str, blobs: Blobs) -> list[LoadedImage]:
-    """Copy every image's blobs into the store. Raises ArchiveRefused."""
+def _blob_name(digest: str) -> str:
+    return f"blobs/sha256/{digest.partition(':')[2]}"
+
+
+def read_image_archive(path: str, blobs: Blobs, platforms: Sequence[Platform] = ()) -> list[LoadedImage]:
+    """Copy every image's blobs into the store, or those of images for `platforms`. Raises ArchiveRefused, PlatformMissing."""
     try:
         with tarfile.open(path, "r:*") as archive:
-            return ImageArchive(archive, blobs).load()
+            return ImageArchive(archive, blobs, platforms).load()
     except (tarfile.TarError, EOFError, OSError) as error:
         if isinstance(error, OSError) and error.errno:
             raise

@@ -18,6 +18,7 @@ import msgspec
 from corten.errors import ArchiveRefused
 from corten.spec.digest import digest_of, encoded
 from corten.spec.image import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST
+from corten.spec.platform import Platform
 from corten.store.compression import open_decompressed, refusing_corrupt
 from corten.store.confine import confine_to
 from corten.store.tar_writer import TarWriter
@@ -53,8 +54,23 @@ class SavedImage(msgspec.Struct, frozen=True):
     parent: str = ""
 
 
+class SavedMember(msgspec.Struct, frozen=True):
+    image: str
+    platform: Platform
+
+
+class SavedIndex(msgspec.Struct, frozen=True):
+    """Several platforms' images under the same names."""
+
+    names: list[SavedName]
+    members: list[SavedMember]
+
+
 class SavePlan(msgspec.Struct, frozen=True):
+    """A name of an index is a name of that member's too that docker archives (manifest.json), which know no platforms, shall have under it."""
+
     images: list[SavedImage]
+    indexes: list[SavedIndex] = []
 
 
 @dataclass(frozen=True)
@@ -74,20 +90,24 @@ def _descriptor(media_type: str, digest: str, size: int, **more: Any) -> dict[st
 def documents(plan: SavePlan, sizes: dict[str, int]) -> tuple[dict[str, bytes], dict[str, bytes]]:
     """Pure: (manifests by digest, the archive's own files by name). `sizes`: bytes of configs and plain layers, by digest."""
     manifests: dict[str, bytes] = {}
+    heads: dict[str, dict[str, Any]] = {}
     index: list[dict[str, Any]] = []
-    items: list[dict[str, Any]] = []
     repositories: dict[str, dict[str, str]] = {}
+    indexed = {name.full for part in plan.indexes for name in part.names}
+    inside = {member.image for part in plan.indexes for member in part.members}
     for image in plan.images:
         layers = [_descriptor(OCI_LAYER, layer.diff_id, sizes[layer.diff_id]) for layer in image.layers]
         config = _descriptor(OCI_CONFIG, image.id, sizes[image.id])
-        data = msgspec.json.encode({"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": layers})
-        digest = digest_of(data)
-        manifests[digest] = data
-        marks = [{"annotations": {_NAME: name.full, _REFERENCE: name.tag}} for name in image.names] or [{}]
-        index += [_descriptor(OCI_MANIFEST, digest, len(data), **mark) for mark in marks]
+        heads[image.id] = _store({"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": layers}, manifests)
+        marks = [_mark(name) for name in image.names if name.full not in indexed] or ([] if image.id in inside else [{}])
+        index += [heads[image.id] | mark for mark in marks]
         for name in image.names if image.layers else ():
             repositories.setdefault(name.repository, {})[name.tag] = encoded(image.layers[-1].diff_id)
-        items.append(_item(image, sizes))
+    for part in plan.indexes:
+        rows = [heads[member.image] | {"platform": msgspec.to_builtins(member.platform)} for member in part.members]
+        head = _store({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": rows}, manifests)
+        index += [head | mark for mark in ([_mark(name) for name in part.names] or [{}])]
+    items = [_item(image, sizes) for image in plan.images]
     files = {
         "index.json": msgspec.json.encode({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": index or None}),
         "manifest.json": msgspec.json.encode(items or None) + b"\n",
@@ -96,6 +116,18 @@ def documents(plan: SavePlan, sizes: dict[str, int]) -> tuple[dict[str, bytes], 
     if repositories:
         files["repositories"] = msgspec.json.encode(repositories, order="sorted") + b"\n"
     return manifests, files
+
+
+def _store(document: dict[str, Any], documents: dict[str, bytes]) -> dict[str, Any]:
+    """Its descriptor."""
+    data = msgspec.json.encode(document)
+    digest = digest_of(data)
+    documents[digest] = data
+    return _descriptor(document["mediaType"], digest, len(data))
+
+
+def _mark(name: SavedName) -> dict[str, Any]:
+    return {"annotations": {_NAME: name.full, _REFERENCE: name.tag}}
 
 
 def _item(image: SavedImage, sizes: dict[str, int]) -> dict[str, Any]:

@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
+import msgspec
+
+from corten.errors import ArchiveRefused, StoreCorrupt
 from corten.spec.image import OCI_INDEX, Descriptor, ImageConfig, Index, Manifest, parse_config, parse_manifest
+from corten.spec.platform import matches, this_platform
 from corten.spec.reference import Reference
 from corten.spec.timestamps import now_ns
 from corten.store.blobs import Blobs
-from corten.store.database import Database, ImageRow, LayerRow
+from corten.store.database import Database, ImageRow, MemberRow, NameRow
+from corten.store.holds import Hold
 from corten.store.layers import Layers
 from corten.store.layout import Layout
 
 
 @dataclass(frozen=True)
 class Image:
-    """One image as stored. `tags` and `digests` are references in full (`docker.io/library/debian:latest`).
+    """One image of one platform as stored. `tags` and `digests` are references in full (`docker.io/library/debian:latest`).
 
-    `parent` is the id of the image that it was made from here, and empty for every other.
+    `parent` is the id of the image that it was made from here, and empty for every other. `shown`: False for one that is here only
+    as another platform of what its names mean. `targets`: indexes (digests) that it is a part of.
     """
 
     row: ImageRow
@@ -29,124 +37,241 @@ class Image:
     tags: tuple[str, ...]
     digests: tuple[str, ...]
     parent: str = ""
+    shown: bool = True
+    targets: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
         return self.row.id
 
 
+@dataclass(frozen=True)
+class Listed:
+    """An image's place in an index: both digests. The index is a stored blob."""
+
+    target: str
+    manifest: str
+
+
 class Images:
     def __init__(self, layout: Layout, database: Database, blobs: Blobs, layers: Layers) -> None:
         self._layout, self._database, self._blobs, self._layers = layout, database, blobs, layers
         self.config = lru_cache(maxsize=256)(self._read_config)
+        self._document = lru_cache(maxsize=256)(self._read_document)
 
     def _read_config(self, image_id: str) -> ImageConfig:
         return parse_config(self._blobs.read(image_id))
 
+    def _read_document(self, digest: str, media_type: str) -> Manifest | Index:
+        return parse_manifest(self._blobs.read(digest), media_type)
+
     def manifest(self, image: Image) -> Manifest:
-        manifest = parse_manifest(self._blobs.read(image.row.manifest), image.row.media_type)
+        manifest = self._document(image.row.manifest, image.row.media_type)
         if isinstance(manifest, Index):
             raise TypeError("an image's manifest is never an index")
         return manifest
 
+    def index(self, target: str) -> Index:
+        index = self._document(target, OCI_INDEX)
+        if not isinstance(index, Index):
+            raise TypeError("what a name of several platforms stands for is an index")
+        return index
+
     def all(self) -> list[Image]:
         """Newest first."""
-        names, parents = self._database.names(), self._database.parents()
-        return [self._assemble(row, names, parents) for row in self._database.images()]
+        assemble = self._assembler()
+        return [assemble(row) for row in self._database.images()]
 
     def get(self, image_id: str) -> Image | None:
         row = self._database.image(image_id)
-        return self._assemble(row, self._database.names(), self._database.parents()) if row else None
+        return self._assembler()(row) if row else None
 
-    def _assemble(self, row: ImageRow, names: Iterable[tuple[str, str]], parents: Mapping[str, str]) -> Image:
-        mine = [reference for reference, image in names if image == row.id]
-        return Image(
-            row,
-            self.config(row.id),
-            tuple(name for name in mine if "@" not in name),
-            tuple(name for name in mine if "@" in name),
-            parents.get(row.id, ""),
-        )
+    def _assembler(self) -> Callable[[ImageRow], Image]:
+        """Makes images of rows, as names and indexes are now."""
+        names, parents = self._database.names(), self._database.parents()
+        parts: dict[str, list[str]] = {}
+        for member in self._database.members():
+            parts.setdefault(member.image, []).append(member.target)
+
+        def assemble(row: ImageRow) -> Image:
+            targets = tuple(parts.get(row.id, ()))
+            mine = [name for name in names if name.image == row.id or name.target in targets]
+            references = [name.reference for name in mine]
+            return Image(
+                row,
+                self.config(row.id),
+                tuple(reference for reference in references if "@" not in reference),
+                tuple(reference for reference in references if "@" in reference),
+                parents.get(row.id, ""),
+                not mine or any(name.image == row.id for name in mine),
+                targets,
+            )
+
+        return assemble
+
+    def _name(self, reference: Reference) -> NameRow | None:
+        wanted = reference.with_default_tag()
+        key = f"{wanted.name}@{wanted.digest}" if wanted.digest else f"{wanted.name}:{wanted.tag}"
+        return next((name for name in self._database.names() if name.reference == key), None)
 
     def resolve(self, reference: Reference) -> str | None:
         """The image id behind a tag or a repository digest."""
-        wanted = reference.with_default_tag()
-        key = f"{wanted.name}@{wanted.digest}" if wanted.digest else f"{wanted.name}:{wanted.tag}"
-        return dict(self._database.names()).get(key)
+        name = self._name(reference)
+        return name.image if name else None
 
-    def store(self, image_id: str, manifest: Descriptor, names: Iterable[str], parent: str = "") -> None:
+    def target(self, reference: Reference) -> str:
+        """The index that a tag or a repository digest stands for; empty where it is a single manifest, or unknown."""
+        name = self._name(reference)
+        return name.target if name else ""
+
+    def entries(self, target: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """Of a stored index: (its descriptor, the descriptors that it lists), with all keys that they have."""
+        data = self._blobs.read(target)
+        document = msgspec.json.decode(data, type=dict[str, Any])
+        return {"mediaType": document.get("mediaType", OCI_INDEX), "digest": target, "size": len(data)}, document["manifests"]
+
+    def members(self, target: str) -> dict[str, str]:
+        """Of an index, what is here: manifest digest -> image id, in the order that the index has."""
+        here = {member.manifest: member.image for member in self._database.members() if member.target == target}
+        return {entry.digest: here[entry.digest] for entry in self.index(target).manifests if entry.digest in here} if here else {}
+
+    def under(self, target: str) -> list[Image]:
+        """Every platform's image of an index that is here, in the order that the index has."""
+        return [image for image_id in self.members(target).values() if (image := self.get(image_id))]
+
+    def platforms(self, image: Image) -> list[Image]:
+        """It, and what is here as other platforms of what its names mean."""
+        others = {other.id: other for target in image.targets for other in self.under(target) if other.id != image.id}
+        return [image, *others.values()]
+
+    # --- as rows say it, also where blobs are broken
+    def rows(self) -> list[ImageRow]:
+        return self._database.images()
+
+    def pairs(self, row: ImageRow) -> list[tuple[str, str]]:
+        """(blob, diff id) of its layers, read anew. Raises StoreCorrupt, ArchiveRefused."""
+        manifest = self.document(row)
+        layers = manifest.layers if isinstance(manifest, Manifest) else []
+        return list(zip((layer.digest for layer in layers), self._read_config(row.id).rootfs.diff_ids, strict=False))
+
+    def document(self, row: ImageRow) -> Manifest | Index:
+        """Its manifest, read anew. Raises StoreCorrupt, ArchiveRefused."""
+        return self._read_document(row.manifest, row.media_type)
+
+    def targets_of(self, image_id: str) -> list[str]:
+        """Indexes that it is a part of."""
+        return [member.target for member in self._database.members() if member.image == image_id]
+
+    def repository_digests(self, image_id: str) -> list[str]:
+        """Where a registry had it, in full: `registry/repository@digest`."""
+        targets = self.targets_of(image_id)
+        return [name.reference for name in self._database.names() if "@" in name.reference and (name.image == image_id or name.target in targets)]
+
+    def with_layer(self, diff_id: str) -> tuple[str, ...]:
+        """Ids of the images that have it."""
+        found: list[str] = []
+        for row in self.rows():
+            with suppress(StoreCorrupt, ArchiveRefused):
+                found += [row.id] if diff_id in self._read_config(row.id).rootfs.diff_ids else []
+        return tuple(found)
+
+    # --- changes
+    def store(self, image_id: str, manifest: Descriptor, names: Iterable[str], parent: str = "", listed: Listed | None = None) -> None:
         """Make an image whose blobs and layers are complete visible, under its names, in one transaction."""
         with self._database.transaction():
             self._database.put_image(ImageRow(image_id, manifest.digest, manifest.media_type, manifest.size, now_ns()))
-            for name in names:
-                self._database.put_name(name, image_id, now_ns())
             if parent:
                 self._database.put_parent(image_id, parent)
+            self._point(image_id, names, listed)
         self._write_index()
 
-    def tag(self, image_id: str, name: str) -> None:
-        self._database.put_name(name, image_id, now_ns())
+    def point(self, image_id: str, names: Iterable[str], listed: Listed | None = None) -> None:
+        """Have names mean a stored image: its one manifest, or with `listed` an index that has it among others."""
+        with self._database.transaction():
+            self._point(image_id, names, listed)
+        self._write_index()
+
+    def _point(self, image_id: str, names: Iterable[str], listed: Listed | None) -> None:
+        self._database.touch(image_id, now_ns())
+        if listed:
+            self._database.put_member(MemberRow(listed.target, listed.manifest, image_id))
+        for name in names:
+            self._database.put_name(name, image_id, now_ns(), listed.target if listed else "")
+        self._database.delete_loose_members()
+        if listed:
+            self._settle(listed.target)
+
+    def _settle(self, target: str) -> None:
+        """Have the index's names mean this machine's platform, or where it is not here the first that is."""
+        here = list(self.members(target).values())
+        best = next((image_id for image_id in here if matches(this_platform(), self.config(image_id).platform)), here[0])
+        for name in self._database.names():
+            if name.target == target and name.image != best:
+                self._database.put_name(name.reference, best, now_ns(), target)
+
+    def touch(self, image_id: str) -> None:
+        """It has been used: what was not for longest is collected first."""
+        self._database.touch(image_id, now_ns())
+
+    def uses(self) -> dict[str, int]:
+        """Image id -> when it was last used, nanoseconds since the epoch; while a container stands on it, when that was made."""
+        return self._database.uses()
+
+    def pins(self) -> set[str]:
+        """Ids of the images that are never collected because somebody said so."""
+        return self._database.pins()
+
+    def pin(self, image_id: str, *, pinned: bool) -> None:
+        self._database.pin(image_id, pinned=pinned)
+
+    def tag(self, image_id: str, name: str, target: str = "") -> None:
+        """`target`: an index that has the image, for a name that means all that is here of it."""
+        self._database.put_name(name, image_id, now_ns(), target)
+        self._database.touch(image_id, now_ns())
+        self._database.delete_loose_members()
         self._write_index()
 
     def untag(self, name: str) -> None:
         self._database.delete_name(name)
+        self._database.delete_loose_members()
         self._write_index()
 
-    def remove(self, image: Image, keep_diff_ids: frozenset[str]) -> list[LayerRow]:
-        """Remove the image, and every layer that neither another image nor `keep_diff_ids` needs. Returns those."""
-        manifest = self.manifest(image)
+    def remove(self, image: Image) -> Hold:
+        """Remove the image and the names that mean it alone. What it held is answered: releasing that is the caller's."""
+        held = self.hold(image)
         with self._database.transaction():
-            for name in (*image.tags, *image.digests):
-                self._database.delete_name(name)
+            self._database.delete_members(image.id)
+            left = {member.target for member in self._database.members()}
+            for name in self._database.names():
+                if name.image == image.id and name.target not in left:
+                    self._database.delete_name(name.reference)
+            for target in set(image.targets) & left:
+                self._settle(target)
             self._database.delete_image(image.id)
         self.config.cache_clear()
-        rest = self.all()
-        held = self._database.held_layers()
-        used_blobs = self.used_blobs() | {row.blob for row in map(self._layers.find, held) if row}
-        used_layers = keep_diff_ids | held | {diff_id for other in rest for diff_id in other.config.rootfs.diff_ids}
-        gone: list[LayerRow] = []
-        for diff_id in image.config.rootfs.diff_ids:
-            row = self._layers.find(diff_id)
-            if row and diff_id not in used_layers:
-                self._layers.remove(row)
-                gone.append(row)
-        for digest in {image.id, image.row.manifest, *(layer.digest for layer in manifest.layers)} - used_blobs:
-            self._blobs.remove(digest)
         self._write_index()
-        return gone
+        return held
 
-    def forget_unused(self, diff_ids: Iterable[str], keep: frozenset[str]) -> list[LayerRow]:
-        """Of layers that something has let go: the rows of those that no image, nobody who holds layers and not `keep` needs go now.
+    # --- what they hold
+    def hold(self, image: Image) -> Hold:
+        """What the image keeps on disk, of the indexes that it is part of the documents too."""
+        blobs = {image.id, image.row.manifest, *image.targets}
+        with suppress(StoreCorrupt):  # a manifest that is broken names nothing; removing such an image must be possible
+            blobs |= {layer.digest for layer in self.manifest(image).layers}
+        return Hold("image", image.id, frozenset(image.config.rootfs.diff_ids), frozenset(blobs))
 
-        Their folders and blobs are for remove_folders().
-        """
-        used = keep | self._database.held_layers() | {diff_id for image in self.all() for diff_id in image.config.rootfs.diff_ids}
-        gone = [row for row in map(self._layers.find, set(diff_ids) - used) if row]
-        for row in gone:
-            self._layers.forget(row)
-        used_blobs = self.used_blobs()
-        for row in gone:
-            if row.blob not in used_blobs:
-                self._blobs.remove(row.blob)
-        return gone
-
-    def remove_folders(self, rows: list[LayerRow]) -> list[LayerRow]:
-        """Of layers without a row any more; a crash before the end leaves the rest to the next start. For threads."""
-        for row in rows:
-            self._layers.remove_folder(row)
-        return rows
-
-    def used_blobs(self) -> set[str]:
-        """Every blob that a stored image needs."""
-        return {digest for image in self.all() for digest in self._blobs_of(image)}
-
-    def _blobs_of(self, image: Image) -> set[str]:
-        return {image.id, image.row.manifest, *(layer.digest for layer in self.manifest(image).layers)}
+    def holds(self) -> list[Hold]:
+        return [self.hold(image) for image in self.all()]
 
     def size(self, image: Image) -> int:
         """Bytes of the unpacked layers: what Docker's overlay2 store reports."""
         rows = [self._layers.find(diff_id) for diff_id in image.config.rootfs.diff_ids]
         return sum(row.size for row in rows if row)
+
+    def packed_size(self, image: Image) -> int:
+        """Bytes of manifest, config and the layers' blobs."""
+        manifest = self.manifest(image)
+        return image.row.manifest_size + manifest.config.size + sum(layer.size for layer in manifest.layers)
 
     def _has_tars(self, image_id: str) -> bool:
         rows = [self._layers.find(diff_id) for diff_id in self.config(image_id).rootfs.diff_ids]
@@ -159,13 +284,13 @@ class Images:
         rows = {row.id: row for row in self._database.images()}
         manifests = [
             {
-                "mediaType": rows[image].media_type,
-                "digest": rows[image].manifest,
-                "size": rows[image].manifest_size,
-                "annotations": {"org.opencontainers.image.ref.name": reference},
+                "mediaType": rows[name.image].media_type,
+                "digest": rows[name.image].manifest,
+                "size": rows[name.image].manifest_size,
+                "annotations": {"org.opencontainers.image.ref.name": name.reference},
             }
-            for reference, image in self._database.names()
-            if "@" not in reference and self._has_tars(image)
+            for name in self._database.names()
+            if "@" not in name.reference and self._has_tars(name.image)
         ]
         for name, document in (
             ("oci-layout", {"imageLayoutVersion": "1.0.0"}),

@@ -108,20 +108,41 @@ class Layers:
     async def _unpack(self, source: int, blob: str, diff_id: str, news: int = -1, verified: Awaitable[bool] | None = None) -> LayerRow:
         """`source` and `news` (descriptors) are closed here."""
         number = self._database.next_layer_number()
+        async with self._staged(number, source, diff_id, news) as (staging, size):
+            if verified and not await verified:
+                raise ArchiveRefused("the layer's download was broken off")
+            os.rename(staging, self._layout.layer(number))
+        row = LayerRow(number, diff_id, blob, size)
+        self._database.add_layer(row)
+        return row
+
+    @asynccontextmanager
+    async def _staged(self, number: int, source: int, diff_id: str, news: int = -1) -> AsyncIterator[tuple[str, int]]:
+        """(a folder with the content unpacked, its bytes); what of it is not renamed is deleted at the end."""
         staging = f"{self._layout.temporary}/layer-{number}"
         os.mkdir(staging, 0o755)
         try:
             unpacked = await self._run_worker(source, staging, news)
             _compare(unpacked.diff_id, diff_id)
-            if verified and not await verified:
-                raise ArchiveRefused("the layer's download was broken off")
-            os.rename(staging, self._layout.layer(number))
-        except BaseException:
-            await asyncio.to_thread(shutil.rmtree, staging, ignore_errors=True)
-            raise
-        row = LayerRow(number, diff_id, blob, unpacked.size)
-        self._database.add_layer(row)
-        return row
+            yield staging, unpacked.size
+        finally:
+            if os.path.isdir(staging):
+                await asyncio.to_thread(shutil.rmtree, staging, ignore_errors=True)
+
+    @asynccontextmanager
+    async def unpacked_again(self, row: LayerRow) -> AsyncIterator[str]:
+        """A folder with the layer's content anew from its blob, for as long as the block lasts. Raises ArchiveRefused."""
+        async with self._staged(self._database.next_layer_number(), self._blobs.open(row.blob), row.diff_id) as (staging, _):
+            yield staging
+
+    async def renew(self, row: LayerRow) -> None:
+        """Put a newly unpacked folder in the layer's place. Nobody may have the old one mounted. Raises ArchiveRefused."""
+        folder, old = self._layout.layer(row.number), f"{self._layout.temporary}/old-layer-{row.number}"
+        async with self.unpacked_again(row) as staging:
+            with suppress(FileNotFoundError):
+                os.rename(folder, old)
+            os.rename(staging, folder)
+        await asyncio.to_thread(shutil.rmtree, old, ignore_errors=True)
 
     async def _run_worker(self, source: int, staging: str, news: int) -> Unpacked:
         folder = os.open(staging, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -150,19 +171,29 @@ class Layers:
             if not self._blobs.has(diff_id):
                 await self._write_blob(row)
 
-    async def _write_blob(self, row: LayerRow) -> None:
-        path = f"{self._layout.temporary}/tar-{row.number}"
+    def tar_is_made(self, digest: str) -> bool:
+        """Whether a blob is the tar of a layer that was adopted, and so need not be there."""
+        row = self.find(digest)
+        return row is not None and row.blob == digest
+
+    async def tar_again(self, row: LayerRow, path: str = os.devnull) -> str:
+        """Write the tar of an adopted layer to a new file; the digest that it has."""
         output = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         folder = os.open(self._layout.layer(row.number), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            actual = (await self._run_job(RETAR_JOB, b"", (folder, output))).decode()
-            if actual != row.diff_id:
-                raise StoreCorrupt(f"layer {row.diff_id} does not match its digest: remove its image and build it again")
-            await asyncio.to_thread(os.fsync, output)
-            os.rename(path, self._layout.blob(row.diff_id))
+            return (await self._run_job(RETAR_JOB, b"", (folder, output))).decode()
         finally:
             os.close(output)
             os.close(folder)
+
+    async def _write_blob(self, row: LayerRow) -> None:
+        path = f"{self._layout.temporary}/tar-{row.number}"
+        try:
+            if await self.tar_again(row, path) != row.diff_id:
+                raise StoreCorrupt(f"layer {row.diff_id} does not match its digest: remove its image and build it again")
+            await asyncio.to_thread(_sync, path)
+            os.rename(path, self._layout.blob(row.diff_id))
+        finally:
             with suppress(FileNotFoundError):
                 os.unlink(path)
 
@@ -199,17 +230,19 @@ class Layers:
         os.close(target)
         return msgspec.json.decode(await running, type=Packed)
 
-    def remove(self, row: LayerRow) -> None:
-        """The row goes first: a crash leaves a folder that start-up removes, never a row without one."""
-        self.forget(row)
-        self.remove_folder(row)
+    def all(self) -> list[LayerRow]:
+        return self._database.layers()
 
-    def forget(self, row: LayerRow) -> None:
+    def set_aside(self, row: LayerRow) -> str:
+        """Take the layer out of the store: its folder, moved to where start-up empties, for the caller to delete.
+
+        The row goes first: a crash leaves a folder that start-up removes, never a row without one.
+        """
         self._database.delete_layer(row.number)
-
-    def remove_folder(self, row: LayerRow) -> None:
-        """Of a layer that has been forgotten. For threads."""
-        shutil.rmtree(self._layout.layer(row.number), ignore_errors=True)
+        aside = f"{self._layout.temporary}/removed-layer-{row.number}"
+        with suppress(FileNotFoundError):  # somebody has removed it by hand
+            os.rename(self._layout.layer(row.number), aside)
+        return aside
 
     def remove_strays(self) -> None:
         """Start-up: folders that no row names."""
@@ -227,6 +260,14 @@ async def run_on_archive(run_job: RunJob, entry: str, fds: Sequence[int], argume
         if error.operand == ArchiveRefused.__name__:
             raise ArchiveRefused(error.reason) from None
         raise
+
+
+def _sync(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _compare(actual: str, wanted: str) -> None:

@@ -1,21 +1,23 @@
 """The packer: a layer's tar, gzipped for its way to a registry. Runs in a child of the launcher (`job`).
 
-The same tar gives the same bytes every time and everywhere: no name, no time in the header, and a fixed number of threads
-(it shows in the stream). So the packed form need not be kept: its digest is (database, `packings`), and it is made again when a
-registry lacks it.
+Blocks of the tar are compressed beside each other, each as a member of its own (RFC 1952, 2.2). The same tar gives the same bytes
+every time and everywhere: a member has no name and no time, and where the blocks end does not depend on who compresses them. So
+the packed form need not be kept: its digest is (database, `packings`), and it is made again when a registry lacks it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from typing import Any
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import msgspec
 
-LEVEL, THREADS = 5, 2
+LEVEL = 2  # of libdeflate: two hundredths larger than `gzip -6`, in a quarter of its time
 PACK_JOB = "pack"
-_CHUNK = 1 << 20
+_BLOCK = 1 << 20
+_MOST_THREADS = 4
 
 
 class Packed(msgspec.Struct, frozen=True):
@@ -23,37 +25,37 @@ class Packed(msgspec.Struct, frozen=True):
     size: int
 
 
-class _HashingPipe:
-    """Writes to a descriptor all that it is given, and knows digest and size of it."""
+def pack(source: int, target: int, threads: int = 0) -> Packed:
+    """Gzip what `source` has to its end into `target`. Raises OSError (EPIPE when the reader has gone).
 
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-        self.hash = hashlib.sha256()
-        self.size = 0
+    `threads` 0: as many as there are processors, but not more than four.
+    """
+    from deflate import gzip_compress  # in the worker only: the daemon knows this module for its types
 
-    def write(self, data: bytes) -> int:
-        view = memoryview(data)
-        self.hash.update(view)
-        self.size += len(view)
-        while view:
-            view = view[os.write(self._fd, view) :]
-        return len(data)
+    count = threads or min(_MOST_THREADS, len(os.sched_getaffinity(0)))
+    waiting: deque[Future[bytearray]] = deque()
+    digest, size = hashlib.sha256(), 0
 
-    def flush(self) -> None:
-        """Nothing is held back."""
+    def send_first() -> None:
+        nonlocal size
+        data = memoryview(waiting.popleft().result())
+        digest.update(data)
+        size += len(data)
+        while data:
+            data = data[os.write(target, data) :]
 
-
-def pack(source: int, target: int) -> Packed:
-    """Gzip what `source` has to its end into `target`. Raises OSError (EPIPE when the reader has gone)."""
-    from zlib_ng import gzip_ng_threaded  # in the worker only: the daemon knows this module for its types
-
-    sink = _HashingPipe(target)
-    untyped: Any = gzip_ng_threaded.open
-    writer = untyped(sink, "wb", compresslevel=LEVEL, threads=THREADS)
-    while data := os.read(source, _CHUNK):
-        writer.write(data)
-    writer.close()
-    return Packed("sha256:" + sink.hash.hexdigest(), sink.size)
+    with open(source, "rb", closefd=False) as tar, ThreadPoolExecutor(count) as pool:
+        block = tar.read(_BLOCK)
+        while True:
+            waiting.append(pool.submit(gzip_compress, block, LEVEL))
+            block = tar.read(_BLOCK)
+            if not block:
+                break
+            if len(waiting) > 2 * count:
+                send_first()
+        while waiting:
+            send_first()
+    return Packed("sha256:" + digest.hexdigest(), size)
 
 
 def job(_argument: bytes, fds: list[int]) -> bytes:

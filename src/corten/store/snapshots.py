@@ -11,8 +11,9 @@ from contextlib import suppress
 
 from corten.errors import StoreCorrupt
 from corten.spec.runtime import Mount
-from corten.store import disk_image, init_layer
+from corten.store import init_layer, size_limit
 from corten.store.database import Database
+from corten.store.disk_image import DiskUsage
 from corten.store.layout import Layout
 from corten.store.sizes import tree_size
 
@@ -22,13 +23,13 @@ class Snapshots:
         self._layout, self._database = layout, database
 
     def create(self, container_id: str, size: int = 0) -> None:
-        """Make the folders of a writable layer, of at most `size` bytes if that is not 0. Idempotent. Raises as disk_image.create."""
+        """Make the folders of a writable layer, of at most `size` bytes if that is not 0. Idempotent. Raises as size_limit.create."""
         base = self._layout.container(container_id)
         os.makedirs(f"{base}/rootfs", mode=0o755, exist_ok=True)
         inside = ""
         if size:
             os.makedirs(f"{base}/writable", mode=0o700, exist_ok=True)
-            disk_image.create(f"{base}/disk", size)
+            size_limit.create(f"{base}/writable", f"{base}/disk", size)
             self.attach(container_id)
             inside = "writable/"
             for name in ("upper", "work"):
@@ -38,20 +39,22 @@ class Snapshots:
             os.makedirs(f"{base}/{inside}{name}", mode=0o755, exist_ok=True)
 
     def attach(self, container_id: str) -> None:
-        """Mount the writable layer's own file system. For a layer with a size limit. Idempotent. Raises OSError."""
-        base = self._layout.container(container_id)
-        disk_image.mount(f"{base}/disk", f"{base}/writable")
+        """Before a layer with a size limit is used. Idempotent. Raises OSError."""
+        size_limit.attach(*self._limited(container_id))
 
     def detach(self, container_id: str, *, for_good: bool = False) -> None:
         """Undo that. Idempotent, also for layers without a limit. Raises OSError while it is in use (but when it is to be removed)."""
-        base = self._layout.container(container_id)
-        if os.path.exists(f"{base}/disk"):
-            disk_image.unmount(f"{base}/writable", for_good=for_good)
+        size_limit.detach(*self._limited(container_id), for_good=for_good)
 
-    def disk_usage(self, container_id: str) -> disk_image.DiskUsage | None:
+    def disk_usage(self, container_id: str) -> DiskUsage | None:
         """What of its limit the writable layer takes; None without a limit."""
+        folder, disk = self._limited(container_id)
+        return size_limit.usage(folder, disk) if os.path.isdir(folder) else None
+
+    def _limited(self, container_id: str) -> tuple[str, str]:
+        """Folder and disk image (size_limit.py) of a writable layer with a limit; others have neither."""
         base = self._layout.container(container_id)
-        return disk_image.usage(f"{base}/writable") if os.path.exists(f"{base}/disk") else None
+        return f"{base}/writable", f"{base}/disk"
 
     def mounts(self, container_id: str, diff_ids: Sequence[str]) -> list[Mount]:
         """What to mount on the root folder, lowest layer last. Raises StoreCorrupt if a layer is missing."""

@@ -53,7 +53,12 @@ class TarWriter:
                 self._put(entry)
                 return
         if kind == tarfile.SYMTYPE:
-            entry.linkname = os.readlink(path)
+            try:
+                entry.linkname = os.readlink(path)
+            except OSError as error:
+                if error.errno in (errno.ENOENT, errno.EINVAL):
+                    return  # it has gone, or become something else, while we look
+                raise
         elif kind in (tarfile.CHRTYPE, tarfile.BLKTYPE):
             entry.devmajor, entry.devminor = os.major(status.st_rdev), os.minor(status.st_rdev)
         entry.pax_headers = _attributes(path)
@@ -145,7 +150,7 @@ def plain_header(entry: tarfile.TarInfo) -> bytes:
     name, link, mtime = entry.name, entry.linkname, entry.mtime
     if (
         entry.pax_headers or len(name) > _LONGEST or len(link) > _LONGEST or not name.isascii() or not link.isascii()
-        or entry.type in (tarfile.CHRTYPE, tarfile.BLKTYPE) or entry.uname or entry.gname or not isinstance(mtime, int)
+        or entry.type in (tarfile.CHRTYPE, tarfile.BLKTYPE) or (entry.isdir() and not name.endswith("/")) or entry.uname or entry.gname or not isinstance(mtime, int)
         or not (0 <= entry.uid < _SMALL and 0 <= entry.gid < _SMALL and 0 <= entry.size < _LARGE and 0 <= mtime < _LARGE)
     ):  # fmt: skip
         return b""

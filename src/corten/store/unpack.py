@@ -25,6 +25,8 @@ OPAQUE = ".wh..wh..opq"
 _CHUNK, _NEWS = 1 << 20, 1 << 12
 _XATTR = "SCHILY.xattr."
 _ZEROS = bytes(_CHUNK)
+_LOOK_EVERY = 4 << 20
+_SHARE, _MOST_KEPT = 50, 256 << 20  # a fiftieth of the disk, and no more than 256 MiB
 
 
 class Unpacked(msgspec.Struct, frozen=True):
@@ -88,12 +90,14 @@ class Unpacker:
 
     `whiteouts`: `.wh.` names are an image layer's deletions; otherwise they are names like any other.
     `keep_kinds_in`: refuse to put a file in a folder's place, or the reverse (Docker's noOverwriteDirNonDir); the folder's
-    name for the message. `owner`: (uid, gid) of all that is made, instead of the tar's.
+    name for the message. `owner`: (uid, gid) of all that is made, instead of the tar's. `keep_free`: bytes of the disk that stay free.
     """
 
-    def __init__(self, base: str = "/", *, whiteouts: bool = True, keep_kinds_in: str = "", owner: tuple[int, int] | None = None) -> None:
+    def __init__(self, base: str = "/", *, whiteouts: bool = True, keep_kinds_in: str = "", owner: tuple[int, int] | None = None,
+                 keep_free: int = 0) -> None:  # fmt: skip
         self._base = base.rstrip("/") + "/"
-        self._whiteouts, self._keep_kinds_in, self._owner = whiteouts, keep_kinds_in, owner
+        self._whiteouts, self._keep_kinds_in, self._owner, self._keep_free = whiteouts, keep_kinds_in, owner, keep_free
+        self._unseen = 0
         self.size = 0
         self.entries = 0
         self.implied: list[str] = []
@@ -194,14 +198,37 @@ class Unpacker:
                 stored.seek(entry.offset_data)
                 for offset, length in holes:
                     os.lseek(fd, offset, os.SEEK_SET)
-                    _copy(stored, fd, length, entry.name)
+                    self._copy(stored, fd, length, entry.name)
                 os.ftruncate(fd, entry.size)
             else:
-                _copy(source, fd, entry.size, entry.name)
+                self._copy(source, fd, entry.size, entry.name)
                 if entry.size >= _CHUNK:  # it may end with a hole
                     os.ftruncate(fd, entry.size)
         finally:
             os.close(fd)
+
+    def _copy(self, source: IO[bytes], fd: int, length: int, name: str) -> None:
+        left = length
+        while left:
+            data = source.read(min(left, _CHUNK))
+            if not data:
+                raise ArchiveRefused(f"tar entry {name!r} is cut off")
+            if data == _ZEROS:
+                os.lseek(fd, len(data), os.SEEK_CUR)  # a hole: a tar has none, and a file that had some gets them back
+            else:
+                self._leave_room(fd, len(data))
+                os.write(fd, data)
+            left -= len(data)
+
+    def _leave_room(self, fd: int, wanted: int) -> None:
+        """A few packed bytes can be a disk full of files, and a full disk stops more than this layer."""
+        self._unseen += wanted
+        if not self._keep_free or self._unseen < _LOOK_EVERY:
+            return
+        self._unseen = 0
+        disk = os.fstatvfs(fd)
+        if disk.f_bavail * disk.f_frsize < self._keep_free:
+            raise ArchiveRefused(f"unpacked it needs more room than the disk has: it is {self.size >> 20} MiB so far, and {self._keep_free >> 20} MiB stay free")
 
     def _finish(self, entry: tarfile.TarInfo, target: str) -> None:
         os.chown(target, *(self._owner or (entry.uid, entry.gid)), follow_symlinks=False)
@@ -230,25 +257,13 @@ def _times(entry: tarfile.TarInfo) -> tuple[int, int]:
     return modified, modified
 
 
-def _copy(source: IO[bytes], fd: int, length: int, name: str) -> None:
-    left = length
-    while left:
-        data = source.read(min(left, _CHUNK))
-        if not data:
-            raise ArchiveRefused(f"tar entry {name!r} is cut off")
-        if data == _ZEROS:
-            os.lseek(fd, len(data), os.SEEK_CUR)  # a hole: a tar has none, and a file that had some gets them back
-        else:
-            os.write(fd, data)
-        left -= len(data)
-
-
 def unpack(blob_fd: int, folder_fd: int, news_fd: int = -1) -> Unpacked:
     """Unpack the blob into the folder; the process is confined to it from then on. `news_fd`: the blob is still being written."""
     file = io.BufferedReader(GrowingFile(blob_fd, news_fd), _CHUNK)
     reader = _HashingReader(open_decompressed(file))
+    disk = os.fstatvfs(folder_fd)
     confine_to(folder_fd)
-    unpacker = Unpacker()
+    unpacker = Unpacker(keep_free=min(_MOST_KEPT, disk.f_blocks * disk.f_frsize // _SHARE))
     with refusing_corrupt("the layer"), tarfile.open(fileobj=cast("BinaryIO", reader), mode="r|", bufsize=_CHUNK, errorlevel=2) as archive:
         unpacker.apply(archive)
         # What follows the end marker belongs to the digest.

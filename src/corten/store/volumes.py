@@ -13,10 +13,12 @@ from collections.abc import Collection
 from contextlib import suppress
 
 from corten.errors import CortenError
-from corten.linux.mounts import is_mount_point
-from corten.store import disk_image
+from corten.linux.mounts import is_mount_root
+from corten.store import size_limit
 from corten.store.layout import Layout
 from corten.store.sizes import tree_size
+
+_BLOCK = 512  # of st_blocks, whatever the file system's (inode(7))
 
 
 class VolumeFolders:
@@ -28,7 +30,7 @@ class VolumeFolders:
         return self._layout.volume(name)
 
     def create(self, name: str, size: int = 0) -> None:
-        """Make an empty volume, of at most `size` bytes if that is not 0. Idempotent: what is there stays. Raises as disk_image.create."""
+        """Make an empty volume, of at most `size` bytes if that is not 0. Idempotent: what is there stays. Raises as size_limit.create."""
         staging = f"{self._layout.temporary}/volume-{name}"
         with suppress(FileExistsError):
             os.mkdir(staging, 0o701)
@@ -37,7 +39,7 @@ class VolumeFolders:
             os.chmod(f"{staging}/_data", 0o755)  # whatever the umask
         if size:
             try:
-                disk_image.create(f"{staging}/disk", size)
+                size_limit.create(f"{staging}/_data", f"{staging}/disk", size)
             except CortenError:
                 shutil.rmtree(staging)
                 raise
@@ -64,23 +66,35 @@ class VolumeFolders:
             os.rename(self._layout.volume(name), self._layout.volume(new))
 
     def attach(self, name: str) -> None:
-        """Mount the file system of a volume with a size limit. Idempotent. Raises OSError."""
-        disk_image.mount(f"{self._layout.volume(name)}/disk", self._layout.volume_data(name))
+        """Before a volume with a size limit is used. Idempotent. Raises OSError."""
+        size_limit.attach(self._layout.volume_data(name), f"{self._layout.volume(name)}/disk")
 
-    def remove(self, name: str) -> None:
-        """Idempotent. The caller has unmounted what was mounted on it; EBUSY otherwise: what is another's must not be deleted."""
-        folder = self._layout.volume(name)
-        if is_mount_point(self._layout.volume_data(name)):
+    def release(self, name: str) -> None:
+        """Before a volume with a size limit is removed. Idempotent. Raises OSError."""
+        size_limit.detach(self._layout.volume_data(name), f"{self._layout.volume(name)}/disk", for_good=True)
+
+    def set_aside(self, name: str) -> str:
+        """Take the volume away at once, whatever it takes to delete; where it is now, or nothing if there was none or nothing in it.
+
+        The caller has unmounted what was mounted on it; EBUSY otherwise: what is another's must not be deleted.
+        """
+        if is_mount_root(self._layout.volume_data(name)):
             raise OSError(errno.EBUSY, "still mounted", self._layout.volume_data(name))
         doomed = f"{self._layout.temporary}/removed-volume-{name}"
         try:
-            os.rename(folder, doomed)  # gone at once, whatever it takes to delete
+            os.rename(self._layout.volume(name), doomed)
         except FileNotFoundError:
-            return
-        shutil.rmtree(doomed)
+            return ""
+        with suppress(OSError):  # there is something in it
+            os.rmdir(f"{doomed}/_data")
+            os.rmdir(doomed)
+            return ""
+        return doomed
 
     def size(self, name: str) -> int:
-        """Bytes of its files."""
+        """Bytes of its files; of a limited volume, which need not be mounted now, what its file system takes of the disk."""
+        with suppress(FileNotFoundError):
+            return os.stat(f"{self._layout.volume(name)}/disk").st_blocks * _BLOCK
         return tree_size(self._layout.volume_data(name))
 
     def sweep(self, known: Collection[str]) -> list[str]:
@@ -89,7 +103,7 @@ class VolumeFolders:
         for name in os.listdir(self._layout.volumes):
             if name in known:
                 continue
-            if is_mount_point(self._layout.volume_data(name)):
+            if is_mount_root(self._layout.volume_data(name)):
                 left.append(name)
                 continue
             try:

@@ -27,8 +27,8 @@ async def read_from_worker(run: Callable[[int], Awaitable[bytes]]) -> AsyncItera
             work.exception()
 
 
-async def write_to_worker(run: Callable[[int], Awaitable[bytes]], data: AsyncIterator[bytes]) -> None:
-    """`run` starts the worker with the descriptor that it reads from. Raises the worker's error."""
+async def write_to_worker(run: Callable[[int], Awaitable[bytes]], data: AsyncIterator[bytes]) -> bytes:
+    """`run` starts the worker with the descriptor that it reads from. Returns its result, raises its error."""
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     work = asyncio.ensure_future(run(theirs.fileno()))
@@ -43,4 +43,5 @@ async def write_to_worker(run: Callable[[int], Awaitable[bytes]], data: AsyncIte
         await asyncio.sleep(0)  # the worker stopped reading: its own error says why
     finally:
         ours.close()
-        await work
+        result = await work
+    return result

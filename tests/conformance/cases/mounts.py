@@ -22,6 +22,18 @@ def mounts(*specs: dict[str, Any]) -> list[Request]:
     return refused(*({"Mounts": [spec]} for spec in specs))
 
 
+def starts(*hosts: dict[str, Any]) -> list[Request]:
+    """Containers that are made and cannot be started."""
+    return [request for host in hosts for request in created({**IMAGE, "HostConfig": host}, ("POST", "/containers/conf-box/start", None))]
+
+
+def volume_starts(*options: dict[str, str]) -> list[Request]:
+    """Volumes whose options no kernel takes, found out when they are mounted."""
+    return [request for option in options for request in (
+        ("POST", "/volumes/create", {"Name": "conf-volume", "DriverOpts": option}), *starts({"Binds": ["conf-volume:/data"]}), ("DELETE", "/volumes/conf-volume", None),
+    )]  # fmt: skip
+
+
 BIND = {"Type": "bind", "Source": "/tmp", "Target": "/x"}
 VOLUME = {"Type": "volume", "Source": "conf-volume", "Target": "/x"}
 NAMED = {**IMAGE, "HostConfig": {"Binds": ["conf-volume:/data"]}}
@@ -56,7 +68,25 @@ CASES: dict[str, list[Request]] = {
         for spec in ({**BIND, "BindOptions": {"ReadOnlyNonRecursive": True}}, {**BIND, "BindOptions": {"ReadOnlyForceRecursive": True}},
                      {**BIND, "ReadOnly": True, "BindOptions": {"ReadOnlyForceRecursive": True, "ReadOnlyNonRecursive": True}})
         for request in created({**IMAGE, "HostConfig": {"Mounts": [spec]}}, ("POST", "/containers/conf-box/start", None))
-    ] + created({**IMAGE, "HostConfig": {"Tmpfs": {"/x": "nosuch=1"}}}, ("POST", "/containers/conf-box/start", None)),
+    ] + starts({"Tmpfs": {"/x": "nosuch=1"}}),
+    "file over folder, folder over file": [*starts(
+        {"Binds": ["/etc/hostname:/etc"]}, {"Binds": ["/tmp:/etc/passwd"]}, {"Binds": ["/tmp:/etc/passwd/x"]}, {"Tmpfs": {"/etc/passwd": ""}},
+        {"Mounts": [{**BIND, "Source": "/etc/hostname", "Target": "/tmp"}]}, {"Binds": ["conf-volume:/etc/passwd:nocopy"]},
+    ), ("DELETE", "/volumes/conf-volume", None)],
+    "forbidden targets": starts(
+        *({"Binds": [f"/tmp:{target}"]} for target in ("/proc", "/proc/sys", "/proc/1/x", "/proc/nosuch", "/sys/nosuch", "/dev/../proc/1")), {"Tmpfs": {"/proc/x": ""}},
+    ),
+    "sources that are none": refused({"Binds": ["/etc/hostname/x:/x"]}, {"Mounts": [{**BIND, "Source": "/etc/hostname/x"}]}, {"Binds": ["./x:/x"]}, {"Binds": ["x/y:/x"]})
+    + starts({"Binds": ["/etc/hostname/x:/x"]}),
+    "subpaths that are none": [
+        ("POST", "/volumes/create", {"Name": "conf-volume"}),
+        *starts(*({"Mounts": [{**VOLUME, "VolumeOptions": {"Subpath": path}}]} for path in ("nosuch", "a/b", ".", "./x", "a/../b"))),
+        ("DELETE", "/volumes/conf-volume", None),
+    ],
+    "volumes that cannot be mounted": volume_starts(
+        {"type": "none", "device": "/no/such", "o": "bind"}, {"type": "nosuch", "device": "x"}, {"type": "tmpfs", "device": "tmpfs", "o": "size=abc"},
+        {"type": "tmpfs", "device": "tmpfs", "o": "nosuch"}, {"type": "none", "device": "/etc/hostname", "o": "bind"}, {"type": "ext4", "device": "/dev/nosuch"},
+    ),
     "mounts shown": created(
         {**IMAGE, "Volumes": {"/v": {}}, "HostConfig": {"Binds": ["/tmp:/b:ro"], "Tmpfs": {"/t": "size=1m"}}}, INSPECT,
         ("GET", '/containers/json?all=1&filters={"volume":["/b"],"name":["conf-box"]}', None),

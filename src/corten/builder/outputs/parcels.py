@@ -9,16 +9,15 @@ import asyncio
 import os
 import secrets
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 
 from corten.errors import NotFound
-from corten.store.database import Database
+from corten.store.holds import Hold
 from corten.store.layers import RunJob, run_on_archive
 from corten.store.worker_stream import read_from_worker
 
 PATIENCE = 600.0  # seconds until a parcel that nobody fetches is thrown away
-HOLDER = "output "
 
 
 class NoSuchParcel(NotFound):
@@ -38,18 +37,21 @@ class Parcel:
 
 
 class Parcels:
-    def __init__(self, database: Database, run_job: RunJob) -> None:
-        self._database, self._run_job = database, run_job
+    def __init__(self, run_job: RunJob) -> None:
+        self._run_job = run_job
         self._waiting: dict[str, tuple[Parcel, asyncio.TimerHandle]] = {}
+        self._sending: dict[str, Parcel] = {}
 
-    def sweep(self) -> None:
-        """Start-up: what an earlier engine held."""
-        self._database.release_layers(HOLDER)
+    def holds(self) -> list[Hold]:
+        return [Hold("build-output", key, frozenset(parcel.diff_ids)) for key, parcel in self._all()]
+
+    def _all(self) -> Iterator[tuple[str, Parcel]]:
+        yield from ((key, parcel) for key, (parcel, _) in self._waiting.items())
+        yield from self._sending.items()
 
     def add(self, parcel: Parcel) -> str:
         """Its id."""
         key = secrets.token_hex(16)
-        self._database.hold_layers(HOLDER + key, parcel.diff_ids)
         self._waiting[key] = parcel, asyncio.get_running_loop().call_later(PATIENCE, self.drop, key)
         return key
 
@@ -59,10 +61,10 @@ class Parcels:
         if timer:
             timer.cancel()
         if parcel:
-            self._let_go(key, parcel)
+            self._let_go(parcel)
 
-    def _let_go(self, key: str, parcel: Parcel) -> None:
-        self._database.release_layers(HOLDER + key)
+    @staticmethod
+    def _let_go(parcel: Parcel) -> None:
         if parcel.own:
             shutil.rmtree(parcel.folder, ignore_errors=True)
 
@@ -76,10 +78,12 @@ class Parcels:
         if parcel is None or timer is None:
             raise NoSuchParcel(id=key)
         timer.cancel()
+        self._sending[key] = parcel
         folder = os.open(parcel.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             async for data in read_from_worker(lambda output: run_on_archive(self._run_job, parcel.job, (folder, output), parcel.argument)):
                 yield data
         finally:
             os.close(folder)
-            self._let_go(key, parcel)
+            del self._sending[key]
+            self._let_go(parcel)

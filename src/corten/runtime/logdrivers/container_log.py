@@ -38,26 +38,44 @@ _MODULES = {
 
 
 class ContainerLog:
-    """`on_room` is called when `full` has become false again."""
+    """`on_room` is called when `full` has become false again. Raises OSError if the log's file cannot be made."""
 
     def __init__(self, settings: LogSettings, reactor: Reactor, on_room: Callable[[], None]) -> None:
-        attributes = tuple(sorted(settings.attributes.items()))
-        self._splitters = {stream: Splitter(stream, attributes) for stream in ("stdout", "stderr")}
+        self._reactor, self._on_room = reactor, on_room
+        self._splitters = {stream: Splitter(stream) for stream in ("stdout", "stderr")}
         self._drivers: list[Driver] = []
-        names = [settings.driver]
+        self.change(settings)
+
+    def change(self, settings: LogSettings) -> None:
+        """Log there from now on; a line that has been begun stays one. Raises OSError; then all is as it was."""
+        before, opened = self._drivers, self._open(settings)
+        if not opened:
+            self._finish_lines()
+        self._drivers = opened
+        for splitter in self._splitters.values():
+            splitter.attributes = tuple(sorted(settings.attributes.items()))
+        _close(before)
+        if before:
+            self._on_room()
+
+    def _open(self, settings: LogSettings) -> list[Driver]:
+        names = [settings.driver] if settings.driver != "none" else []
         if settings.path and _MODULES[settings.driver] != "stored":
             names.insert(0, "local")  # kept here too and first, so that `logs` can read it
+        opened: list[Driver] = []
         try:
             for name in names:
                 module = importlib.import_module(f"corten.runtime.logdrivers.{_MODULES[name]}")
-                self._drivers.append(module.make(settings, reactor, on_room))
+                opened.append(module.make(settings, self._reactor, self._on_room))
         except BaseException:
-            self._close_drivers()
+            _close(opened)
             raise
+        return opened
 
     def write(self, stream: str, data: bytes) -> None:
         """Take output in any pieces."""
-        self._give(self._splitters[stream].feed(data, now_ns()))
+        if self._drivers:
+            self._give(self._splitters[stream].feed(data, now_ns()))
 
     def _give(self, runs: list[Run]) -> None:
         for run in runs:
@@ -70,15 +88,14 @@ class ContainerLog:
 
     def close(self) -> None:
         """Write what has no newline yet, and let go."""
+        self._finish_lines()
+        _close(self._drivers)
+
+    def _finish_lines(self) -> None:
         for splitter in self._splitters.values():
             self._give(splitter.finish(now_ns()))
-        self._close_drivers()
-
-    def _close_drivers(self) -> None:
-        for driver in self._drivers:
-            driver.close()
 
 
-def open_log(settings: LogSettings, reactor: Reactor, on_room: Callable[[], None]) -> ContainerLog | None:
-    """None for the driver `none`. Raises OSError if the log's file cannot be made."""
-    return None if settings.driver == "none" else ContainerLog(settings, reactor, on_room)
+def _close(drivers: list[Driver]) -> None:
+    for driver in drivers:
+        driver.close()

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from corten.runtime.logdrivers.sender import Patience, Peer, Sender
+from corten.runtime.logdrivers.sender import Message, Patience, Peer, Sender
 from corten.runtime.messages import LogSettings
 from corten.runtime.reactor import Reactor
 from corten.spec import log_options
@@ -55,9 +55,9 @@ class Gelf:
         for datagram in chunks(self._packed(message)):
             self._sender.put(datagram)
 
-    def _note(self, lost: int) -> bytes:
+    def _note(self, lost: int) -> Message:
         message = self._message("stderr", time.time_ns(), f"corten: {lost} messages were dropped: this destination did not keep up")
-        return self._packed(message) if self._packed else message + b"\0"
+        return Message(self._packed(message) if self._packed else message + b"\0")
 
     @property
     def full(self) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from corten.errors import Invalid
-from corten.runtime.logdrivers.sender import Patience, Peer, Sender
+from corten.runtime.logdrivers.sender import Message, Patience, Peer, Sender
 from corten.runtime.messages import LogSettings
 from corten.runtime.reactor import Reactor
 from corten.spec import log_options
@@ -51,8 +51,8 @@ class Syslog:
         message = head.encode() + line + b"\n"
         return b"%d %s" % (len(message), message) if self._counted else message
 
-    def _note(self, lost: int) -> bytes:
-        return self._message("stderr", time.time_ns(), b"corten: %d lines were dropped: this destination did not keep up" % lost)
+    def _note(self, lost: int) -> Message:
+        return Message(self._message("stderr", time.time_ns(), b"corten: %d lines were dropped: this destination did not keep up" % lost))
 
     @property
     def full(self) -> bool:

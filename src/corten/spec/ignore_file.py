@@ -11,11 +11,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
-from corten.builder.paths import clean
 from corten.errors import Invalid
-
-_CLASS = re.compile(r"\[(\^?)((?:\\.|[^\\\]])+)\]", re.DOTALL)
-_RANGE = re.compile(r"(\\.|[^\\])(?:-(\\.|[^\\]))?", re.DOTALL)
+from corten.spec.paths import clean
+from corten.spec.wildcards import one, starred
 
 
 def read_patterns(text: str) -> tuple[str, ...]:
@@ -102,16 +100,9 @@ def _expression(pattern: str) -> str:
             segments[-1].append("")
             at += 1
         else:
-            text, at = _one(pattern, at)
+            text, at = one(pattern, at)
             segments[-1][-1] += text
-    return _joined(list(map(_segment, segments)), give_back=not at_folder) + tail
-
-
-def _segment(pieces: list[str]) -> str:
-    """Each star but the last takes as little as it can and gives nothing back: no pattern takes more than a few passes over a path."""
-    if len(pieces) == 1:
-        return pieces[0]
-    return pieces[0] + "".join(f"(?>[^/]*?{piece})" for piece in pieces[1:-1]) + f"[^/]*{pieces[-1]}"
+    return _joined(list(map(starred, segments)), give_back=not at_folder) + tail
 
 
 def _joined(segments: list[str], *, give_back: bool) -> str:
@@ -121,30 +112,3 @@ def _joined(segments: list[str], *, give_back: bool) -> str:
         return first
     middle = "".join(f"(?:.*/)?{each}" if give_back else f"(?>(?:.*?/)??{each})" for each in more[:-1])
     return f"{first}{middle}(?:.*/)?{more[-1]}"
-
-
-def _one(pattern: str, at: int) -> tuple[str, int]:
-    """The expression of what begins at `at`, and where that ends. Raises Invalid."""
-    letter = pattern[at]
-    if letter == "?":
-        return "[^/]", at + 1
-    if letter == "\\":
-        if at + 1 == len(pattern):
-            raise Invalid(f"syntax error in pattern: {pattern}")
-        return re.escape(pattern[at + 1]), at + 2
-    if letter == "[":
-        found = _CLASS.match(pattern, at)
-        if not found:
-            raise Invalid(f"syntax error in pattern: {pattern}")
-        return f"[{found[1]}{_ranges(pattern, found[2])}]", found.end()
-    return re.escape(letter), at + 1
-
-
-def _ranges(pattern: str, text: str) -> str:
-    out = ""
-    for found in _RANGE.finditer(text):
-        low, high = (re.escape(end[-1]) for end in (found[1], found[2] or found[1]))
-        if found[1] == "-" or found[2] == "-" or (found[2] or found[1])[-1] < found[1][-1]:
-            raise Invalid(f"syntax error in pattern: {pattern}")
-        out += f"{low}-{high}"
-    return out

@@ -1,4 +1,4 @@
-"""Go's filepath.Match as regular expressions: what COPY's sources are written in. Pure.
+"""Go's filepath.Match as regular expressions: what COPY's sources and ignore files are written in. Pure.
 
 Source: Go's path/filepath, "Match": `*` and `?` stop at a slash, `[a-z]` and `[^a-z]` are classes, a backslash takes the next one as it is.
 """
@@ -24,25 +24,37 @@ def is_pattern(text: str) -> bool:
 @lru_cache(maxsize=1024)
 def compiled(pattern: str) -> re.Pattern[str]:
     """Of one name, without slashes. Raises BadPattern."""
-    out, at = "", 0
+    pieces, at = [""], 0
     while at < len(pattern):
-        char = pattern[at]
-        at += 1
-        if char == "*":
-            out += "[^/]*"
-        elif char == "?":
-            out += "[^/]"
-        elif char == "[":
-            text, at = _class(pattern, at)
-            out += text
-        elif char == "\\":
-            if at == len(pattern):
-                raise BadPattern(pattern=pattern)
-            out += re.escape(pattern[at])
+        if pattern[at] == "*":
+            pieces.append("")
             at += 1
         else:
-            out += re.escape(char)
-    return re.compile(out, re.DOTALL)
+            text, at = one(pattern, at)
+            pieces[-1] += text
+    return re.compile(starred(pieces), re.DOTALL)
+
+
+def starred(pieces: list[str]) -> str:
+    """The expression of what stars stand between. Each but the last takes as little as it can and gives nothing back: that keeps it linear."""
+    if len(pieces) == 1:
+        return pieces[0]
+    return pieces[0] + "".join(f"(?>[^/]*?{piece})" for piece in pieces[1:-1]) + f"[^/]*{pieces[-1]}"
+
+
+def one(pattern: str, at: int) -> tuple[str, int]:
+    """The expression of what begins at `at` and is no star, and where that ends. Raises BadPattern."""
+    char = pattern[at]
+    at += 1
+    if char == "?":
+        return "[^/]", at
+    if char == "[":
+        return _class(pattern, at)
+    if char == "\\":
+        if at == len(pattern):
+            raise BadPattern(pattern=pattern)
+        char, at = pattern[at], at + 1
+    return re.escape(char), at
 
 
 def _class(pattern: str, at: int) -> tuple[str, int]:

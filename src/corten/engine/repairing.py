@@ -1,0 +1,111 @@
+"""fsck: what store/checking.py finds broken is fetched again from where it came, or unpacked again.
+
+A blob is fetched by its digest from a repository that a name of one of its images has it by, and takes the broken one's place when it is
+whole. A layer is unpacked anew once its blob is good, unless a running container stands on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from corten.engine import states
+from corten.engine.containers import Containers
+from corten.errors import CortenError, StoreCorrupt
+from corten.registry.auth import Credentials
+from corten.registry.client import Repository
+from corten.registry.hosts import RegistryHosts
+from corten.registry.transfer import refetch_blob, refetch_manifest
+from corten.spec.image import Descriptor, Manifest
+from corten.spec.reference import parse_reference
+from corten.store.blobs import Blobs
+from corten.store.checking import Checked, Checking, Problem
+from corten.store.database import ImageRow
+from corten.store.holds import Holds
+from corten.store.images import Images
+from corten.store.layers import Layers
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a problem; `how` says it, or why not."""
+
+    problem: Problem
+    repaired: bool
+    how: str
+
+
+class Repairing:
+    def __init__(self, checking: Checking, blobs: Blobs, layers: Layers, images: Images, containers: Containers, holds: Holds,
+                 hosts: RegistryHosts) -> None:  # fmt: skip
+        self._checking, self._blobs, self._layers, self._images = checking, blobs, layers, images
+        self._containers, self._holds, self._hosts = containers, holds, hosts
+
+    async def check(self) -> Checked:
+        with self._holds.lease():
+            return await self._checking.check()
+
+    async def repair(self, problems: list[Problem], credentials: Credentials) -> list[Outcome]:
+        """Manifests and configs before what they name, blobs before layers."""
+        with self._holds.lease():
+            rows = self._images.rows()
+            ranks = {row.id: 1 for row in rows} | {digest: 0 for row in rows for digest in (row.manifest, *self._images.targets_of(row.id))}
+            ordered = sorted(problems, key=lambda problem: (problem.kind == "layer", ranks.get(problem.id, 2)))
+            return [await self._repair(problem, credentials) for problem in ordered]
+
+    async def _repair(self, problem: Problem, credentials: Credentials) -> Outcome:
+        try:
+            how = await (self._renew_layer(problem) if problem.kind == "layer" else self._fetch(problem, credentials))
+        except CortenError as error:
+            return Outcome(problem, repaired=False, how=error.message)
+        self._images.config.cache_clear()
+        return Outcome(problem, repaired=True, how=how)
+
+    async def _fetch(self, problem: Problem, credentials: Credentials) -> str:
+        users = self._checking.users().get(problem.id, ())  # as they are now: manifests have been repaired before
+        rows = [row for row in self._images.rows() if row.id in users]
+        if not rows:
+            if not self._checking.knows_all():
+                raise StoreCorrupt("another image's manifest or config is broken: whose this is cannot be said")
+            self._blobs.remove(problem.id)
+            return "removed: no image needs it"
+        reason = "none of its images is known in a registry: load or build it again"
+        for row in rows:
+            for place in self._images.repository_digests(row.id):
+                reference = parse_reference(place)
+                try:
+                    async with Repository(reference, credentials, self._hosts.origin(reference.domain)) as remote:
+                        await self._fetch_from(remote, row, problem.id)
+                except CortenError as error:
+                    reason = error.message
+                else:
+                    return f"fetched again from {reference.familiar_name}"
+        raise StoreCorrupt(reason)
+
+    async def _fetch_from(self, remote: Repository, row: ImageRow, digest: str) -> None:
+        if digest == row.manifest or digest in self._images.targets_of(row.id):
+            await refetch_manifest(remote, digest, self._blobs)
+            return
+        descriptors = self._described(row)
+        if digest not in descriptors:
+            raise StoreCorrupt(f"the manifest {row.manifest} does not name it")
+        await refetch_blob(remote, descriptors[digest], self._blobs)
+
+    def _described(self, row: ImageRow) -> Mapping[str, Descriptor]:
+        manifest = self._images.document(row)
+        return {each.digest: each for each in (manifest.config, *manifest.layers)} if isinstance(manifest, Manifest) else {}
+
+    async def _renew_layer(self, problem: Problem) -> str:
+        row = self._layers.find(problem.id)
+        if row is None:
+            pairs = [pair for image in self._images.rows() if image.id in problem.images for pair in self._images.pairs(image)]
+            blob = next((blob for blob, diff_id in pairs if diff_id == problem.id and self._blobs.has(blob)), "")
+            if not blob:
+                raise StoreCorrupt("none of its blobs is here")
+            await self._layers.unpack(blob, problem.id)
+            return "unpacked again"
+        user = next((record for record in self._containers.all() if states.is_up(record) and problem.id in record.layers), None)
+        if user:
+            raise StoreCorrupt(f"the running container {user.name} stands on it: stop it and check again")
+        await self._layers.renew(row)
+        return "unpacked again"

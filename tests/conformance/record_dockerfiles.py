@@ -1,0 +1,107 @@
+"""Build tests/conformance/dockerfiles.py with the real engine's BuildKit and write recorded/dockerfiles.json: a part of `make record`, as root.
+
+Of each: the image's config and history (without times and what the base brings), the findings of `--check`, or the refusal.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tarfile
+import tempfile
+from typing import Any
+
+from tests.conformance.dockerfiles import CASES, CONTEXT, Case
+from tests.conformance.record import RECORDED, docker_engine
+
+
+def write_context(folder: str, case: Case) -> None:
+    for name, text in CONTEXT.items():
+        path = os.path.join(folder, name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+    with open(os.path.join(folder, "Dockerfile"), "w", encoding="utf-8", newline="") as file:
+        file.write(case.text)
+
+
+def _docker(clients: str, socket: str, *words: str) -> subprocess.CompletedProcess[str]:
+    environment = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "DOCKER_HOST": f"unix://{socket}", "DOCKER_CONFIG": f"{clients}/.docker"}
+    return subprocess.run([f"{clients}/usr/bin/docker", *words], env=environment, capture_output=True, text=True, check=False, timeout=300)
+
+
+def _options(case: Case) -> list[str]:
+    return [*(f"--build-arg={name}={value}" for name, value in case.arguments.items()), *([f"--target={case.target}"] if case.target else [])]
+
+
+def _config(clients: str, socket: str) -> dict[str, Any]:
+    """Docker 28.5 cannot save an image without layers: of that one there is no history here."""
+    with tempfile.NamedTemporaryFile(suffix=".tar") as archive:
+        if _docker(clients, socket, "save", "-o", archive.name, "case").returncode:
+            [image] = json.loads(_docker(clients, socket, "inspect", "case").stdout)
+            return {"config": {key: value for key, value in image["Config"].items() if value}, "history": [], "rootfs": {"diff_ids": []}}
+        with tarfile.open(archive.name) as tar:
+            [entry] = json.load(tar.extractfile("manifest.json"))
+            return json.load(tar.extractfile(entry["Config"]))
+
+
+def _build(clients: str, socket: str, folder: str, case: Case) -> dict[str, Any]:
+    built = _docker(clients, socket, "buildx", "build", "--progress=plain", "--provenance=false", "-t", "case", *_options(case), folder)
+    if built.returncode:
+        [reason] = re.findall(r"^ERROR: (?:failed to (?:build: )?(?:failed to )?solve: )?(.*)", built.stderr, re.MULTILINE | re.DOTALL)
+        return {"refused": reason.strip().replace(folder, "CONTEXT")}
+    config = _config(clients, socket)
+    history = [{key: line[key] for key in ("created_by", "comment", "empty_layer", "created") if key in line} for line in config["history"]]
+    for line in history:
+        if line.get("created") != "1970-01-01T00:16:40Z":  # but for the case with SOURCE_DATE_EPOCH
+            line.pop("created", None)
+    return {
+        "config": config["config"], "history": [line for line in history if line.get("comment") == "buildkit.dockerfile.v0"],
+        "author": config.get("author", ""), "layers": len(config["rootfs"]["diff_ids"]),
+    }  # fmt: skip
+
+
+def _called(clients: str, socket: str, folder: str, case: Case, method: str) -> Any:
+    answer = _docker(clients, socket, "buildx", "build", f"--call={method},format=json", *_options(case), folder)
+    try:
+        found = json.loads(answer.stdout)
+    except ValueError:
+        return None
+    found.pop("sources", None)
+    found.pop("buildId", None)
+    return found
+
+
+def _know_buildx(clients: str) -> None:
+    """The docker CLI looks for its plugins below its configuration."""
+    os.makedirs(f"{clients}/.docker/cli-plugins", exist_ok=True)
+    plugin = f"{clients}/.docker/cli-plugins/docker-buildx"
+    if not os.path.lexists(plugin):
+        os.symlink(os.path.abspath(f"{clients}/usr/libexec/docker/cli-plugins/docker-buildx"), plugin)
+
+
+def record(clients: str, socket: str, names: list[str]) -> None:
+    path = os.path.join(RECORDED, "dockerfiles.json")
+    found: dict[str, Any] = {}
+    if names and os.path.exists(path):
+        with open(path, encoding="utf-8") as file:
+            found = json.load(file)
+    for name in names or CASES:
+        with tempfile.TemporaryDirectory(prefix="cortest-dockerfile") as folder:
+            write_context(folder, CASES[name])
+            found[name] = _build(clients, socket, folder, CASES[name])
+            found[name] |= {method: _called(clients, socket, folder, CASES[name], method) for method in ("check", "outline", "targets")}
+        print(name, "refused" if "refused" in found[name] else "built", flush=True)
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump({name: found[name] for name in sorted(found) if name in CASES}, file, indent=1, ensure_ascii=False, sort_keys=True)
+        file.write("\n")
+
+
+if __name__ == "__main__":
+    assets = os.environ.get("CORTEN_ASSETS", ".corten/assets")
+    _know_buildx(f"{assets}/clients")
+    with docker_engine(assets) as engine:
+        record(f"{assets}/clients", engine, sys.argv[1:])

@@ -1,0 +1,244 @@
+"""A disk that cannot fill: who holds what, what goes next, the collector, fsck."""
+
+from __future__ import annotations
+
+import glob
+import gzip
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from corten.api.client import ApiError
+from corten.spec.platform import this_platform
+from tests.builds import build as run_build
+from tests.engines import RunningEngine, eventually
+from tests.images import derived, entry, layer
+from tests.system.test_platforms import load
+from tests.system.test_pull import pull, put_image
+
+
+@pytest.fixture
+def engine(own_engine):
+    return own_engine
+
+
+def build(engine, assets, tmp_path, name: str, size: int, **config: object) -> str:
+    """An image with a layer of its own; its id."""
+    derived(f"{assets}/images/busybox.tar", str(tmp_path / "x.tar"), name, layer([entry(f"data-{name.replace(':', '-')}", os.urandom(size))]), **config)
+    load(engine, (tmp_path / "x.tar").read_bytes())
+    return engine.client.get(f"/images/{name}/json")["Id"]
+
+
+def rows(engine) -> dict[str, dict]:
+    return {(row["Names"] or [row["Id"]])[0]: row for row in engine.client.get("/corten/disk")["Rows"]}
+
+
+def collect(engine, **query: object) -> list[dict]:
+    return engine.client.post("/corten/disk/collect", **query)["Steps"]
+
+
+def names(engine) -> set[str]:
+    return {tag for row in engine.client.get("/images/json") for tag in row["RepoTags"]}
+
+
+def test_least_recently_used_goes_first_and_nothing_that_is_needed(engine, assets, tmp_path):
+    for name in ("a:1", "b:1", "c:1", "d:1"):
+        build(engine, assets, tmp_path, name, 1 << 20)
+    build(engine, assets, tmp_path, "labelled:1", 1 << 20, Labels={"dev.corten.pin": "true"})
+    build(engine, assets, tmp_path, "loose:1", 1 << 20)
+    engine.client.post("/images/busybox/tag", repo="loose", tag="1")  # what it was is dangling now
+    engine.client.post("/corten/images/b:1/pin", pinned=1)
+    used = engine.client.post("/containers/create", {"Image": "c:1", "Cmd": ["true"]})["Id"]
+    engine.remove(engine.client.post("/containers/create", {"Image": "a:1", "Cmd": ["true"]})["Id"])
+    found = rows(engine)
+    assert found["b:1"]["Kept"] == found["labelled:1"]["Kept"] == "pinned"
+    assert found["c:1"]["Kept"].startswith("in use by container ")
+    assert found["d:1"]["Unique"] >= 2 << 20
+    assert found["d:1"]["Size"] > found["d:1"]["Unique"]
+    planned = collect(engine, dryRun=1, free="99TB")
+    assert [step["Names"][:1] for step in planned] == [[], ["d:1"], ["busybox:latest"], ["a:1"]]
+    assert [found[name]["Next"] for name in ("d:1", "a:1", "b:1")] == [2, 4, 0]
+    before = names(engine)
+    assert [step["Kind"] for step in collect(engine, free="1MB")] == ["dangling"]
+    assert names(engine) == before
+    done = collect(engine, free="3MB")
+    assert [step["Names"] for step in done] == [["d:1"], ["a:1"]]
+    assert names(engine) == before - {"a:1", "d:1"}
+    engine.client.post("/corten/images/b:1/pin", pinned=0)
+    engine.remove(used)
+    assert {"b:1", "c:1"} <= {name for step in collect(engine, free="99TB") for name in step["Names"]}
+    assert names(engine) == {"labelled:1"}
+    with pytest.raises(ApiError, match="watermark 'much'"):
+        collect(engine, free="much")
+
+
+def test_watermarks_are_kept_by_themselves(assets, tmp_path):
+    settings = tmp_path / "daemon.json"
+    settings.write_text("{}")
+    engine = RunningEngine("w", "--config-file", str(settings))
+    try:
+        engine.load(f"{assets}/images/busybox.tar")
+        for number in range(3):
+            build(engine, assets, tmp_path, f"big:{number}", 1 << 21)
+        low = engine.client.get("/corten/disk")["FileSystem"]["Store"] - (1 << 20)
+        settings.write_text(json.dumps({"corten.gc": {"high": str(low), "low": str(low), "kinds": ["leftovers", "images"]}}))
+        engine.terminate()
+        engine.start()  # it looks when it starts
+        eventually(lambda: "big:0" not in names(engine))
+        assert names(engine) == {"busybox:latest", "big:1", "big:2"}
+        assert engine.client.get("/corten/disk")["FileSystem"]["Store"] <= low
+        assert "collected 1 things" in engine.log()
+    finally:
+        engine.stop()
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [({"high": "x"}, "watermark 'x'"), ({"high": "50%", "low": "60%"}, "is not below"), ({"high": "50%", "low": "1GB"}, "is not below"),
+     ({"kinds": ["x"]}, "unknown kind 'x'"), ({"hig": "1%"}, "unknown field `hig`")],
+)  # fmt: skip
+def test_bad_watermarks_stop_the_engine(tmp_path, value, text):
+    settings = tmp_path / "daemon.json"
+    settings.write_text(json.dumps({"corten.gc": value}))
+    program = os.path.join(os.path.dirname(sys.executable), "cortend")
+    done = subprocess.run([program, "--config-file", str(settings), "--data-root", str(tmp_path / "d"), "--exec-root", str(tmp_path / "e")],
+                          capture_output=True, text=True, check=False)  # fmt: skip
+    assert done.returncode == 1
+    assert "corten.gc: " in done.stderr
+    assert text in done.stderr
+
+
+def test_a_week_after_a_crash_nothing_is_left(engine):
+    """A blob between a download and its image: kept for the next try, and not for ever."""
+    blobs = f"{engine.data_root}/blobs/sha256"
+    for age in (0, 8):
+        path = f"{blobs}/{age:064d}"
+        with open(path, "w") as file:
+            file.write("left")
+        os.utime(path, (os.path.getmtime(path) - age * 24 * 3600,) * 2)
+    engine.kill()
+    engine.start()
+    assert f"{0:064d}" in os.listdir(blobs)
+    assert f"{8:064d}" not in os.listdir(blobs)
+    steps = collect(engine, free="1")
+    assert [(step["Kind"], step["Id"]) for step in steps] == [("leftovers", f"sha256:{0:064d}")]
+    assert f"{0:064d}" not in os.listdir(blobs)
+    assert engine.output("echo", "fine")[1] == "fine\n"
+
+
+def check(engine, **query: object) -> list[dict]:
+    return engine.client.post("/corten/disk/check", **query)["Problems"]
+
+
+def test_what_is_broken_is_named_and_fetched_again(engine, fake):
+    registry = fake()
+    put_image(registry, "app", b"content", this_platform().architecture, "1")
+    name = f"{registry.address}/app:1"
+    pull(engine, name)
+    assert check(engine) == []
+    manifest = json.loads(registry.documents["/v2/app/manifests/1"][1])
+    config, packed = manifest["config"]["digest"], manifest["layers"][0]["digest"]
+    inspected = engine.client.get(f"/images/{name}/json")
+    (diff_id,) = inspected["RootFS"]["Layers"]
+    folder = inspected["GraphDriver"]["Data"]["UpperDir"]
+    with open(f"{folder}/file", "r+b") as file:
+        file.write(b"X")
+    os.utime(f"{folder}/file", ns=(0, 0))
+    (problem,) = check(engine)
+    assert (problem["Kind"], problem["Id"], problem["Images"]) == ("layer", diff_id, [inspected["Id"]])
+    assert problem["Problem"] == "/file differs in its content"
+    for digest in (config, packed, inspected["RepoDigests"][0].partition("@")[2]):
+        with open(f"{engine.data_root}/blobs/sha256/{digest.removeprefix('sha256:')}", "ab") as file:
+            file.write(b" ")
+    broken = {problem["Id"]: problem for problem in check(engine)}
+    assert set(broken) == {config, packed, inspected["RepoDigests"][0].partition("@")[2]}
+    engine.terminate()
+    engine.start()  # broken as it is
+    with pytest.raises(ApiError, match="fsck --repair"):
+        engine.client.get("/images/json")
+    assert all(problem["Repaired"] for problem in check(engine, repair=1))
+    assert engine.client.get(f"/images/{name}/json")["Id"] == inspected["Id"]
+    (problem,) = check(engine, repair=1)  # only now could the layer be held against its blob
+    assert (problem["Kind"], problem["Repaired"], problem["How"]) == ("layer", True, "unpacked again")
+    assert check(engine) == []
+    os.unlink(f"{engine.data_root}/blobs/sha256/{packed.removeprefix('sha256:')}")
+    (problem,) = check(engine, repair=1)
+    assert (problem["Id"], problem["Problem"], problem["How"]) == (packed, "is missing", f"fetched again from {registry.address}/app")
+    engine.client.delete(f"/images/{name}")
+
+
+def test_what_nobody_else_has_stays_broken_and_is_said(engine):
+    (diff_id,) = engine.client.get("/images/busybox/json")["RootFS"]["Layers"]
+    blob = f"{engine.data_root}/blobs/sha256/{diff_id.removeprefix('sha256:')}"
+    with open(blob, "rb") as file:
+        good = file.read()
+    with open(blob, "wb") as file:
+        file.write(gzip.compress(b"else"))
+    environment = engine.environment
+    program = os.path.join(os.path.dirname(sys.executable), "corten")
+    done = subprocess.run([program, "-H", f"unix://{engine.socket}", "system", "fsck", "--repair"], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert f"blob {diff_id}: its content is sha256:" in done.stdout
+    assert "none of its images is known in a registry" in done.stdout
+    with open(blob, "wb") as file:
+        file.write(good)
+    done = subprocess.run([program, "-H", f"unix://{engine.socket}", "system", "fsck"], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.splitlines()[-1].endswith(", 0 broken")) == (0, True)
+    container = engine.run("sleep", "60")
+    folder = glob.glob(f"{engine.data_root}/layers/*/bin")[0]
+    os.rename(folder, f"{folder}.gone")
+    (problem,) = check(engine, repair=1)
+    assert not problem["Repaired"]
+    assert "stands on it: stop it and check again" in problem["How"]
+    engine.remove(container)
+    assert check(engine, repair=1)[0]["How"] == "unpacked again"
+    assert engine.output("echo", "whole")[1] == "whole\n"
+
+
+def test_the_commands_say_it(engine, assets, tmp_path):
+    build(engine, assets, tmp_path, "a:1", 1 << 20)
+
+    def corten(*arguments: str) -> str:
+        program = os.path.join(os.path.dirname(sys.executable), "corten")
+        done = subprocess.run([program, "-H", f"unix://{engine.socket}", "system", *arguments], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    corten("pin", "busybox")
+    shown = corten("df").splitlines()
+    assert shown[0].split() == ["NEXT", "KIND", "WHAT", "SIZE", "UNIQUE", "LAST", "USED", "KEPT"]
+    assert shown[1].split()[:3] == ["1", "images", "a:1"]
+    assert any(line.split()[:2] == ["images", "busybox:latest"] and line.endswith("pinned") for line in shown)
+    assert "Nothing is collected by itself" in shown[-1]
+    assert corten("df", "--layers").count("image ") >= 3
+    assert "Would collect" in corten("gc", "--dry-run", "--free", "1MB")
+    assert "a:1" in names(engine)
+    assert "a:1" in corten("gc", "--free", "1MB")
+    assert "a:1" not in names(engine)
+    corten("unpin", "busybox")
+
+
+def test_what_a_build_has_made_is_checked_and_held(engine):
+    """Its layers' tars are made when they are asked for; until then their folders are held against their digests."""
+    built = run_build(engine, {"Dockerfile": "FROM busybox\nRUN echo made >/made\n", "x": "1"}, t="made:1")
+    diff_id = engine.client.get("/images/made:1/json")["RootFS"]["Layers"][-1]
+    assert not os.path.exists(f"{engine.data_root}/blobs/sha256/{diff_id.removeprefix('sha256:')}")
+    assert check(engine) == []
+    engine.client.delete(f"/images/{built.image}", force=1)
+    assert run_build(engine, {"Dockerfile": "FROM busybox\nRUN echo made >/made\n", "x": "1"}, t="made:1").cached == 1  # held by the cache
+    (made,) = glob.glob(f"{engine.data_root}/layers/*/made")
+    with open(made, "w", encoding="utf-8") as file:
+        file.write("else\n")
+    (problem,) = check(engine)
+    assert (problem["Kind"], problem["Id"]) == ("layer", diff_id)
+    engine.client.delete("/images/made:1")
+    (row,) = [row for row in engine.client.get("/corten/disk")["Rows"] if row["Kind"] == "build-cache"]
+    assert (row["Names"], row["Kept"]) == (["[2/2] RUN echo made >/made"], "")
+    assert row["Unique"] > 0
+    planned = engine.client.post("/corten/disk/collect", dryRun=1, free="1")["Steps"]
+    assert [step["Id"] for step in planned] == [row["Id"]]
+    engine.client.post("/corten/disk/collect", free="1")
+    eventually(lambda: not glob.glob(f"{engine.data_root}/layers/*/made"))

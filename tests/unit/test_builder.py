@@ -1,0 +1,233 @@
+"""The pure parts of the builder's lower half: what is selected, what a key is made of, what is pruned, who may have what mode."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from corten.builder.wildcards import BadPattern, compiled
+from hypothesis import given
+from hypothesis import strategies as st
+
+from corten.builder.cache import REGULAR, CacheRow, first_difference
+from corten.builder.context_job import complete
+from corten.builder.entries import FILE, FOLDER, LINK, Entry, digest_of_entry
+from corten.builder.graph import (
+    Copy,
+    Exec,
+    File,
+    Image,
+    Limits,
+    Local,
+    Scratch,
+    Shown,
+    Vertex,
+    in_order,
+    layers_of,
+    render,
+)
+from corten.builder.in_flight import InFlight
+from corten.builder.ingredients import key_of, of_exec, of_file
+from corten.builder.permissions import BadMode, changed_mode, owner_of
+from corten.builder.progress import Difference
+from corten.builder.prune import CacheUse, matching, within
+from corten.builder.prune import Limits as Keep
+from corten.builder.results import MadeLayer
+from corten.builder.select import NoSuchSource, select
+from corten.builder.trees import ContextTree, TooManyLinks, follow
+from corten.spec.ignore_file import Ignore
+
+PASSWD, GROUP = "root:x:0:0::/:/bin/sh\nbob:x:12:34::/:/bin/sh\n", "team:x:77:\n"
+
+
+# --- the graph
+def test_a_digest_is_of_what_changes_the_result():
+    base = Vertex(Image("sha256:1", "debian"))
+    step = Vertex(Exec(("make",), limits=Limits(memory=1), proxies=("p=1",)), (base,), Shown("RUN make", "a", 3))
+    same = Vertex(Exec(("make",)), (Vertex(Image("sha256:1", "other name")),))
+    assert step == same
+    assert len({step, same}) == 1
+    assert step != Vertex(Exec(("make", "all")), (base,))
+    assert step != Vertex(Exec(("make",)), (Vertex(Image("sha256:2")),))
+
+
+def test_a_graph_is_walked_inputs_first():
+    context, base = Vertex(Local()), Vertex(Scratch())
+    copied = Vertex(File((Copy(1, ("a",), "/"),)), (base, context))
+    run = Vertex(Exec(("x",)), (copied,))
+    assert list(in_order([run])) == [base, context, copied, run]
+    assert layers_of(run) == [copied, run]
+    assert render(run).splitlines()[-1] == '#4 {"args":["x"],"type":"exec"} #3'
+
+
+# --- selecting
+def tree(*paths: str, **links: str) -> ContextTree:
+    listed = {path: Entry(path, FILE, 0o644, digest=path) for path in paths} | {path: Entry(path, LINK, link=target) for path, target in links.items()}
+    return ContextTree(complete(listed))
+
+
+def no_excludes(patterns: tuple[str, ...]):
+    return Ignore(patterns).ignores
+
+
+@pytest.mark.parametrize("sources, options, expected", [
+    (("a",), {}, [("a", ["a"])]),
+    (("d",), {}, [("", ["", "sub", "sub/x", "y"])]),
+    (("d/*",), {}, [("", ["", "x"]), ("y", ["y"])]),
+    (("*/y",), {}, [("y", ["y"])]),
+    (("l",), {}, [("", ["", "x"])]),
+    (("l/x",), {}, [("x", ["x"])]),
+    (("d",), {"exclude": ("sub",)}, [("", ["", "y"])]),
+    (("d/sub/x",), {"parents": True}, [("", ["", "d", "d/sub", "d/sub/x"])]),
+    (("d/./sub/x",), {"parents": True}, [("", ["", "sub", "sub/x"])]),
+    (("no*",), {"required": False}, []),
+])  # fmt: skip
+def test_what_a_copy_takes(sources, options, expected):
+    found = select(tree("a", "d/sub/x", "d/y", l="d/sub"), Copy(1, sources, "/t/", **options), no_excludes)
+    assert [(group.name, [path for path, _ in group.items]) for group in found] == expected
+
+
+def test_what_is_not_there_is_named_with_what_may_be_meant():
+    with pytest.raises(NoSuchSource, match=r"stat d/Y: file does not exist \(did you mean y\?\)"):
+        select(tree("d/y"), Copy(1, ("d/Y",), "/t"), no_excludes)
+    hidden = ContextTree(complete({"secret": Entry("secret", FILE)}), Ignore(("secret",)).ignores)
+    with pytest.raises(NoSuchSource, match="the ignore file excludes it"):
+        select(hidden, Copy(1, ("secret",), "/t"), no_excludes)
+
+
+def test_links_are_followed_inside():
+    made = tree("etc/f", up="../../../etc", there="/etc", loop="loop")
+    assert follow(made, "up/f") == follow(made, "there/f") == "etc/f"
+    assert follow(made, "../../etc/f") == "etc/f"
+    assert follow(made, "up/nothing") is None
+    with pytest.raises(TooManyLinks):
+        follow(made, "loop/x")
+
+
+@pytest.mark.parametrize("pattern, yes, no", [
+    ("a*c", ["abc", "ac"], ["a/c", "abcd"]), ("?", ["x"], ["", "xy"]), ("[a-c]x", ["bx"], ["dx"]), ("[^a]x", ["bx"], ["ax"]), (r"\*", ["*"], ["x"]),
+])  # fmt: skip
+def test_patterns_are_gos(pattern, yes, no):
+    assert all(compiled(pattern).fullmatch(text) for text in yes)
+    assert not any(compiled(pattern).fullmatch(text) for text in no)
+
+
+@pytest.mark.parametrize("pattern", ["[", "[]", "[a", "a\\", "[a-", "[-x]"])
+def test_bad_patterns(pattern):
+    with pytest.raises(BadPattern):
+        compiled(pattern)
+
+
+@given(st.text(max_size=12))
+def test_any_pattern_is_read_or_refused(pattern):
+    try:
+        compiled(pattern)
+    except BadPattern:
+        return
+
+
+# --- owners and modes
+@pytest.mark.parametrize("text, mode, folder, expected", [
+    ("0755", 0o600, False, 0o755), ("", 0o641, False, 0o641), ("u+x", 0o644, False, 0o744), ("go-w", 0o666, False, 0o644), ("a=r", 0o777, False, 0o444),
+    ("+X", 0o644, False, 0o644), ("+X", 0o644, True, 0o755), ("u=rwx,go=rx", 0o600, False, 0o755), ("g=u", 0o640, False, 0o660), ("u+s", 0o755, False, 0o4755),
+    ("+t", 0o755, True, 0o1755), ("o=", 0o777, False, 0o770),
+])  # fmt: skip
+def test_modes(text, mode, folder, expected):
+    assert changed_mode(text, mode, folder=folder) == expected
+
+
+@pytest.mark.parametrize("text", ["8", "77777", "u", "x+u", "u+q", ","])
+def test_bad_modes(text):
+    with pytest.raises(BadMode):
+        changed_mode(text, 0, folder=False)
+
+
+@pytest.mark.parametrize("text, expected", [("", (0, 0)), ("bob", (12, 34)), ("bob:team", (12, 77)), ("5", (5, 5)), ("5:6", (5, 6)), ("12", (12, 12)), ("0:team", (0, 77))])
+def test_owners(text, expected):
+    assert owner_of(text, PASSWD, GROUP) == expected
+
+
+# --- keys
+def test_times_and_places_make_no_other_key():
+    here = Entry("a", FILE, 0o644, 0, 0, 5, 1, "", "d1", 0)
+    elsewhere = Entry("a", FILE, 0o644, 0, 0, 5, 99, "", "d1", 700)
+    assert digest_of_entry(here) == digest_of_entry(elsewhere)
+    assert digest_of_entry(here) != digest_of_entry(Entry("a", FILE, 0o755, digest="d1"))
+    assert digest_of_entry(Entry("a", FOLDER)) != digest_of_entry(Entry("a", FILE))
+
+
+def test_the_key_of_a_program():
+    step = Exec(("make",), env=("A=1", "B=secret"))
+    found = of_exec(step, ("sha256:x",), 0, ())
+    assert [name for name, _ in found][:1] == ["command"]
+    assert "secret" not in str(found)
+    assert key_of(found) != key_of(of_exec(Exec(("make",), env=("A=2", "B=secret")), ("sha256:x",), 0, ()))
+    assert first_difference(of_exec(Exec(("make",), env=("A=2",)), (), 0, ()), of_exec(Exec(("make",), env=("A=1",)), (), 0, ())).ingredient == "variable A"
+
+
+def test_a_linked_layer_does_not_depend_on_its_base():
+    copied = File((Copy(1, ("a",), "/"),), link=True)
+    groups = [select(tree("a"), copied.actions[0], no_excludes)]
+    assert key_of(of_file(copied, None, 0, groups, "")) == key_of(of_file(copied, None, 0, groups, ""))
+    assert key_of(of_file(copied, ("x",), 0, groups, "")) != key_of(of_file(copied, ("y",), 0, groups, ""))
+
+
+@pytest.mark.parametrize("now, cached, expected", [
+    ([("a", "1"), ("b", "2")], [("a", "1"), ("b", "3")], Difference("b", "2", "3")),
+    ([("a", "1"), ("b", "2")], [("a", "1")], Difference("b", "2", "")),
+    ([("a", "1")], [("a", "1"), ("c", "4")], Difference("c", "", "4")),
+    ([("a", "1")], [("a", "1")], None),
+])  # fmt: skip
+def test_the_first_difference(now, cached, expected):
+    assert first_difference(now, cached) == expected
+
+
+# --- pruning
+def use(key: str, used: int, size: int, **state: bool) -> CacheUse:
+    return CacheUse(CacheRow(key, REGULAR, f"RUN {key}", "", 0, used, 1, size=size), state.get("in_use", False), state.get("shared", False), size)
+
+
+USES = [use("a", 10, 5), use("b", 20, 7), use("c", 30, 9, shared=True), use("d", 40, 1, in_use=True)]
+
+
+@pytest.mark.parametrize("filters, everything, expected", [
+    ({}, False, "ab"), ({}, True, "abc"), ({"id": ["b"]}, False, "b"), ({"description": ["RUN a"]}, True, "a"), ({"type": ["exec.cachemount"]}, True, ""),
+    ({"shared": ["true"]}, True, "c"), ({"private": ["1"]}, True, "ab"), ({"inuse": ["true"]}, True, ""),
+])  # fmt: skip
+def test_what_may_be_pruned(filters, everything, expected):
+    assert "".join(one.row.key for one in matching(USES, filters, 100, everything=everything)) == expected
+
+
+@pytest.mark.parametrize("limits, expected", [(Keep(), "abc"), (Keep(keep=22), ""), (Keep(keep=20), "a"), (Keep(keep=0), "abc"), (Keep(since=15), "a")])
+def test_what_must_be_pruned(limits, expected):
+    assert "".join(one.row.key for one in within(USES[:3], limits, 21 + 1)) == expected
+
+
+# --- steps that two builds want
+def test_a_step_is_shared_and_ends_with_the_last_who_wants_it():
+    async def story() -> list[str]:
+        flight, told = InFlight(), []
+        begun, ended = asyncio.Event(), asyncio.Event()
+
+        async def work(tell) -> MadeLayer:
+            tell(("stdout", b"begun"))
+            begun.set()
+            try:
+                await asyncio.sleep(60)
+            finally:
+                ended.set()
+            return MadeLayer()
+
+        first = asyncio.ensure_future(flight.share("k", work, lambda message: told.append(f"1{message[1].decode()}")))
+        await begun.wait()
+        second = asyncio.ensure_future(flight.share("k", work, lambda message: told.append(f"2{message[1].decode()}")))
+        await asyncio.sleep(0)
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        assert not ended.is_set()
+        second.cancel()
+        await asyncio.gather(second, return_exceptions=True)
+        assert ended.is_set()
+        return told
+
+    assert asyncio.run(story()) == ["1begun", "2begun"]

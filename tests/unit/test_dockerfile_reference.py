@@ -1,0 +1,99 @@
+"""The corpus of Dockerfiles, converted here, against what the real engine's BuildKit made of it: config, history, findings, outline, targets, refusals."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+from typing import Any
+
+import msgspec
+import pytest
+
+from corten.builder import calls
+from corten.builder.convert import convert
+from corten.builder.graph import Local, Vertex, layers_of
+from corten.builder.options import BuildOptions
+from corten.builder.plan import FoundImage
+from corten.errors import DockerfileError, Invalid
+from corten.spec.digest import digest_of
+from corten.spec.ignore_file import read_patterns
+from corten.spec.image import ImageConfig, RootFS, RunConfig
+from corten.spec.platform import Platform
+from tests.conformance import dockerfiles
+from tests.conformance.dockerfiles import CASES, CONTEXT, Case
+
+with open(os.path.join(os.path.dirname(dockerfiles.__file__), "recorded", "dockerfiles.json"), encoding="utf-8") as recorded:
+    RECORDED: dict[str, Any] = json.load(recorded)
+
+BUSYBOX = RunConfig(env=["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"], cmd=["sh"])
+BUILT = [name for name in CASES if "config" in RECORDED[name]]
+
+
+class OnlyBusybox:
+    async def find(self, reference: str, platform: Platform) -> FoundImage:
+        return FoundImage(reference, digest_of(b"busybox"), ImageConfig("amd64", RootFS([digest_of(b"layer")]), config=BUSYBOX))
+
+
+def options(case: Case) -> BuildOptions:
+    context = Vertex(Local(ignore=read_patterns(CONTEXT[".dockerignore"])))
+    return BuildOptions(case.arguments, case.target, build_platform=Platform("amd64"), context=context)
+
+
+def test_everything_is_recorded():
+    assert set(RECORDED) == set(CASES)
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_config_and_history(name):
+    plan = asyncio.run(convert(CASES[name].text, options(CASES[name]), OnlyBusybox()))
+    wanted = RECORDED[name]
+    assert json.loads(msgspec.json.encode(plan.config)) == wanted["config"]
+    assert plan.author == wanted["author"]
+    if wanted["history"]:
+        assert [(line.created_by, line.vertex is None) for line in plan.history] == [
+            (line["created_by"], line.get("empty_layer", False)) for line in wanted["history"]]  # fmt: skip
+        assert len(plan.base.chain if plan.base else ()) + len(layers_of(plan.target)) == wanted["layers"]
+
+
+def as_text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)
+
+
+# An expansion that fails tells no undefined variables beside its reason.
+@pytest.mark.parametrize("name", [name for name in CASES if name != "bad_demand"])
+def test_check(name):
+    found = asyncio.run(calls.check(CASES[name].text, options(CASES[name]), OnlyBusybox())).as_json()
+    wanted = RECORDED[name]["check"]
+    assert sorted(found["warnings"] or [], key=as_text) == sorted(wanted["warnings"] or [], key=as_text)
+    assert ("buildError" in found) == ("buildError" in wanted)
+    if "buildError" in wanted and wanted["buildError"]["location"]:
+        assert found["buildError"]["location"] == wanted["buildError"]["location"]
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if RECORDED[name]["outline"]])
+def test_outline(name):
+    found = asyncio.run(calls.outline(CASES[name].text, options(CASES[name]), OnlyBusybox())).as_json()
+    wanted = RECORDED[name]["outline"]
+    # Those of one line have no order there.
+    assert sorted(found.pop("args", []), key=as_text) == sorted(wanted.get("args", []), key=as_text)
+    assert found == {key: value for key, value in wanted.items() if key != "args"}
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if RECORDED[name]["targets"] and RECORDED[name]["targets"]["targets"]])
+def test_targets(name):
+    assert [target.as_json() for target in calls.targets(CASES[name].text)] == RECORDED[name]["targets"]["targets"]
+
+
+SAID_BETTER_HERE = {"bad_expansion", "bad_symbolic_chmod"}
+ONLY_WHEN_IT_RUNS = {"bad_exit", "bad_missing_source", "bad_secret", "checks_vars"}
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if "refused" in RECORDED[name] and name not in ONLY_WHEN_IT_RUNS | SAID_BETTER_HERE])
+def test_refusal(name):
+    """With BuildKit's words. Ours may say more behind them, and name the line where BuildKit does that by other means."""
+    with pytest.raises(Invalid) as caught:
+        asyncio.run(convert(CASES[name].text, options(CASES[name]), OnlyBusybox()))
+    reason = caught.value.reason if isinstance(caught.value, DockerfileError) else caught.value.message
+    assert reason.startswith(re.sub(r"^dockerfile parse error on line \d+: ", "", RECORDED[name]["refused"]))
