@@ -59,9 +59,9 @@ def test_a_client_that_leaves_ends_its_build(engine):
 
 
 def test_a_step_that_two_want_goes_on_for_the_one_that_stays(engine):
-    files = {"Dockerfile": "FROM busybox\nRUN echo one-$(cat /proc/sys/kernel/random/uuid); sleep 5\n"}
+    files = {"Dockerfile": "FROM busybox\nRUN echo one-$(cat /proc/sys/kernel/random/uuid); sleep 5.4714\n"}
     sock = begin(engine, files)
-    eventually(lambda: processes_with("one-"))
+    eventually(lambda: processes_with("5.4714"))
     results = []
     other = threading.Thread(target=lambda: results.append(build(engine, files)))
     other.start()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from corten.builder.wildcards import BadPattern, compiled
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,6 +35,7 @@ from corten.builder.results import MadeLayer
 from corten.builder.select import NoSuchSource, select
 from corten.builder.trees import ContextTree, TooManyLinks, follow
 from corten.spec.ignore_file import Ignore
+from corten.spec.wildcards import BadPattern, compiled
 
 PASSWD, GROUP = "root:x:0:0::/:/bin/sh\nbob:x:12:34::/:/bin/sh\n", "team:x:77:\n"
 

@@ -198,7 +198,8 @@ class Shard:
             with suppress(OSError):  # _take_down tries again, and complains
                 live.group.kill()  # what it left behind may still write
         live.init.session.drain()
-        write_exit_record(live.run_dir, record)
+        with suppress(FileNotFoundError):  # a daemon that does not know the container has swept its folder away
+            write_exit_record(live.run_dir, record)
         # The daemon is told before the clients see the end of their streams: they ask for the exit code next.
         self.broadcast(messages.Exited(live.id, "", record.exit_code, record.oom_killed, record.finished))
         self._take_down(live)
