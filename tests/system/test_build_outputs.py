@@ -179,3 +179,14 @@ def test_what_cannot_be_is_refused_before_anything_is_built(engine, outputs, tex
     with pytest.raises(ApiError, match=text) as refused:
         build(engine, outputs=outputs)
     assert refused.value.http_status in (400, 501)
+
+
+def test_several_platforms_under_one_name(engine, registry):
+    name = f"{registry}/results/kept:1"
+    body = context(Dockerfile="FROM scratch\nARG TARGETARCH\nCOPY hello /hello-$TARGETARCH\n", hello="x")
+    build(engine, body, t=name, platform="linux/amd64,linux/arm64")
+    assert engine.client.get(f"/images/{name}/json")["Architecture"] == "amd64"
+    with engine.client.open("POST", f"/images/{name.rpartition(':')[0]}/push", query={"tag": "1"}, headers={"X-Registry-Auth": "e30="}) as response:
+        assert "error" not in response.read().decode()
+    index = skopeo_inspect(f"docker://{name}", "--raw", "--tls-verify=false")
+    assert [entry["platform"]["architecture"] for entry in index["manifests"]] == ["amd64", "arm64"]

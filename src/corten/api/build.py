@@ -84,19 +84,22 @@ class BuildHandlers:
         read(text, options).table.target(options.target)  # what is wrong with it is an ordinary answer
         if not request.quiet:
             await messages.begin()
-        keep = keeps_image(request.outputs, request.platforms)
+        keep = keeps_image(request.outputs)
         done = [await self._one(text, replace(options, platform=platform), request, context, messages, keep=keep) for platform in request.platforms]
+        names = [f"{name.name}:{name.tag}" for name in request.stored_names]
+        if keep and len(done) > 1:
+            self._builder.name_together([built.image_id for _, built, _ in done], names)
         solved = [solved for _, _, solved in done]
         for output in request.outputs:
             inline = inline_of(done[0][0].target, done[0][1].made) if request.inline_cache and len(done) == 1 else ""
             await self._results.deliver(solved, with_annotation(output, INLINE, inline), names_of(output, request.names), request.registries, messages.send_result)
         for place in request.cache_to:
-            for plan, built, _ in done if place.type != INLINE_CACHE else ():
-                await self._caches.send(place, plan.target, built.made, request.registries, messages.send_result)
+            if place.type != INLINE_CACHE:
+                await self._caches.send(place, [(plan.target, built.made) for plan, built, _ in done], request.registries, messages.send_result)
         for plan, built, _ in done:
             await _conclude(plan, built, request, messages, keep=keep)
-        if keep:
-            self._images.tagged(done[0][1].image_id, [name.familiar for name in request.stored_names])
+        for _, built, _ in done if keep else ():
+            self._images.tagged(built.image_id, [name.familiar for name in request.stored_names])
 
     async def _one(self, text: str, options: BuildOptions, request: BuildRequest, context: Context, messages: _Messages, *,
                    keep: bool) -> tuple[BuildPlan, Built, Solved]:  # fmt: skip
@@ -106,7 +109,7 @@ class BuildHandlers:
         newest = None if plan.epoch is None else plan.epoch * _SECOND
         no_cache = frozenset({"*"} if request.no_cache else ())
         lines = ClassicLines(plan, messages.send, explain=request.explain)
-        names = [f"{name.name}:{name.tag}" for name in request.stored_names]
+        names = [f"{name.name}:{name.tag}" for name in request.stored_names] if len(request.platforms) == 1 else []
         async with self._caches.imports(request.cache_from, plan.target, request.registries, messages.send) as imports:
             solving = SolveOptions({"context": context}, network=options.network, newest=newest, no_cache=no_cache, imports=imports)
             built = await self._told(lines, self._builder.build(plan, solving, names, lines.take, store=keep, inline=request.inline_cache))

@@ -32,8 +32,7 @@ from corten.registry.auth import Credentials
 from corten.registry.client import Repository
 from corten.registry.hosts import RegistryHosts
 from corten.registry.progress import Emit, stream
-from corten.spec.answers import ImportedBuildCache
-from corten.spec.build_cache import INLINE, LOCAL, S3, CachePlace
+from corten.spec.build_cache import INLINE, LOCAL, S3, CachePlace, ImportedBuildCache
 from corten.spec.reference import parse_reference
 from corten.store.blobs import Blobs
 from corten.store.holds import Holds
@@ -118,11 +117,13 @@ class BuildCacheTransfer:
             os.unlink(path)
 
     # --- export
-    async def send(self, place: CachePlace, target: Vertex, made: Mapping[Vertex, MadeLayer], registries: Registries, send: Send) -> None:
-        """One place of `cacheto`, but INLINE, which is the image's own. Raises what the place refuses, unless that is to be ignored."""
-        wanted = list(made) if place.all_steps else layers_of(target)
-        keys = [made[vertex].key for vertex in wanted if vertex in made]
-        mounts = mounts_of(target) if place.mounts else {}
+    async def send(self, place: CachePlace, builds: Sequence[tuple[Vertex, Mapping[Vertex, MadeLayer]]], registries: Registries, send: Send) -> None:
+        """One place of `cacheto`, but INLINE, which is the image's own. `builds`: (target, what its steps made), one a platform.
+
+        Raises what the place refuses, unless that is to be ignored.
+        """
+        keys = [made[vertex].key for target, made in builds for vertex in (made if place.all_steps else layers_of(target)) if vertex in made]
+        mounts = {name: mount for target, _ in builds for name, mount in mounts_of(target).items()} if place.mounts else {}
         if place.type == LOCAL:
             key = self._parcels.add(await self._export.parcel(keys, mounts))
             await send({"aux": {"corten.output": {"ID": key, "Type": f"cache-{LOCAL}", "Names": []}}})

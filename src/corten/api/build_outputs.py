@@ -22,25 +22,21 @@ from corten.builder.outputs.delivery import Delivery, Solved
 from corten.builder.outputs.parcels import Parcels
 from corten.builder.plan import BuildPlan
 from corten.engine.build_images import credentials_for
-from corten.errors import Forbidden, UnsupportedOption
+from corten.errors import Forbidden
 from corten.registry.auth import Credentials
 from corten.registry.client import Repository
 from corten.registry.hosts import RegistryHosts
 from corten.registry.progress import Emit, stream
 from corten.spec.build_outputs import IMAGE, TO_CLIENT, Attest, Output
-from corten.spec.platform import Platform
 from corten.spec.reference import Reference, parse_reference
 from corten.store.holds import Holds
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
-def keeps_image(outputs: Sequence[Output], platforms: Sequence[Platform | None]) -> bool:
-    """Whether the store shall have the image. Raises UnsupportedOption for several platforms there."""
-    wanted = any(output.type == IMAGE and output.store for output in outputs)
-    if wanted and len(platforms) > 1:
-        raise UnsupportedOption(key="an image of several platforms in the engine's store (a name there is one platform's: use type=oci or type=registry)")
-    return wanted
+def keeps_image(outputs: Sequence[Output]) -> bool:
+    """Whether the store shall have the image."""
+    return any(output.type == IMAGE and output.store for output in outputs)
 
 
 def names_of(output: Output, tags: Sequence[Reference]) -> list[Reference]:

@@ -38,6 +38,7 @@ from corten.api.volume_files import VolumeFileHandlers
 from corten.api.volumes import VolumeHandlers
 from corten.registry.auth import Credentials
 from corten.spec import answers, disk_answers
+from corten.spec.build_cache import ImportedBuildCache
 from corten.spec.engine import (
     Config,
     CreateRequest,
@@ -87,7 +88,7 @@ def _build_routes(handlers: Handlers) -> list[Route]:
     return [
         _route("POST", "/build", handlers.builds.build, query=BUILD_QUERY, body=TAR, answer=JSON_MESSAGES),
         _route("POST", "/build/prune", handlers.build_cache.prune, query=PRUNE_QUERY, answer=answers.PrunedBuildCache),
-        _route("POST", "/corten/build/cache", handlers.builds.receive_cache, body=TAR, answer=answers.ImportedBuildCache),
+        _route("POST", "/corten/build/cache", handlers.builds.receive_cache, body=TAR, answer=ImportedBuildCache),
         _route("GET", "/corten/build/outputs/{id}", handlers.builds.fetch, answer=TAR),
     ]
 

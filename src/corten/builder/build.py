@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from corten.builder.cache_transfer.documents import INLINE, inline_annotation
@@ -51,3 +51,7 @@ class Builder:
         image_id = self._exporter.store(plan, result, made, config, names, annotations) if store else digest_of(config)
         return Built(image_id, created, result.chain, config, made)
 
+
+    def name_together(self, image_ids: Sequence[str], names: Sequence[str]) -> None:
+        """Have the names (in full) mean the images of several platforms."""
+        self._exporter.name_together(image_ids, names)

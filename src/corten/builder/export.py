@@ -15,17 +15,19 @@ from corten.spec.image import (
     DOCKER_LAYER,
     DOCKER_MANIFEST,
     OCI_CONFIG,
+    OCI_INDEX,
     OCI_LAYER,
     OCI_MANIFEST,
     Descriptor,
     History,
     ImageConfig,
+    Index,
     Manifest,
     RootFS,
     packed_type,
 )
 from corten.store.blobs import Blobs
-from corten.store.images import Images
+from corten.store.images import Images, Listed
 from corten.store.layers import Layers
 
 _SECOND = 1_000_000_000
@@ -74,6 +76,14 @@ class Exporter:
         written = msgspec.json.encode(manifest)
         self._images.store(image_id, Descriptor(manifest.media_type, self._blobs.put(written), len(written)), names)
         return image_id
+
+    def name_together(self, image_ids: Sequence[str], names: Sequence[str]) -> None:
+        """Have the names (in full) mean stored images of several platforms: an index over them."""
+        images = [image for image_id in image_ids if (image := self._images.get(image_id))]
+        entries = [Descriptor(image.row.media_type, image.row.manifest, image.row.manifest_size, image.config.platform) for image in images]
+        target = self._blobs.put(msgspec.json.encode(Index(entries, media_type=OCI_INDEX)))
+        for image in images:
+            self._images.point(image.id, names, Listed(target, image.row.manifest))
 
     def _descriptor(self, diff_id: str, layer_type: str, lengths: Mapping[str, int]) -> Descriptor:
         """A layer made here is a tar that need not be there yet; one that was there before has the blob that it came with."""

@@ -360,13 +360,6 @@ class Volumes(_Answer, frozen=True):
     warnings: list[str] | None
 
 
-class ImportedBuildCache(_Answer, frozen=True):
-    """How many steps and cache mounts of a cache that was sent are here now."""
-
-    steps: int
-    mounts: int
-
-
 class VolumeUse(_Answer, frozen=True):
     container: str
     name: str

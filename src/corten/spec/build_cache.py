@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import msgspec
+
 from corten.errors import Invalid, UnsupportedOption
 from corten.spec.build_outputs import split_attributes
 from corten.spec.go_values import parse_bool
@@ -44,6 +46,13 @@ class CachePlace:
     all_steps: bool = False
     mounts: bool = False
     ignore_errors: bool = False
+
+
+class ImportedBuildCache(msgspec.Struct, frozen=True, rename="pascal"):
+    """The answer to a cache that was sent: how many steps and cache mounts are here now that were not."""
+
+    steps: int
+    mounts: int
 
 
 def parse_cache_to(text: str) -> CachePlace:
