@@ -93,6 +93,11 @@ def test_snapshots_are_kept_as_many_as_wanted(engine):
     labels = engine.client.get(f"/volumes/{made[3]}")["Labels"]
     assert labels == {"of": "test", "dev.corten.snapshot.of": "data"}
     assert engine.client.post("/corten/volumes/data/snapshot", name="before-upgrade")["Name"] == "before-upgrade"
+    engine.client.post("/corten/volumes/data/rename", name="moved")
+    last = engine.client.post("/corten/volumes/moved/snapshot", name="last", keep=1)
+    assert last["Labels"]["dev.corten.snapshot.of"] == "moved"
+    assert names(engine) == {"moved", "last"}
+    engine.client.post("/corten/volumes/moved/rename", name="data")
     assert refused(engine, "/corten/volumes/data/snapshot", keep=-1) == 400
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from corten.builder.attest import rpm_database
 from corten.builder.attest.licenses import all_of, expression
 from corten.builder.attest.packages import Package, System, find_packages, purl, read_system, stanzas
-from corten.builder.attest.provenance import Invocation, materials_of, predicate
+from corten.builder.attest.provenance import Invocation, materials_of, predicate, without_credentials
 from corten.builder.attest.spdx import FileSums, document
 from corten.builder.entries import FILE, FOLDER, Entry
 from corten.builder.graph import Exec, File, Git, Http, Image, Local, Mkdir, Secret, Vertex
@@ -227,3 +227,11 @@ def test_provenance():
     assert most["runDetails"]["builder"]["id"] == "urn:me"
     least = predicate(TARGET, INVOCATION, [], Attest(provenance="min"))
     assert b"secretish" not in least and b"token" not in least and b"RlJPTS" not in least
+
+
+def test_no_address_tells_credentials():
+    assert without_credentials("https://user:pa@ss@host/x.git#v1") == "https://host/x.git#v1"
+    assert without_credentials("https://host/a@b") == "https://host/a@b" and without_credentials("git@host:x") == "git@host:x"
+    secret = Vertex(Http("https://user:password@files.invalid/x", "x"))
+    assert materials_of(secret, {}, {}, Platform("amd64"))[0].uri == "https://files.invalid/x"
+    assert b"password" not in predicate(secret, INVOCATION, [], Attest(provenance="max"))

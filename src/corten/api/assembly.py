@@ -12,6 +12,7 @@ from contextlib import suppress
 from corten.api.build import BuildHandlers
 from corten.api.build_assembly import Parts, assemble
 from corten.api.build_cache import BuildCacheHandlers
+from corten.api.build_calls import BuildCallHandlers
 from corten.api.container_streams import StreamHandlers
 from corten.api.containers import ContainerHandlers
 from corten.api.contents import ContentHandlers
@@ -188,7 +189,7 @@ class Engine:
         steps = BuildSteps(self._endpoints, networks, network_files, groups, preparing.namespace_of, settings.cdi_spec_dirs)
         self._building = assemble(Parts(layout, self._database, blobs, self._layers, images, snapshots, maker, holds, sweeping, self._launch), steps, hosts)
         self._collecting.join("build-cache", Kind(self._building.pruning.items, self._building.pruning.let_go))
-        cached = BuildCacheHandlers(self._building.pruning)
+        cached, bases = BuildCacheHandlers(self._building.pruning), BuildImages(service, transfers)
         handlers = Handlers(
             ContainerHandlers(self._containers, logs, attaching, self._execs, service, networks, volumes, mounting, snapshots, layout, groups,
                               usage, exposure),
@@ -204,8 +205,9 @@ class Engine:
             SystemHandlers(system, hosts),
             EventHandlers(self._events),
             UsageHandlers(usage, service, volumes, cached),
-            BuildHandlers(self._building.builder, BuildImages(service, transfers), self._building.results, self._building.caches, layout, self._launch.run_job),
+            BuildHandlers(self._building.builder, bases, self._building.results, self._building.caches, layout, self._launch.run_job),
             cached,
+            BuildCallHandlers(bases, layout, self._launch.run_job),
             VolumeHandlers(volumes, VolumePruning(volumes, folders, self._events)),
             VolumeExtraHandlers(volumes, copies, Renaming(self._database, volumes, self._containers),
                                 VolumeTransfers(layout, volumes, copies, volume_files, self._launch, hosts), history),

@@ -12,40 +12,36 @@ from typing import Any
 from aiohttp import web
 
 from corten.api.build_cache_transfer import BuildCacheTransfer
+from corten.api.build_contexts import BuildContexts, contexts
 from corten.api.build_joints import JoinedImages
 from corten.api.build_lines import ClassicLines
 from corten.api.build_outputs import BuildResults, keeps_image, names_of, with_annotation
 from corten.api.build_request import BuildRequest, read_request
+from corten.api.build_source import BuildSource, read_source
 from corten.api.call import Call
 from corten.api.json_messages import JsonMessages, progress_message
 from corten.builder.attest.provenance import Invocation
 from corten.builder.build import Builder, Built, inline_of
 from corten.builder.cache_transfer.documents import INLINE
-from corten.builder.context import Context, NoSuchFile
 from corten.builder.convert import convert, read
 from corten.builder.exec_step import StepFailed
-from corten.builder.graph import Local, Vertex
+from corten.builder.hosting import Private
 from corten.builder.options import BuildOptions
 from corten.builder.outputs.delivery import Solved
 from corten.builder.plan import BuildPlan
 from corten.builder.solve import SolveOptions, first_error
 from corten.engine.build_images import BuildImages
-from corten.errors import CortenError, Invalid, NotSupported
+from corten.errors import CortenError
 from corten.registry.progress import Progress, Pushed
 from corten.spec.build_cache import INLINE as INLINE_CACHE
 from corten.spec.digest import encoded
-from corten.spec.ignore_file import ignore_file_names, read_patterns
+from corten.spec.platform import Platform
 from corten.spec.timestamps import now_ns
 from corten.store.layers import RunJob
 from corten.store.layout import Layout
 
-_LIMIT = 16 << 20  # bytes of a Dockerfile or an ignore file
 _PATIENCE = 0.5  # seconds between two looks whether the client is still there
 _SECOND = 1_000_000_000
-
-
-class NoDockerfile(CortenError):
-    template = "Cannot locate specified Dockerfile: {path}"
 
 
 class _ClientGone(Exception):
@@ -59,19 +55,16 @@ class BuildHandlers:
 
     async def build(self, call: Call) -> web.StreamResponse:
         request = read_request(call)
-        if request.remote:
-            raise NotSupported("building from a remote address (remote=) is not supported by Corten yet (docs/compat.md); send the context")
-        context = await Context.receive(self._layout, self._run_job, call.request.content.iter_any())
+        sent, named = call.request.content.iter_any(), request.extras.contexts
         try:
-            messages = _Messages(call, quiet=request.quiet)
-            with self._results.lease():
+            async with contexts(self._layout, self._run_job, sent, request.remote, named) as given:
+                messages = _Messages(call, quiet=request.quiet)
                 async with messages.reporting():
-                    await self._while_client_listens(call, self._build(request, context, messages))
-            return await messages.end()
+                    with self._results.lease():
+                        await self._while_client_listens(call, self._build(request, given, messages))
+                return await messages.end()
         except _ClientGone:
             return web.Response()
-        finally:
-            await context.remove()
 
     async def fetch(self, call: Call) -> web.StreamResponse:
         return await self._results.fetch(call)
@@ -79,13 +72,14 @@ class BuildHandlers:
     async def receive_cache(self, call: Call) -> web.StreamResponse:
         return await self._caches.receive(call)
 
-    async def _build(self, request: BuildRequest, context: Context, messages: _Messages) -> None:
-        text, options = _dockerfile(request, context)
-        read(text, options).table.target(options.target)  # what is wrong with it is an ordinary answer
+    async def _build(self, request: BuildRequest, given: BuildContexts, messages: _Messages) -> None:
+        source = read_source(request, given.main, given.trees)
+        with source.showing():
+            read(source.text, source.options).table.target(source.options.target)  # what is wrong with it is an ordinary answer
         if not request.quiet:
             await messages.begin()
         keep = keeps_image(request.outputs)
-        done = [await self._one(text, replace(options, platform=platform), request, context, messages, keep=keep) for platform in request.platforms]
+        done = [await self._one(source, platform, request, given, messages, keep=keep) for platform in request.platforms]
         names = [f"{name.name}:{name.tag}" for name in request.stored_names]
         if keep and len(done) > 1:
             self._builder.name_together([built.image_id for _, built, _ in done], names)
@@ -101,20 +95,22 @@ class BuildHandlers:
         for _, built, _ in done if keep else ():
             self._images.tagged(built.image_id, [name.familiar for name in request.stored_names])
 
-    async def _one(self, text: str, options: BuildOptions, request: BuildRequest, context: Context, messages: _Messages, *,
+    async def _one(self, source: BuildSource, platform: Platform | None, request: BuildRequest, given: BuildContexts, messages: _Messages, *,
                    keep: bool) -> tuple[BuildPlan, Built, Solved]:  # fmt: skip
         """One platform's build; `keep`: its image is stored under its names."""
-        started = now_ns()
-        plan = await self._plan(text, options, request, messages)
-        newest = None if plan.epoch is None else plan.epoch * _SECOND
-        no_cache = frozenset({"*"} if request.no_cache else ())
+        started, options = now_ns(), replace(source.options, platform=platform)
+        with source.showing():
+            plan = await self._plan(source.text, options, request, messages)
         lines = ClassicLines(plan, messages.send, explain=request.explain)
         names = [f"{name.name}:{name.tag}" for name in request.stored_names] if len(request.platforms) == 1 else []
         async with self._caches.imports(request.cache_from, plan.target, request.registries, messages.send) as imports:
-            solving = SolveOptions({"context": context}, network=options.network, newest=newest, no_cache=no_cache, imports=imports)
+            solving = SolveOptions(
+                {"context": given.main, **given.named}, Private(request.extras.secrets, request.extras.agents), options.network,
+                None if plan.epoch is None else plan.epoch * _SECOND, frozenset({"*"} if request.no_cache else ()), imports=imports,
+            )  # fmt: skip
             built = await self._told(lines, self._builder.build(plan, solving, names, lines.take, store=keep, inline=request.inline_cache))
         invocation = Invocation(
-            secrets.token_hex(16), started, now_ns(), options.file, text, plan.platform, options.target, options.arguments, options.labels
+            secrets.token_hex(16), started, now_ns(), options.file, source.text, plan.platform, options.target, options.arguments, options.labels, request.remote
         )
         shown = next((name.familiar for output in request.outputs for name in names_of(output, request.names)), "image")
         return plan, built, await self._results.solved(plan, built.config, request.attest, shown, invocation)
@@ -207,28 +203,6 @@ class _Messages(JsonMessages):
         held, self._held = self._held or [], None
         for message in held:
             await super().send(message)
-
-
-def _dockerfile(request: BuildRequest, context: Context) -> tuple[str, BuildOptions]:
-    """Its text, and the options with the context as its ignore file leaves it. Raises NoDockerfile, Invalid."""
-    name = request.dockerfile
-    data = _read(context, name)
-    if data is None and name == "Dockerfile":
-        data = _read(context, "dockerfile")
-    if data is None:
-        raise NoDockerfile(path=name)
-    if not data.strip():
-        raise Invalid(f"the Dockerfile ({name}) cannot be empty")
-    ignored = next((found for path in ignore_file_names(name) if (found := _read(context, path)) is not None), b"")
-    patterns = read_patterns(ignored.decode("utf-8", "replace"))
-    return data.decode("utf-8", "replace"), replace(request.options, context=Vertex(Local(ignore=patterns)), file=name)
-
-
-def _read(context: Context, path: str) -> bytes | None:
-    try:
-        return context.read(path, _LIMIT)
-    except NoSuchFile:
-        return None
 
 
 async def _conclude(plan: BuildPlan, built: Built, request: BuildRequest, messages: _Messages, *, keep: bool) -> None:

@@ -20,6 +20,7 @@ from corten.builder.options import BuildOptions
 from corten.errors import CortenError, Forbidden, Invalid, NotSupported
 from corten.registry.auth import Credentials
 from corten.spec.build_cache import INLINE, CachePlace, parse_cache_from, parse_cache_to
+from corten.spec.build_extras import HEADER, BuildExtras, decode_extras
 from corten.spec.build_outputs import IMAGE, Attest, Output, OutputSpec, read_output
 from corten.spec.engine import Ulimit
 from corten.spec.platform import Platform, parse_platform
@@ -56,6 +57,7 @@ class BuildRequest:
     cache_to: tuple[CachePlace, ...]
     platforms: tuple[Platform | None, ...]
     registries: Mapping[str, Credentials]
+    extras: BuildExtras
 
     @property
     def inline_cache(self) -> bool:
@@ -87,7 +89,9 @@ def read_request(call: Call) -> BuildRequest:
     _check_path(dockerfile)
     return BuildRequest(
         options, dockerfile, tuple(_name(text) for text in call.values("t") if text), call.text("remote"), call.flag("q"), call.flag("nocache"),
-        call.flag("pull"), call.flag("explain"), outputs, attest, cache_from, cache_to, platforms, _registries(call.request.headers.get("X-Registry-Config", "")),
+        call.flag("pull"), call.flag("explain"), outputs, attest, cache_from, cache_to, platforms,
+        _registries(call.request.headers.get("X-Registry-Config", "")),
+        decode_extras(call.request.headers.get(HEADER, "")),
     )  # fmt: skip
 
 

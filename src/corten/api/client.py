@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import IO, Any
 from urllib.parse import quote, urlencode
 
@@ -35,7 +36,7 @@ class ApiError(CortenError):
 
 class _UnixConnection(http.client.HTTPConnection):
     def __init__(self, path: str) -> None:
-        super().__init__("localhost")
+        super().__init__("localhost", blocksize=_CHUNK)
         self._path = path
 
     def connect(self) -> None:
@@ -71,7 +72,8 @@ class Client:
             sent["Content-Type"] = "application/json"
         target = quote(path) + ("?" + urlencode(query, doseq=True) if query else "")
         try:
-            connection.request(method, target, data, sent)
+            with suppress(BrokenPipeError):  # an engine that refuses has answered before it has read everything
+                connection.request(method, target, data, sent)
             response = connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
             connection.close()

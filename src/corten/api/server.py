@@ -27,6 +27,7 @@ from corten.api.tls import TlsFront
 from corten.api.versions import Version, differences
 from corten.engine.system import API_VERSION, MIN_API_VERSION, SERVER_VERSION
 from corten.errors import CortenError, Invalid, PageNotFound, VersionTooNew, VersionTooOld
+from corten.spec.build_extras import LONGEST
 
 _VERSIONED = re.compile(r"/v([0-9.]+)(/.*)")
 _log = logging.getLogger("corten.api")
@@ -58,7 +59,7 @@ class Server:
         self._by_segment: dict[str, list[tuple[Route, re.Pattern[str]]]] = defaultdict(list)
         for route in routes:
             self._by_segment[route.path.split("/")[1]].append((route, re.compile(route.pattern)))
-        self._server = web.Server(self.handle, access_log=None, keepalive_timeout=3600.0)
+        self._server = web.Server(self.handle, access_log=None, keepalive_timeout=3600.0, max_field_size=LONGEST)
         self._listeners: list[asyncio.Server | TlsFront] = []
         self._socket_paths: list[str] = []
 

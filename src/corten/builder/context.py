@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterable
 import msgspec
 
 from corten.builder.context_job import CONTEXT_JOB, INDEX, SPOOL, Received
-from corten.builder.entries import FILE, Entry
+from corten.builder.entries import FILE, FOLDER, Entry
 from corten.builder.trees import ContextTree, follow
 from corten.errors import NotFound
 from corten.store.layers import RunJob, run_on_archive
@@ -66,6 +66,16 @@ class Context:
         with open(f"{self.folder}/{name}", "rb") as file:
             file.seek(offset)
             return file.read(min(entry.size, limit))
+
+    def take_out(self, folder: str) -> Context:
+        """What is below a folder, as a context of its own that goes with this one; here it is no longer. Raises NoSuchFile."""
+        prefix = f"{folder}/"
+        root = next((entry for entry in self.listed if entry.path == folder and entry.kind == FOLDER), None)
+        if root is None:
+            raise NoSuchFile(path=folder)
+        inside = [msgspec.structs.replace(entry, path=entry.path.removeprefix(prefix)) for entry in self.listed if entry.path.startswith(prefix)]
+        self.listed = [entry for entry in self.listed if entry.path != folder and not entry.path.startswith(prefix)]
+        return Context(self.folder, [msgspec.structs.replace(root, path=""), *inside], self.received)
 
     def claim(self, wanted: Iterable[Entry]) -> list[int]:
         """Places of large files that the caller, and nobody after it, may have as hard links."""

@@ -37,7 +37,7 @@ def of_exec(op: Exec, base: Sequence[str], time: int, mounted: Sequence[tuple[st
     mounts = fields.pop("mounts", ())
     found: Ingredients = [("command", _text(command))]
     found += [(name.replace("_", " "), _text(value)) for name, value in sorted(fields.items())]
-    found += [(f"mount {mount['target'] or mount.get('id', '')}", _text(mount)) for mount in mounts]
+    found += [(f"mount {mount.get('target') or mount.get('id', '')}", _text(mount)) for mount in mounts]
     found += [(f"variable {name}", digest_of(value.encode())) for name, _, value in (entry.partition("=") for entry in op.env)]
     found += [(f"content of mount {target}", digest) for target, digest in mounted]
     return [*found, ("base", chain_digest(base)), ("time", str(time))]

@@ -19,18 +19,19 @@ from corten.builder.cache_transfer.imports import Import
 from corten.builder.context import Context
 from corten.builder.exec_step import ExecSteps, ExecWork
 from corten.builder.file_step import FileWork
-from corten.builder.graph import LAYERED, Bind, Exec, File, Image, Local, Scratch, Vertex
+from corten.builder.graph import LAYERED, Bind, Exec, File, Git, Http, Image, Local, Scratch, Vertex
 from corten.builder.graph import Cache as CacheMount
 from corten.builder.graph import Copy as CopyAction
 from corten.builder.hosting import Private
 from corten.builder.in_flight import InFlight, Listener, Message
 from corten.builder.ingredients import Ingredients, key_of
 from corten.builder.progress import Difference, Emit, Failed, Finished, Said, Started
+from corten.builder.remote import Remote
 from corten.builder.results import Folder, MadeLayer, Result
 from corten.builder.select import Excludes
 from corten.builder.trees import ContextTree
 from corten.builder.workshop import Workshop
-from corten.errors import CortenError, Invalid, NotSupported
+from corten.errors import CortenError, Invalid
 from corten.spec.timestamps import now_ns, parse_rfc3339
 from corten.store.holds import Holds
 from corten.store.images import Images
@@ -90,6 +91,9 @@ class Solver:
                 result = await build.result(target)
         except ExceptionGroup as failed:
             raise first_error(failed) from None
+        finally:
+            for context in build.fetched:
+                await context.remove()
         return result, build.layers
 
 
@@ -101,6 +105,7 @@ class Solve:
         self._tasks: dict[Vertex, asyncio.Task[Result]] = {}
         self._trees: dict[tuple[str, tuple[str, ...]], ContextTree] = {}
         self.layers: dict[Vertex, MadeLayer] = {}
+        self.fetched: list[Context] = []
 
     async def result(self, vertex: Vertex) -> Result:
         task = self._tasks.get(vertex)
@@ -132,7 +137,14 @@ class Solve:
             return Result(tuple(config.rootfs.diff_ids), self._limited(created))
         if isinstance(op, Local):
             return await self._local(op)
-        raise NotSupported(f"{type(op).__name__.upper()} sources are not supported by Corten yet (docs/compat.md); put the files into the build context")
+        assert isinstance(op, Http | Git)
+        return await self._remote(op)
+
+    async def _remote(self, op: Http | Git) -> Result:
+        remote = Remote(self._solver.workshop.layout, self._solver.workshop.run_job)
+        context = await (remote.url(op) if isinstance(op, Http) else remote.git(op))
+        self.fetched.append(context)
+        return Result(folder=Folder(await asyncio.to_thread(ContextTree, context.listed, None), context))
 
     async def _local(self, op: Local) -> Result:
         context = self._options.contexts.get(op.name)

@@ -25,6 +25,7 @@ COMMANDS = {
     "rm": ("rm", "Remove one or more containers"),
     "pull": ("pull", "Download an image from a registry"),
     "push": ("push", "Upload an image to a registry"),
+    "build": ("build", "Build an image from a Dockerfile"),
     "images": ("images", "List images"),
     "rmi": ("rmi", "Remove one or more images"),
     "network": ("network", "Look at networks"),

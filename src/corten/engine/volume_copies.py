@@ -21,7 +21,7 @@ from corten.engine.copy_up import COPY_UP_JOB
 from corten.engine.copy_up_job import CopyUpRequest
 from corten.engine.copying import COPY_JOB
 from corten.engine.records import VolumeRecord
-from corten.engine.volume_drivers import ANONYMOUS, LOCAL
+from corten.engine.volume_drivers import ANONYMOUS, LOCAL, SNAPSHOT_OF
 from corten.engine.volume_files import folder_request
 from corten.engine.volumes import Volumes
 from corten.errors import ArchiveRefused, Conflict, CortenError, Invalid, KernelRefused, VolumeInUse
@@ -33,7 +33,6 @@ from corten.store.sizes import tree_size
 from corten.store.volumes import VolumeFolders
 from corten.store.worker_stream import read_from_worker, write_to_worker
 
-SNAPSHOT_OF = "dev.corten.snapshot.of"
 COPIED_NOT = (ANONYMOUS, SNAPSHOT_OF)  # labels that say what a volume is, not what is in it: a copy of it is something else
 
 
@@ -72,7 +71,7 @@ class VolumeCopies:
         """A clone that says of what it is one; of those, only the newest `keep` stay (0: all). One that is in use stays."""
         new = new or f"{name}-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
         made = await self.clone(name, new, {SNAPSHOT_OF: name}, emit)
-        mine = [record for record in self._volumes.all() if (record.labels or {}).get(SNAPSHOT_OF) == name]
+        mine = sorted(self._volumes.snapshots(name), key=lambda record: record.created)
         for old in mine[: len(mine) - keep] if keep else []:
             with suppress(VolumeInUse):
                 await self._volumes.remove(old.name)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 ANONYMOUS = "com.docker.volume.anonymous"  # Docker's label of a volume that got no name
+SNAPSHOT_OF = "dev.corten.snapshot.of"  # Corten's: the volume that a snapshot is one of
 LOCAL = "local"
 
 

@@ -18,7 +18,7 @@ import msgspec
 from corten.engine import names, volume_local
 from corten.engine.events import Events
 from corten.engine.records import ContainerRecord, VolumeRecord, decode_volume, encode_record
-from corten.engine.volume_drivers import ANONYMOUS, LOCAL, VolumeDriver
+from corten.engine.volume_drivers import ANONYMOUS, LOCAL, SNAPSHOT_OF, VolumeDriver
 from corten.engine.volume_plugins import MountRefused, PluginFailed, Plugins
 from corten.errors import (
     Conflict,
@@ -190,13 +190,15 @@ class Volumes:
             yield
 
     def change_name(self, record: VolumeRecord, new: str) -> None:
-        """The row only, to be called in a transaction. Raises Conflict for one that a container is just being made with."""
+        """The rows only, its snapshots' too, to be called in a transaction. Raises Conflict for one that a container is just being made with."""
         if self._held.get(record.name) or self.visitors(record.name):
             raise Conflict(f"rename {record.name}: it is being copied, or a container that uses it is being created")
         self._database.move_volume_history(record.name, new)
         self._database.delete_volume(record.name)
         self._save(msgspec.structs.replace(record, name=new, moved_from=record.name))
         del self._records[record.name]
+        for snapshot in self.snapshots(record.name):
+            self._save(msgspec.structs.replace(snapshot, labels={**(snapshot.labels or {}), SNAPSHOT_OF: new}))
         if record.name in self._users:
             self._users[new] = self._users.pop(record.name)
 
@@ -272,6 +274,9 @@ class Volumes:
     # --- list
     def all(self) -> list[VolumeRecord]:
         return list(self._records.values())
+
+    def snapshots(self, name: str) -> list[VolumeRecord]:
+        return [record for record in self.all() if (record.labels or {}).get(SNAPSHOT_OF) == name]
 
     def matching(self, filters: Filters, strangers: Iterable[VolumeRecord] = ()) -> list[VolumeRecord]:
         """`strangers` are volumes without a row. Raises Invalid for a `dangling` that is no truth value."""

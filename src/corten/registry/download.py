@@ -1,10 +1,11 @@
-"""One file by its address, for `import URL`. No registry's protocol."""
+"""One file by its address, for `import URL` and builds. No registry's protocol."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 
 import aiohttp
 
@@ -17,10 +18,11 @@ _KNOWN_STATUSES = (400, 401, 403, 404)
 
 @dataclass(frozen=True)
 class Download:
-    """`total` is 0 where the server does not say. `pieces` may be read once."""
+    """`total` and `modified` (seconds since the epoch) are 0 where the server does not say. `pieces` may be read once."""
 
     total: int
     pieces: AsyncIterator[bytes]
+    modified: int = 0
 
 
 @asynccontextmanager
@@ -34,8 +36,15 @@ async def download(url: str) -> AsyncIterator[Download]:
                     text = (await response.content.read(_TEXT_LIMIT)).decode("utf-8", "replace").strip()
                     status = response.status if response.status in _KNOWN_STATUSES else 500
                     raise RegistryError(f"failed to GET {url} with status {response.status} {response.reason}: {text}", status=status)
-                yield Download(response.content_length or 0, response.content.iter_chunked(_CHUNK))
+                yield Download(response.content_length or 0, response.content.iter_chunked(_CHUNK), _modified(response))
         except aiohttp.InvalidURL:
             raise Invalid(f'Get "{url}": unsupported protocol scheme or no Host in request URL') from None
         except (aiohttp.ClientError, TimeoutError) as error:
             raise RegistryError(f'Get "{url}": {error or "timed out"}') from None
+
+
+def _modified(response: aiohttp.ClientResponse) -> int:
+    try:
+        return max(0, int(parsedate_to_datetime(response.headers.get("Last-Modified", "")).timestamp()))
+    except ValueError:
+        return 0

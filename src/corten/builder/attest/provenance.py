@@ -7,6 +7,7 @@ build's definition (mode max) is Corten's graph, hence a build type of its own (
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -61,15 +62,20 @@ def materials_of(target: Vertex, digests: Mapping[str, str], resolved: Mapping[V
             uri = _image_uri(op.reference, platform)
             digest = digests.get(op.id, op.id)
         elif isinstance(op, Git):
-            uri, commit = f"{op.url}#{op.ref}" if op.ref else op.url, resolved.get(vertex, op.checksum)
+            uri, commit = without_credentials(op.url) + (f"#{op.ref}" if op.ref else ""), resolved.get(vertex, op.checksum)
             digest = f"{'sha256' if len(commit) == 64 else 'sha1'}:{commit}" if commit else ""
         elif isinstance(op, Http):
-            uri, digest = op.url, resolved.get(vertex, op.checksum)
+            uri, digest = without_credentials(op.url), resolved.get(vertex, op.checksum)
         else:
             continue
         algorithm, _, value = digest.partition(":")
         found[uri] = Material(uri, {algorithm: value} if value else {})
     return list(found.values())
+
+
+def without_credentials(url: str) -> str:
+    """User and password stay with who gave them."""
+    return re.sub(r"^([A-Za-z][A-Za-z0-9+.-]*://)[^/?#]*@", r"\1", url)
 
 
 def _image_uri(reference: str, platform: Platform) -> str:
@@ -101,7 +107,7 @@ def predicate(target: Vertex, invocation: Invocation, materials: Sequence[Materi
 def _config_source(invocation: Invocation) -> dict[str, Any]:
     source: dict[str, Any] = {"path": invocation.dockerfile}
     if invocation.uri:
-        source |= {"uri": invocation.uri, "digest": dict(invocation.digest)}
+        source |= {"uri": without_credentials(invocation.uri), "digest": dict(invocation.digest)}
     return source
 
 
@@ -124,10 +130,15 @@ def _request(vertices: Iterable[Vertex], invocation: Invocation, *, detailed: bo
 
 def _graph(vertices: Iterable[Vertex]) -> list[dict[str, Any]]:
     return [
-        {"id": vertex.digest, "op": msgspec.to_builtins(definition(vertex.op)), "inputs": [needed.digest for needed in vertex.inputs],
+        {"id": vertex.digest, "op": _shown(vertex), "inputs": [needed.digest for needed in vertex.inputs],
          **({"line": vertex.shown.line} if vertex.shown.line else {})}
         for vertex in vertices
     ]  # fmt: skip
+
+
+def _shown(vertex: Vertex) -> dict[str, Any]:
+    shown: dict[str, Any] = msgspec.to_builtins(definition(vertex.op))
+    return shown | {"url": without_credentials(shown["url"])} if "url" in shown else shown
 
 
 def _metadata(vertices: Iterable[Vertex], invocation: Invocation, materials: Iterable[Material], attest: Attest) -> dict[str, Any]:

@@ -1,0 +1,70 @@
+"""The contexts of one build: received or fetched before it, and gone after it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from corten.builder.context import Context
+from corten.builder.git_reference import parse_git_reference
+from corten.builder.graph import Git, Local, Vertex
+from corten.builder.remote import Remote
+from corten.errors import Invalid, NotSupported
+from corten.spec.build_extras import SENT, SENT_FOLDER
+from corten.store.layers import RunJob
+from corten.store.layout import Layout
+
+_IMAGE, _LAYOUT = "docker-image://", "oci-layout://"
+
+
+@dataclass(frozen=True)
+class BuildContexts:
+    """`main` has the Dockerfile. `trees` are what the graph calls the named ones (or an image's reference), `named` those of them that are here."""
+
+    main: Context
+    trees: Mapping[str, Vertex | str]
+    named: Mapping[str, Context]
+
+
+@asynccontextmanager
+async def contexts(
+    layout: Layout, run_job: RunJob, sent: AsyncIterator[bytes], address: str, addresses: Mapping[str, str]
+) -> AsyncIterator[BuildContexts]:  # fmt: skip
+    """`address` is the main context's; empty: it is `sent`. Raises what cannot be fetched, ArchiveRefused, Invalid."""
+    remote = Remote(layout, run_job)
+    main = await (remote.context(address) if address else Context.receive(layout, run_job, sent))
+    fetched: dict[str, Context] = {}
+    trees: dict[str, Vertex | str] = {}
+    try:
+        sent_too: dict[str, Context] = {}
+        for name, where in addresses.items():
+            if where.startswith(SENT):
+                sent_too[name] = await asyncio.to_thread(main.take_out, f"{SENT_FOLDER}/{where.removeprefix(SENT)}")
+            elif not where.startswith(_IMAGE) and not parse_git_reference(where):
+                fetched[name] = await _fetched(remote, name, where)
+            trees[name] = _tree(name, where)
+        if sent_too:
+            main.take_out(SENT_FOLDER)  # what is left of it: the folder itself
+        yield BuildContexts(main, trees, {**fetched, **sent_too})
+    finally:
+        for context in (main, *fetched.values()):
+            await context.remove()
+
+
+async def _fetched(remote: Remote, name: str, where: str) -> Context:
+    if where.startswith(_LAYOUT):
+        raise NotSupported(f"the context {name}: {_LAYOUT} is not supported by Corten yet (docs/compat.md); load the image and name it docker-image://")
+    if not where.startswith(("http://", "https://")):
+        raise Invalid(f"invalid context specifier {where} for {name}")
+    return await remote.context(where)
+
+
+def _tree(name: str, where: str) -> Vertex | str:
+    if where.startswith(_IMAGE):
+        return where.removeprefix(_IMAGE)
+    git = parse_git_reference(where)
+    if git:
+        return Vertex(Git(git.remote, git.ref, git.folder, git.keep_git_dir or False, git.checksum, git.submodules))
+    return Vertex(Local(name))

@@ -1,0 +1,97 @@
+"""A commit's files in a folder, by the host's git. What comes out is content from outside: nothing of it is executed, no hook, no filter, no ext::.
+
+Anonymous, over HTTP and git's own protocol: SSH needs an agent of the client's, which the classic front cannot forward.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+import signal
+
+from corten.builder.graph import Git
+from corten.errors import Invalid, NotSupported, RegistryError
+
+_SETTINGS = {
+    "core.hooksPath": "/dev/null", "core.fsmonitor": "false", "http.lowSpeedLimit": "1000", "http.lowSpeedTime": "60", "advice.detachedHead": "false",
+    "safe.directory": "*", "gc.auto": "0",
+}  # fmt: skip
+_PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY")
+
+
+class GitFailed(RegistryError):
+    """git's own reason."""
+
+
+async def check_out(op: Git, folder: str) -> str:
+    """Into `folder`, which is empty: the path of the files asked for. Raises GitFailed, Invalid, NotSupported."""
+    if not re.match(r"(?:https?|git)://", op.url, re.IGNORECASE):
+        raise NotSupported(f"{op.url}: git over SSH needs the client's agent, which is not forwarded yet; use https://")
+    if shutil.which("git") is None:
+        raise NotSupported(f"{op.url}: this needs git on the engine's host, and it is not installed (package git)")
+    work = f"{folder}/files"
+    os.mkdir(work, 0o755)
+    await _git(folder, "init", "-q", work)
+    await _git(folder, "-C", work, "checkout", "-q", "--detach", await _fetch(op, folder, work))
+    commit = await _git(folder, "-C", work, "rev-parse", "HEAD")
+    if op.checksum and not commit.startswith(op.checksum):
+        raise Invalid(f"expected checksum to match {op.checksum}, got {commit}")
+    if op.submodules and os.path.exists(f"{work}/.gitmodules"):
+        await _git(folder, "-C", work, "submodule", "update", "-q", "--init", "--recursive", "--depth=1")
+    return _inside(work, op)
+
+
+async def _fetch(op: Git, folder: str, work: str) -> str:
+    """What to check out. One commit is fetched only, or all of them where the remote does not give out a commit by its id."""
+    ref = op.ref or "HEAD"
+    if ref.startswith("-"):
+        raise Invalid(f"{ref!r} is no git ref")
+    try:
+        await _git(folder, "-C", work, "fetch", "-q", "--depth=1", "--no-tags", "--", op.url, ref)
+        return "FETCH_HEAD"
+    except GitFailed:
+        if not re.fullmatch("[0-9a-f]{7,64}", ref):
+            raise
+        await _git(folder, "-C", work, "fetch", "-q", "--tags", "--", op.url, "+refs/heads/*:refs/remotes/origin/*")
+        return await _git(folder, "-C", work, "rev-parse", "--verify", f"{ref}^{{commit}}")
+
+
+def _inside(work: str, op: Git) -> str:
+    path = os.path.realpath(f"{work}/{op.folder}")
+    if path != work and not path.startswith(f"{work}/"):
+        raise Invalid(f"the folder {op.folder} leads out of the repository {op.url}")
+    if not os.path.isdir(path):
+        raise Invalid(f"the repository {op.url} has no folder {op.folder}")
+    if not op.keep_git_dir:
+        shutil.rmtree(f"{work}/.git")
+    return path
+
+
+async def _git(home: str, *arguments: str) -> str:
+    """What it writes. Ends with everything that it has started when the caller is cancelled."""
+    environment = {name: os.environ[name] for name in ("PATH", *_PROXIES) if name in os.environ}
+    environment |= {
+        "HOME": home, "LC_ALL": "C", "GIT_CONFIG_NOSYSTEM": "1", "GIT_TERMINAL_PROMPT": "0", "GIT_ASKPASS": "true", "GIT_ALLOW_PROTOCOL": "http:https:git",
+        "GIT_LFS_SKIP_SMUDGE": "1",
+    }  # fmt: skip
+    settings = [word for name, value in _SETTINGS.items() for word in ("-c", f"{name}={value}")]
+    process = await asyncio.create_subprocess_exec(
+        "git", *settings, *arguments, env=environment, cwd=home, umask=0o022, start_new_session=True,
+        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        output, errors = await process.communicate()
+    except BaseException:
+        os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
+        raise
+    if process.returncode:
+        reason = errors.decode("utf-8", "replace").strip().split("\n")
+        raise GitFailed(f"failed to fetch {_address(arguments)}: {' '.join(reason[-2:])}")
+    return output.decode().strip()
+
+
+def _address(arguments: tuple[str, ...]) -> str:
+    return next((word for word in arguments if "://" in word), "the repository")

@@ -1,0 +1,124 @@
+"""Files from elsewhere: a URL's, a git commit's, a whole build context's. Each becomes a Context, as if a client had sent it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import secrets
+import shutil
+import tarfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from corten.builder.context import Context
+from corten.builder.git_checkout import check_out
+from corten.builder.git_reference import parse_git_reference
+from corten.builder.graph import Git, Http
+from corten.errors import Invalid
+from corten.registry.download import download
+from corten.store.layers import RunJob
+from corten.store.layout import Layout
+from corten.store.tar_writer import TarWriter
+
+_CHUNK = 1 << 18
+_ARCHIVES = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")  # gzip, bzip2, xz, zstd
+_MAGIC_AT, _MAGIC = 257, b"ustar"  # of a tar that is not packed
+
+
+@dataclass(frozen=True)
+class _File:
+    """`modified`: seconds since the epoch, 0 where the server does not say."""
+
+    path: str
+    digest: str
+    modified: int
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        with open(self.path, "rb") as file:
+            while data := await asyncio.to_thread(file.read, _CHUNK):
+                yield data
+
+    def is_archive(self) -> bool:
+        with open(self.path, "rb") as file:
+            head = file.read(tarfile.BLOCKSIZE)
+        return head.startswith(_ARCHIVES) or head[_MAGIC_AT:].startswith(_MAGIC)
+
+
+class Remote:
+    """Everything is fetched anew for each build: whether a step can be used again is told by the content."""
+
+    def __init__(self, layout: Layout, run_job: RunJob) -> None:
+        self._layout, self._run_job = layout, run_job
+
+    async def url(self, op: Http) -> Context:
+        """A folder with the one file, root's. Raises RegistryError, Invalid for another checksum."""
+        async with self._folder() as folder:
+            file = await _fetch(op.url, folder)
+            if op.checksum and file.digest != op.checksum:
+                raise Invalid(f"digest mismatch {op.checksum}: {file.digest} of {op.url}")
+            return await self._receive(_with_one_file(file, op.name, op.mode))
+
+    async def git(self, op: Git) -> Context:
+        """Raises what check_out does."""
+        async with self._folder() as folder:
+            root = await check_out(op, folder)
+            packed = f"{folder}/packed"
+            await asyncio.to_thread(_pack, root, packed)
+            return await self._receive(_File(packed, "", 0).pieces())
+
+    async def context(self, address: str) -> Context:
+        """A git repository, a tar, or a Dockerfile without any context (as which it is in it)."""
+        found = parse_git_reference(address, bare_github=True)
+        if found:
+            return await self.git(Git(found.remote, found.ref, found.folder, found.keep_git_dir or False, found.checksum, found.submodules))
+        if not address.startswith(("http://", "https://")):
+            raise Invalid(f"{address} is no address of a build context: want a git repository, http:// or https://")
+        async with self._folder() as folder:
+            file = await _fetch(address, folder)
+            return await self._receive(file.pieces() if file.is_archive() else _with_one_file(file, "Dockerfile", 0o644))
+
+    async def _receive(self, pieces: AsyncIterator[bytes]) -> Context:
+        return await Context.receive(self._layout, self._run_job, pieces)
+
+    @asynccontextmanager
+    async def _folder(self) -> AsyncIterator[str]:
+        """Gone afterwards, whatever happens; after a crash with all else that is temporary."""
+        folder = f"{self._layout.temporary}/remote-{secrets.token_hex(8)}"
+        os.mkdir(folder, 0o700)
+        try:
+            yield folder
+        finally:
+            await asyncio.shield(asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True))
+
+
+async def _fetch(url: str, folder: str) -> _File:
+    path, digest = f"{folder}/fetched", hashlib.sha256()
+    async with download(url) as found:
+        with open(path, "wb") as file:
+            async for piece in found.pieces:
+                digest.update(piece)
+                file.write(piece)
+        return _File(path, f"sha256:{digest.hexdigest()}", found.modified)
+
+
+async def _with_one_file(file: _File, name: str, mode: int) -> AsyncIterator[bytes]:
+    """A tar."""
+    entry = tarfile.TarInfo(name)
+    entry.size, entry.mode, entry.mtime = os.stat(file.path).st_size, mode, file.modified
+    yield entry.tobuf(tarfile.PAX_FORMAT)
+    async for piece in file.pieces():
+        yield piece
+    yield bytes(-entry.size % tarfile.BLOCKSIZE + 2 * tarfile.BLOCKSIZE)
+
+
+def _pack(root: str, target: str) -> None:
+    with open(target, "wb") as output:
+        writer = TarWriter(output)
+        for folder, below, names in os.walk(root):
+            below.sort()
+            for name in sorted([*below, *names]):
+                path = f"{folder}/{name}"
+                writer.add(path, os.path.relpath(path, root), os.lstat(path))
+        output.write(bytes(2 * tarfile.BLOCKSIZE))

@@ -1,0 +1,239 @@
+"""`corten build`: a context and flags to a build request, and what the engine says of it. Flags and rendering only."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import BufferedReader
+from typing import IO, Any, cast
+
+import click
+
+from corten.api.client import Client
+from corten.cli.build_calls import SHOWN
+from corten.cli.build_context import is_archive, sent_files, sent_folder
+from corten.cli.main import Session
+from corten.cli.run import parse_bytes
+from corten.errors import Invalid
+from corten.spec.build_extras import HEADER, SENT, SENT_FOLDER, BuildExtras, encode_extras
+
+_BLOCK = 512  # of a tar
+_OUTSIDE = ".dockerfile.corten"  # a Dockerfile that is not in the context is sent under this name
+
+
+def _pairs(values: tuple[str, ...]) -> str:
+    """JSON of `NAME=value`; a bare NAME takes its value from the environment, as in docker build, and is left out if it has none there."""
+    found = {name: value if equals else os.environ.get(name) for name, equals, value in (each.partition("=") for each in values)}
+    return json.dumps({name: value for name, value in found.items() if value is not None})
+
+
+def _limits(values: tuple[str, ...]) -> str:
+    """`nofile=1024:2048` to Docker's JSON."""
+    found = []
+    for each in values:
+        name, _, numbers = each.partition("=")
+        soft, _, hard = numbers.partition(":")
+        try:
+            found.append({"Name": name, "Soft": int(soft), "Hard": int(hard or soft)})
+        except ValueError:
+            raise click.BadParameter(f"invalid ulimit {each!r}: want NAME=SOFT[:HARD]") from None
+    return json.dumps(found)
+
+
+# option -> (query key, how its value is written)
+_QUERY: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "tag": ("t", list), "build_arg": ("buildargs", _pairs), "label": ("labels", _pairs), "target": ("target", str), "no_cache": ("nocache", int),
+    "pull": ("pull", int), "quiet": ("q", int), "platform": ("platform", str), "network": ("networkmode", str), "add_host": ("extrahosts", ",".join),
+    "memory": ("memory", parse_bytes), "memory_swap": ("memswap", lambda text: -1 if text == "-1" else parse_bytes(text)),
+    "cpu_shares": ("cpushares", int), "cpu_period": ("cpuperiod", int), "cpu_quota": ("cpuquota", int), "cpuset_cpus": ("cpusetcpus", str),
+    "cpuset_mems": ("cpusetmems", str), "shm_size": ("shmsize", parse_bytes), "ulimit": ("ulimits", _limits), "cgroup_parent": ("cgroupparent", str),
+    "explain": ("explain", int),
+}  # fmt: skip
+_CALL_QUERY = ("build_arg", "target", "platform", "pull")
+
+
+def build_query(options: dict[str, Any], keys: tuple[str, ...] = tuple(_QUERY)) -> dict[str, Any]:
+    """Pure. What is not given is left out."""
+    return {_QUERY[key][0]: _QUERY[key][1](options[key]) for key in keys if options[key] not in (None, (), False, "")}
+
+
+@contextmanager
+def _context(path: str, dockerfile: str, folders: dict[str, str]) -> Iterator[tuple[IO[bytes] | None, dict[str, str]]]:
+    """The body, and what the query has to say of it. `folders` are named contexts that go along."""
+    if folders and not os.path.isdir(path):
+        raise click.UsageError("named contexts that are folders go along with a context that is a folder")
+    if path.startswith(("http://", "https://", "git://", "git@", "ssh://", "github.com/")):
+        yield None, {"remote": path, **({"dockerfile": dockerfile} if dockerfile else {})}
+    elif path == "-":
+        with _from_input(dockerfile) as (body, query):
+            yield body, query
+    elif not os.path.isdir(path):
+        raise Invalid(f"the build context {path} is not a folder" + (": did you mean --file?" if os.path.isfile(path) else ""))
+    else:
+        name, more = _dockerfile(path, dockerfile)
+        with sent_folder(path, name, more, folders) as body:
+            yield body, {"dockerfile": name}
+
+
+@contextmanager
+def _from_input(dockerfile: str) -> Iterator[tuple[IO[bytes], dict[str, str]]]:
+    """A tar, or a Dockerfile without any context."""
+    if dockerfile == "-":
+        raise click.UsageError("standard input can be the context or the Dockerfile, not both")
+    source = cast("BufferedReader", sys.stdin.buffer)
+    head = source.peek(_BLOCK)
+    if is_archive(head):
+        yield source, {"dockerfile": dockerfile} if dockerfile else {}
+        return
+    if dockerfile:
+        raise click.UsageError("with a Dockerfile on standard input there is no context that --file could be in")
+    with sent_files({"Dockerfile": source.read()}) as body:
+        yield body, {}
+
+
+def _dockerfile(folder: str, given: str) -> tuple[str, dict[str, bytes]]:
+    """Its path in the context; one from elsewhere (or standard input) is sent besides."""
+    if given == "-":
+        return _OUTSIDE, {_OUTSIDE: sys.stdin.buffer.read()}
+    if not given:
+        return "Dockerfile", {}
+    below = os.path.relpath(os.path.realpath(given), os.path.realpath(folder))
+    if not below.startswith(".."):
+        return below, {}
+    try:
+        with open(given, "rb") as file:
+            return _OUTSIDE, {_OUTSIDE: file.read()}
+    except OSError as error:
+        raise Invalid(f"unable to read the Dockerfile {given}: {error.strerror}") from None
+
+
+def _named(values: tuple[str, ...]) -> tuple[dict[str, str], dict[str, str]]:
+    """`--build-context`: addresses by name, and of those that are folders the path by the place that they are sent to."""
+    addresses, folders = dict[str, str](), dict[str, str]()
+    for each in values:
+        name, equals, where = each.partition("=")
+        if not equals or not name or not where:
+            raise click.BadParameter(f"invalid context value: {each}, expected key=value")
+        if os.path.isdir(where):
+            folders[f"{SENT_FOLDER}/{len(folders)}"] = where
+            where = f"{SENT}{len(folders) - 1}"
+        elif "://" not in where and "@" not in where:
+            raise click.BadParameter(f"failed to find the folder {where} of the context {name}")
+        addresses[name] = where
+    return addresses, folders
+
+
+def _fields(text: str) -> dict[str, str]:
+    return dict(field.partition("=")[::2] for field in text.split(","))
+
+
+def _secrets(values: tuple[str, ...]) -> dict[str, bytes]:
+    """`id=NAME,src=FILE` or `id=NAME,env=VARIABLE`; without either, the variable NAME, and else the file NAME."""
+    found: dict[str, bytes] = {}
+    for each in values:
+        fields = _fields(each)
+        unknown = fields.keys() - {"id", "src", "source", "env", "type"}
+        name = fields.get("id", "")
+        if unknown or not name:
+            raise click.BadParameter(f"invalid secret {each!r}: want id=NAME with src=FILE or env=VARIABLE")
+        file, variable = fields.get("src") or fields.get("source"), fields.get("env") or (name if fields.get("type") != "file" else "")
+        if not file and variable in os.environ:
+            found[name] = os.environ[variable].encode()
+            continue
+        try:
+            with open(file or name, "rb") as source:
+                found[name] = source.read()
+        except OSError as error:
+            raise Invalid(f"the secret {name}: {file or name}: {error.strerror}") from None
+    return found
+
+
+def _agents(values: tuple[str, ...]) -> dict[str, str]:
+    """`default` or `NAME=SOCKET`. Keys themselves are not sent: an agent is to have them."""
+    found: dict[str, str] = {}
+    for each in values:
+        name, _, path = each.partition("=")
+        path = path or os.environ.get("SSH_AUTH_SOCK", "")
+        if not path or not stat.S_ISSOCK(os.stat(path).st_mode):
+            raise click.BadParameter(f"{each!r}: {path or 'SSH_AUTH_SOCK'} is no agent's socket; start ssh-agent and add the key to it")
+        found[name] = os.path.abspath(path)
+    return found
+
+
+def _build(client: Client, body: IO[bytes] | None, query: dict[str, Any], extras: BuildExtras) -> str:
+    """Show what the engine says; the image's id."""
+    image, last = "", dict[str, str]()
+    for message in client.messages("/build", body=body, headers={HEADER: encode_extras(extras)}, **query):
+        if "stream" in message:
+            print(message["stream"], end="", flush=True)
+        elif "aux" in message:
+            image = message["aux"].get("ID", image)
+        elif "status" in message and last.get(message.get("id", "")) != message["status"]:
+            last[message.get("id", "")] = message["status"]
+            print(f"{message['id']}: {message['status']}" if "id" in message else message["status"], file=sys.stderr)
+    return image
+
+
+_FLAGS = [
+    click.option("-f", "--file", "dockerfile", default="", help="The Dockerfile (default: Dockerfile in the context; - is standard input)"),
+    click.option("-t", "--tag", multiple=True, help="Name of the image: NAME[:TAG]"),
+    click.option("--build-arg", multiple=True, help="Build argument NAME=VALUE"),
+    click.option("--label", multiple=True, help="Label of the image NAME=VALUE"),
+    click.option("--target", default="", help="Stage to build"),
+    click.option("--no-cache", is_flag=True, help="Carry out every step anew"),
+    click.option("--pull", is_flag=True, help="Ask the registry for newer base images"),
+    click.option("-q", "--quiet", is_flag=True, help="Print nothing but the image's id"),
+    click.option("--platform", default="", help="Platform of the image, such as linux/arm64"),
+    click.option("--network", default="", help="Network of RUN: default, none, host, or a network's name"),
+    click.option("--add-host", multiple=True, help="NAME:IP for /etc/hosts of RUN"),
+    click.option("-m", "--memory", default="", help="Memory limit of RUN"),
+    click.option("--memory-swap", default="", help="Limit of memory and swap together; -1 for none"),
+    click.option("-c", "--cpu-shares", type=int, help="CPU shares of RUN"),
+    click.option("--cpu-period", type=int, help="CFS period in microseconds"),
+    click.option("--cpu-quota", type=int, help="CFS quota in microseconds"),
+    click.option("--cpuset-cpus", default="", help="CPUs that RUN may use"),
+    click.option("--cpuset-mems", default="", help="Memory nodes that RUN may use"),
+    click.option("--shm-size", default="", help="Size of /dev/shm of RUN"),
+    click.option("--ulimit", multiple=True, help="Limit of RUN: NAME=SOFT[:HARD]"),
+    click.option("--cgroup-parent", default="", help="Control group above those of RUN"),
+    click.option("--iidfile", type=click.Path(dir_okay=False), help="Write the image's id into a file"),
+    click.option("--build-context", multiple=True, help="Named context: NAME=FOLDER, NAME=docker-image://IMAGE, NAME=ADDRESS"),
+    click.option("--secret", multiple=True, help="Secret of RUN --mount=type=secret: id=NAME,src=FILE or id=NAME,env=VARIABLE"),
+    click.option("--ssh", multiple=True, help="Agent of RUN --mount=type=ssh: default, or NAME=SOCKET"),
+    click.option("--explain", is_flag=True, help="Say of every step that was not in the cache what is different"),
+    click.option("--check", is_flag=True, help="Build nothing; show what build checks find (as --call=check)"),
+    click.option("--call", "method", type=click.Choice(["build", *SHOWN]), default="build", show_default=True, help="What to ask of the Dockerfile"),
+]
+
+
+def _options(function: Any) -> Any:
+    for option in reversed(_FLAGS):
+        function = option(function)
+    return function
+
+
+@click.command()
+@_options
+@click.argument("path")
+@click.pass_obj
+def command(session: Session, /, path: str, dockerfile: str, iidfile: str | None, check: bool, method: str, **options: Any) -> None:
+    """Build an image from a Dockerfile and a context: a folder, an address, or - for standard input."""
+    method = "check" if check else method
+    addresses, folders = _named(options["build_context"])
+    extras = BuildExtras(_secrets(options["secret"]), _agents(options["ssh"]), addresses)
+    client = session.client()
+    with _context(path, dockerfile, folders) as (body, where):
+        if method != "build":
+            if body is None:
+                raise click.UsageError("--call needs a context that is here, not at an address")
+            with client.open("POST", "/corten/build/call", query={"method": method, **where, **build_query(options, _CALL_QUERY)}, body=body) as response:
+                found = json.load(response)
+            raise SystemExit(SHOWN[method](found, dockerfile or "Dockerfile"))
+        image = _build(client, body, {**where, **build_query(options)}, extras)
+    if iidfile:
+        with open(iidfile, "w", encoding="ascii") as file:
+            file.write(image)

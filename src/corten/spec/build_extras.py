@@ -1,0 +1,45 @@
+"""What `corten build` tells the engine besides Docker's parameters: secrets, SSH agents, named contexts. A header, so that no address or log has it.
+
+Source: our own; docs/own-api.md. Pure.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+
+import msgspec
+
+from corten.errors import Invalid
+
+HEADER = "X-Corten-Build"
+SENT = "sent:"  # a named context that is a folder of the tar: SENTn is below SENT_FOLDER/n
+SENT_FOLDER = ".corten-contexts"
+LONGEST = 1 << 20  # characters of the header
+
+
+class BuildExtras(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """`secrets`: content by id. `agents`: sockets on the engine's host by id. `contexts`: address by name.
+
+    An address is `docker-image://REFERENCE`, a git repository, http(s):// of a tar, or `sent:N`.
+    """
+
+    secrets: dict[str, bytes] = msgspec.field(default_factory=dict)
+    agents: dict[str, str] = msgspec.field(default_factory=dict)
+    contexts: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+def encode_extras(extras: BuildExtras) -> str:
+    """Raises Invalid if it is too much for a header."""
+    text = base64.urlsafe_b64encode(msgspec.json.encode(extras)).decode()
+    if len(text) > LONGEST:
+        raise Invalid(f"secrets and contexts are {len(text)} characters, and {LONGEST} can be sent")
+    return text
+
+
+def decode_extras(text: str) -> BuildExtras:
+    """Raises Invalid. What is wrong is told without the content."""
+    try:
+        return msgspec.json.decode(base64.urlsafe_b64decode(text), type=BuildExtras) if text else BuildExtras()
+    except (binascii.Error, ValueError, msgspec.MsgspecError):
+        raise Invalid(f"the header {HEADER} is not what docs/own-api.md says") from None
