@@ -1,4 +1,4 @@
-"""Start the real Docker Engine beside the running Corten one, and run every measurement on both. Called by run.sh."""
+"""Start the real Docker Engine beside the running Corten one, and run every measurement on both (or the one that CORTEN_BENCH names). Called by run.sh."""
 
 from __future__ import annotations
 
@@ -24,30 +24,32 @@ def main() -> None:
             continue
     os.makedirs(f"{work}/disk/docker", exist_ok=True)
     with docker_engine(assets, f"{work}/disk/docker") as theirs:
-        subprocess.run(
-            [sys.executable, f"{HERE}/memory.py", f"corten={ours}:cortend --data-root {work}|corten-launcher|corten-monitor|corten\\.runtime\\.launcher",
-             f"docker={theirs}:dockerd --data-root {work}|containerd --config {work}|containerd-shim.*moby|docker-proxy"],
-            check=True,
-        )  # fmt: skip
-        print(flush=True)
         sides = [f"corten={ours}", f"docker={theirs}"]
-        subprocess.run([sys.executable, f"{HERE}/lifecycle.py", *sides], check=True)
-        print(flush=True)
-        for name in ("questions", "networks"):
-            subprocess.run([sys.executable, "-m", f"bench.{name}", *sides], check=True, cwd=os.path.dirname(os.path.abspath(HERE)))
-        print(flush=True)
-        subprocess.run([sys.executable, f"{HERE}/logs.py", *sides, "--folder", f"{work}/disk"], check=True)
-        print(flush=True)
-        subprocess.run([sys.executable, "-m", "bench.volumes", *sides, "--base", f"{assets}/images/busybox.tar"], check=True)
-        subprocess.run([sys.executable, "-m", "bench.clone"], check=True)
-        print(flush=True)
-        subprocess.run([sys.executable, f"{HERE}/images.py", *sides, "--archive", f"{assets}/images/debian.tar"], check=True)
-
-
-    os.makedirs(f"{work}/disk/plain")
+        base = f"{assets}/images/busybox.tar"
+        parts = {
+            "memory": [
+                f"{HERE}/memory.py", f"corten={ours}:cortend --data-root {work}|corten-launcher|corten-monitor|corten\\.runtime\\.launcher",
+                f"docker={theirs}:dockerd --data-root {work}|containerd --config {work}|containerd-shim.*moby|docker-proxy",
+            ],
+            "lifecycle": [f"{HERE}/lifecycle.py", *sides],
+            "questions": ["-m", "bench.questions", *sides],
+            "networks": ["-m", "bench.networks", *sides],
+            "logs": [f"{HERE}/logs.py", *sides, "--folder", f"{work}/disk"],
+            "volumes": ["-m", "bench.volumes", *sides, "--base", base],
+            "clone": ["-m", "bench.clone"],
+            "images": [f"{HERE}/images.py", *sides, "--archive", f"{assets}/images/debian.tar"],
+        }
+        for name, command in parts.items():
+            _measure(name, command)
+    os.makedirs(f"{work}/disk/plain", exist_ok=True)
     with docker_engine(assets, f"{work}/disk/plain", "--userland-proxy=false") as theirs:  # its own process is no part of a port
+        _measure("published", ["-m", "bench.published", f"corten={ours}", f"docker={theirs}"])
+
+
+def _measure(name: str, command: list[str]) -> None:
+    if os.environ.get("CORTEN_BENCH", name) == name:
+        subprocess.run([sys.executable, *command], check=True, cwd=os.path.dirname(os.path.abspath(HERE)))
         print(flush=True)
-        subprocess.run([sys.executable, "-m", "bench.published", f"corten={ours}", f"docker={theirs}"], check=True, cwd=os.path.dirname(os.path.abspath(HERE)))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""Image work of engines that speak the Docker API, side by side in one run: cold pull, pull of what is there, push, load.
+"""Image work of engines that speak the Docker API, side by side in one run: cold pull, pull of what is there, push, load, save.
 
-    python bench/images.py corten=SOCKET docker=SOCKET --archive debian.tar [--rounds 5]
+    python bench/images.py corten=SOCKET docker=SOCKET --archive debian.tar [--rounds 5] [--large 512] [--only push]
 
 Both engines must reach this machine's loopback: Debian's docker-registry is started there. Printed: the median of each in
-milliseconds, and the ratio to the first. `12 layers` is the same files as `debian`, in twelve layers.
+milliseconds, and the ratio to the first. `12 layers` is the same files as `debian`, in twelve layers. Then the most memory
+that the engine and all that it starts had while an image with one layer of so many MiB was loaded, saved, pushed and pulled.
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ import json
 import os
 import socket
 import statistics
+import struct
 import subprocess
 import tarfile
 import tempfile
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from corten.api.client import ApiError, Client
 
@@ -98,6 +101,9 @@ def put_image(address: str, repository: str, archive: str, layers: int) -> None:
 class Side:
     def __init__(self, name: str, path: str) -> None:
         self.name, self.client, self.pushes = name, Client(path), 0
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(path)
+            self.pid = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
 
     def pull(self, name: str) -> None:
         for message in self.client.messages("/images/create", fromImage=name):
@@ -123,6 +129,92 @@ class Side:
                 continue
 
 
+    def save(self, name: str) -> None:
+        with self.client.open("GET", f"/images/{name}/get") as response:
+            while response.read(1 << 20):
+                continue
+
+
+def large_archive(path: str, size: int) -> None:
+    """A docker archive of an image `large` with one layer of `size` MiB, half of it noise."""
+    with open(f"{path}.layer", "w+b") as layer, tarfile.open(path, "w") as archive:
+        with tarfile.open(fileobj=layer, mode="w") as content, tempfile.TemporaryFile() as data:
+            for _ in range(size):
+                data.write(os.urandom(1 << 19) + bytes(1 << 19))
+            data.seek(0)
+            info = tarfile.TarInfo("large")
+            info.size = size << 20
+            content.addfile(info, data)
+        layer.seek(0)
+        diff_id = "sha256:" + hashlib.file_digest(layer, "sha256").hexdigest()
+        config = {"architecture": "amd64", "os": "linux", "config": {}, "rootfs": {"type": "layers", "diff_ids": [diff_id]}}
+        manifest = [{"Config": "config.json", "RepoTags": ["large:latest"], "Layers": ["layer.tar"]}]
+        for name, data in (("config.json", json.dumps(config).encode()), ("manifest.json", json.dumps(manifest).encode())):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+        layer.seek(0)
+        info = tarfile.TarInfo("layer.tar")
+        info.size = os.stat(layer.name).st_size
+        archive.addfile(info, layer)
+    os.unlink(f"{path}.layer")
+
+
+def engine_memory(pid: int) -> float:
+    """MiB: the proportional set size of an engine's process and all that it has started."""
+    children: dict[int, list[int]] = {}
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        with suppress(OSError), open(f"/proc/{entry}/stat", encoding="utf-8", errors="replace") as file:
+            children.setdefault(int(file.read().rpartition(")")[2].split()[1]), []).append(int(entry))
+    waiting, total = [pid], 0
+    while waiting:
+        each = waiting.pop()
+        waiting += children.get(each, [])
+        with suppress(OSError), open(f"/proc/{each}/smaps_rollup", encoding="utf-8") as file:
+            total += next((int(line.split()[1]) for line in file if line.startswith("Pss:")), 0)
+    return total / 1024
+
+
+def peak(side: Side, work: Callable[[], object]) -> float:
+    """MiB: the most that was seen while `work` was done."""
+    highest, done = engine_memory(side.pid), threading.Event()
+
+    def watch() -> None:
+        nonlocal highest
+        while not done.wait(0.05):
+            highest = max(highest, engine_memory(side.pid))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        work()
+    finally:
+        done.set()
+        watcher.join()
+    return highest
+
+
+def memory_table(sides: list[Side], address: str, folder: str, size: int) -> None:
+    archive, name = f"{folder}/large.tar", f"{address}/large"
+    large_archive(archive, size)
+    steps: dict[str, Callable[[Side], object]] = {"load": lambda side: side.load(archive), "save": lambda side: side.save("large"),
+                                                  "push": lambda side: side.push(name), "pull": lambda side: side.pull(f"{name}:1")}  # fmt: skip
+    print(f"\n| most memory in MiB, a layer of {size} MiB | " + " | ".join(f"{side.name:>9}" for side in sides) + " |")
+    print("|---|" + "---:|" * len(sides))
+    for title, step in steps.items():
+        found = []
+        for side in sides:
+            if title == "push":
+                side.client.post("/images/large/tag", repo=name, tag="1")
+            if title == "pull":
+                side.remove(f"{name}:1")
+                side.remove("large")
+            found.append(peak(side, lambda side=side, step=step: step(side)))
+        print(f"| {title:40} | " + " | ".join(f"{value:9.1f}" for value in found) + " |", flush=True)
+    for side in sides:
+        side.remove(f"{name}:1")
+
+
 def timed(work: Callable[[], object]) -> float:
     os.sync()  # what the other side has still to write is not this side's
     start = time.perf_counter()
@@ -135,6 +227,8 @@ def main() -> None:
     parser.add_argument("engines", nargs="+", metavar="NAME=SOCKET")
     parser.add_argument("--archive", required=True)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--large", type=int, default=512, help="MiB of the layer that memory is measured with")
+    parser.add_argument("--only", default="", help="the cases whose title has this in it")
     options = parser.parse_args()
     sides = [Side(*entry.split("=", 1)) for entry in options.engines]
     with tempfile.TemporaryDirectory(prefix="corten-bench-images") as folder, registry(folder) as address:
@@ -164,17 +258,23 @@ def main() -> None:
             side.remove("debian")
             return timed(lambda: side.load(options.archive))
 
+        def save(side: Side) -> float:
+            return timed(lambda: side.save("debian"))
+
         cases = {"pull, cold": cold(one), "pull, 12 layers": cold(twelve), "pull, up to date": lambda side: timed(lambda: side.pull(twelve)),
-                 "push, cold": push, "load": load}  # fmt: skip
+                 "push, cold": push, "load": load, "save": save}  # fmt: skip
         print(f"| {'median of rounds, ms':32} | " + " | ".join(f"{side.name:>9}" for side in sides) + " | ratio |")
         print("|---|" + "---:|" * (len(sides) + 1))
         for title, case in cases.items():
+            if options.only not in title:
+                continue
             times: dict[str, list[float]] = {side.name: [] for side in sides}
             for _ in range(options.rounds):
                 for side in sides:
                     times[side.name].append(case(side))
             medians = [statistics.median(values) for values in times.values()]
             print(f"| {title:32} | " + " | ".join(f"{value:9.1f}" for value in medians) + f" | {medians[-1] / medians[0]:5.1f} |", flush=True)
+        memory_table(sides, address, folder, options.large)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 #!/bin/bash
 # What the tests need besides Corten: real clients, other runtimes, base images. assets.sh DIR [docker]
-#   DIR/clients/usr/bin/docker     today's docker CLI and buildx, unpacked (not installed) from the distribution's newest suite
-#   DIR/images/{busybox,debian}.tar   docker archives made from packages: no image registry is asked
+#   DIR/clients/usr/bin/docker     today's docker CLI, unpacked (not installed) from the distribution's newest suite
+#   DIR/compose/             today's compose plugin, likewise; docker-compose 1.29 is installed where the distribution has it
+#   DIR/buildx/              today's buildx plugin, likewise
+#   DIR/images/{busybox,debian,services}.tar   docker archives made from packages: no image registry is asked
 #   DIR/dockerd (with `docker`)    the real Docker Engine, unpacked, for recording and benchmarks
 # The mirrors are those that this machine's apt is configured for. Says what it does; can be run again.
 set -euo pipefail
@@ -11,8 +13,9 @@ trap 'status=$?; [ $status = 0 ] || { echo "assets failed; the end of $log:"; ta
 [ "$(id -u)" = 0 ] || { echo "the system tests need root" | tee -a "$log"; exit 1; }
 . /etc/os-release
 
-packages=(busybox-static ca-certificates crun debootstrap docker-registry nftables openssl podman qemu-user runc skopeo tar)
+packages=(buildah busybox-static ca-certificates crun debootstrap docker-registry nftables openssl podman qemu-user runc skopeo tar)
 [ "$want" = docker ] && packages+=(iptables e2fsprogs)
+case $(apt-cache policy docker-compose | grep Candidate) in *" 1.29."*) packages+=(docker-compose) ;; esac
 missing=()
 for name in "${packages[@]}"; do dpkg-query -W -f '${Status}' "$name" 2>/dev/null | grep -q 'ok installed' || missing+=("$name"); done
 if [ ${#missing[@]} -gt 0 ]; then
@@ -41,11 +44,19 @@ unpack() {  # DIR PACKAGE...: from the newest suite on Debian, from the machine'
 if [ ! -x "$dir/clients/usr/bin/docker" ]; then
     echo "unpacking the docker CLI"
     rm -rf "$dir/clients"
-    if [ "$ID" = debian ]; then unpack "$dir/clients" docker-cli docker-buildx; else unpack "$dir/clients" docker.io docker-buildx; fi
+    if [ "$ID" = debian ]; then unpack "$dir/clients" docker-cli; else unpack "$dir/clients" docker.io; fi
 fi
 if [ "$want" = docker ] && [ ! -x "$dir/clients/usr/libexec/docker/cli-plugins/docker-buildx" ]; then
     echo "unpacking docker buildx"
     unpack "$dir/clients" docker-buildx
+fi
+if [ "$ID" = debian ] && [ ! -d "$dir/compose/usr" ]; then
+    echo "unpacking the compose plugin"
+    rm -rf "$dir/compose"; unpack "$dir/compose" docker-compose
+fi
+if [ ! -d "$dir/buildx/usr" ]; then
+    echo "unpacking the buildx plugin"
+    rm -rf "$dir/buildx"; unpack "$dir/buildx" docker-buildx
 fi
 if [ "$want" = docker ] && [ ! -x "$dir/dockerd/usr/sbin/dockerd" ] && [ ! -x "$dir/dockerd/usr/bin/dockerd" ]; then
     echo "unpacking the Docker Engine"
@@ -76,4 +87,17 @@ if [ ! -s "$images/debian.tar" ]; then
     rm -rf "$root"/var/cache/apt/archives/*.deb "$root"/var/lib/apt/lists/* "$root"/var/log/*.log "$root"/var/cache/apt/*.bin "$root/debootstrap"
     : >"$root/etc/apt/sources.list"; : >"$root/etc/resolv.conf"; echo debian >"$root/etc/hostname"
     "$(dirname "$0")/make_image.py" debian "$root" "$images/debian.tar" bash
+fi
+if [ ! -s "$images/services.tar" ]; then
+    echo "making the image services (nginx, PostgreSQL, Redis) with debootstrap (two minutes)"
+    root=$images/services-rootfs; rm -rf "$root"
+    mirror=$(apt-get indextargets --format '$(REPO_URI)' | grep "/$ID/\$" | head -n 1)
+    debootstrap --variant=minbase --include=nginx-light,postgresql,redis-server --keyring="/usr/share/keyrings/$ID-archive-keyring.gpg" \
+        "$VERSION_CODENAME" "$root" "$mirror" >>"$log" 2>&1
+    rm -rf "$root"/var/cache/apt/* "$root"/var/lib/apt/lists/* "$root"/usr/share/{doc,man,locale,perl}/* "$root"/var/lib/postgresql/*/main
+    rm -rf "$root"/usr/lib/*/lib{LLVM,z3}* "$root"/usr/lib/postgresql/*/lib/{llvmjit*,bitcode}  # PostgreSQL's compiler: half of the image
+    : >"$root/etc/apt/sources.list"; : >"$root/etc/resolv.conf"; echo services >"$root/etc/hostname"
+    ln -sfn "$(cd "$root" && echo usr/lib/postgresql/*/bin)" "$root/pg"
+    "$(dirname "$0")/make_image.py" services "$root" "$images/services.tar" bash
+    rm -rf "$root"
 fi

@@ -84,7 +84,7 @@ class RunningEngine:
 
     def terminate(self) -> int:
         self.process.terminate()
-        return self.process.wait(30)
+        return self.process.wait(30 * PATIENCE)
 
     def load(self, path: str) -> None:
         with open(path, "rb") as file:

@@ -43,7 +43,7 @@ def ask(socket_path: str, requests: list[Request]) -> list[dict[str, Any]]:
         answer: dict[str, Any] = {"request": f"{method} {path}", "status": response.status}
         kind = response.headers.get_content_type()
         if kind == "application/json" and raw.strip():
-            decoded = json.loads(raw)
+            decoded = json.loads(raw.splitlines()[-1])  # of a stream of messages the last one
             if isinstance(decoded, dict) and isinstance(decoded.get("Id"), str):
                 identifier = decoded["Id"]
             if isinstance(decoded, dict) and set(decoded) == {"message"}:

@@ -9,6 +9,7 @@ _PREFIX = "Docker's other bodies say what is wrong with a prefix, so does this o
 _CONTAINERD = "there is no containerd behind Corten"
 _SHIM = "there is no containerd shim"
 _RUNTIME = "the built-in runtime has a name of its own beside Docker's `runc`"
+_SEVERAL = "several platforms of one image are kept, and removed, side by side"
 
 # (case, request, path or "message" or "status") -> reason
 DIFFERENCES: dict[tuple[str, str, str], str] = {
@@ -36,5 +37,10 @@ DIFFERENCES: dict[tuple[str, str, str], str] = {
     **{(f"info {version}", f"GET /v{version}/info", "$.Runtimes.corten"): _RUNTIME for version in VERSIONS},
     **{(f"info {version}", f"GET /v{version}/info", "$.Runtimes.io.containerd.runc.v2"): _SHIM for version in VERSIONS},
     **{(f"info {version}", f"GET /v{version}/info", "$.Containerd"): _CONTAINERD for version in ("1.47", "1.48", "1.51")},
+    ("platforms", 'DELETE /images/conf-img:1?platforms={"os":"linux","architecture":"amd64"}&platforms={"os":"linux","architecture":"s390x"}', "status"): _SEVERAL,
+    ("platforms", 'DELETE /images/conf-img:1?platforms={"os":"linux","architecture":"amd64"}&platforms={"os":"linux","architecture":"s390x"}', "message"): _SEVERAL,
+    ("tags refused", "POST /images/busybox/tag", "status"): "Docker says 200 and does nothing",
+    ("image list refused", 'GET /images/json?filters={"reference":["["]}', "status"): _FAULT,
+    ("images missing", "GET /images/BAD/get", "status"): _FAULT,
     ("options refused", 'GET /containers/json?filters={"publish":["1:2"]}', "status"): "bad input is 400; Docker answers 500 to a port that is none",
 }  # fmt: skip

@@ -62,7 +62,7 @@ CASES: dict[str, Case] = {
     "copy": Case(B + "WORKDIR /w\nCOPY a.txt b.txt ./\nCOPY dir /dir\nCOPY dir/*.txt nothing* sub/\nCOPY . /all/"),
     "copy_flags": Case(B + "ARG u=7\nCOPY --chown=$u:8 --chmod=640 a.txt /a\nCOPY --link --exclude=*.py dir /d\nCOPY --chmod=u+x a.txt /x"),
     "copy_heredoc": Case(B + "ENV v=1\nCOPY <<A <<'B' /d/\n$v \"q\"\nA\n$v\nB\nCOPY --chmod=755 <<-S /s.sh\n\t#!/bin/sh\n\tS"),
-    "copy_from": Case("FROM busybox AS one\nRUN echo 1 >/one\nFROM busybox AS two\nRUN echo 2 >/two\nFROM scratch\nCOPY --from=one /one /\nCOPY --from=1 /two /2\nCOPY --from=busybox /bin/busybox /b"),
+    "copy_from": Case("FROM busybox AS one\nRUN echo 1 >/one\nFROM busybox AS two\nRUN echo 2 >/two\nFROM scratch\nCOPY --from=one /one /\nCOPY --from=1 /two /2\nCOPY --from=busybox /etc/passwd /p"),
     "add": Case(B + "ADD a.txt dir /add/\nADD --chmod=600 --chown=1:1 b.txt /b\nADD <<T /t\nx\nT"),
     "scratch": Case('FROM scratch\nCOPY a.txt /\nCMD ["/a"]'),
     "scratch_only_config": Case("FROM scratch\nLABEL a=b"),

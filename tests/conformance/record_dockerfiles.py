@@ -1,10 +1,12 @@
 """Build tests/conformance/dockerfiles.py with the real engine's BuildKit and write recorded/dockerfiles.json: a part of `make record`, as root.
 
-Of each: the image's config and history (without times and what the base brings), the findings of `--check`, or the refusal.
+Of each: the image's config and history (without times and what the base brings), its files where they are not the base's, the findings of
+`--check`, or the refusal.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -12,7 +14,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from typing import Any
+from typing import IO, Any
 
 from tests.conformance.dockerfiles import CASES, CONTEXT, Case
 from tests.conformance.record import RECORDED, docker_engine
@@ -48,6 +50,36 @@ def _config(clients: str, socket: str) -> dict[str, Any]:
             return json.load(tar.extractfile(entry["Config"]))
 
 
+def tree_of(archive: IO[bytes]) -> dict[str, list[Any]]:
+    """An exported root: kind, mode, owner, and what is in it, by path. Times are not compared, and what the engine puts there itself is left out."""
+    found: dict[str, list[Any]] = {}
+    with tarfile.open(fileobj=archive, mode="r|") as tar:
+        for entry in tar:
+            name = entry.name.strip("./")
+            if name.split("/")[0] in ("", "dev", "proc", "sys", ".dockerenv") or name in ("etc", "etc/hosts", "etc/hostname", "etc/resolv.conf", "etc/mtab"):
+                continue
+            content = hashlib.sha256(tar.extractfile(entry).read()).hexdigest()[:16] if entry.isreg() else entry.linkname
+            kind = "file" if entry.isreg() or entry.islnk() else "folder" if entry.isdir() else "link"
+            found[name] = [kind, f"{entry.mode:o}", entry.uid, entry.gid, content]
+    return found
+
+
+def beside(base: dict[str, list[Any]], tree: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """What is not as in the base; what is no longer there is an empty list. An image that has nothing of the base stands on nothing."""
+    base = base if base.keys() & tree.keys() else {}
+    return {name: entry for name, entry in tree.items() if base.get(name) != entry} | {name: [] for name in base if name not in tree}
+
+
+def _tree(clients: str, socket: str, image: str) -> dict[str, list[Any]]:
+    made = _docker(clients, socket, "create", image, "x")
+    with tempfile.TemporaryFile() as archive:
+        environment = {"DOCKER_HOST": f"unix://{socket}", "HOME": "/nonexistent"}
+        subprocess.run([f"{clients}/usr/bin/docker", "export", made.stdout.strip()], env=environment, stdout=archive, check=True)
+        _docker(clients, socket, "rm", made.stdout.strip())
+        archive.seek(0)
+        return tree_of(archive)
+
+
 def _build(clients: str, socket: str, folder: str, case: Case) -> dict[str, Any]:
     built = _docker(clients, socket, "buildx", "build", "--progress=plain", "--provenance=false", "-t", "case", *_options(case), folder)
     if built.returncode:
@@ -61,6 +93,7 @@ def _build(clients: str, socket: str, folder: str, case: Case) -> dict[str, Any]
     return {
         "config": config["config"], "history": [line for line in history if line.get("comment") == "buildkit.dockerfile.v0"],
         "author": config.get("author", ""), "layers": len(config["rootfs"]["diff_ids"]),
+        "tree": beside(_tree(clients, socket, "busybox"), _tree(clients, socket, "case")) if config["rootfs"]["diff_ids"] else {},
     }  # fmt: skip
 
 

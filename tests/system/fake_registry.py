@@ -20,6 +20,7 @@ class FakeRegistry(http.server.ThreadingHTTPServer):
     def __init__(self, *, token: bool, certificate: tuple[str, str] | None = None) -> None:
         super().__init__(("127.0.0.1", free_port()), _Handler)
         self.token, self.documents, self.asked = token, {}, []
+        self.sent: list[tuple[str, str]] = []  # as `asked`, of what was uploaded
         self.forms: list[dict] = []  # what the token service was sent
         self.ranges: list[str] = []  # of each request in `asked`
         self.uploads: dict[str, bytearray] = {}
@@ -116,6 +117,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def do_PATCH(self) -> None:
         upload, server = self._upload(), self.server
+        server.sent.append((self.path, self.headers.get("Authorization", "")))
         while size := int(self.rfile.readline(), 16):
             upload += self.rfile.read(size)
             self.rfile.readline()
@@ -128,6 +130,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def do_PUT(self) -> None:
         path, _, query = self.path.partition("?")
+        self.server.sent.append((path, self.headers.get("Authorization", "")))
         if "/manifests/" in path:
             data = self.rfile.read(int(self.headers["Content-Length"]))
             server_path = path.rpartition("/")[0]

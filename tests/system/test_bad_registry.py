@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import gzip
 import hashlib
+import itertools
 import json
 import os
 import subprocess
@@ -324,6 +326,29 @@ def test_credentials_do_not_follow_to_another_host(engine, fake):
     pull(engine, f"{registry.address}/app:1", LOGIN)
     assert (path, "Bearer abc") in registry.asked
     assert elsewhere.asked == [(path, "")]
+
+
+def test_credentials_do_not_follow_an_upload_to_another_host(engine, fake):
+    registry, elsewhere = fake(token=True), fake()
+
+    numbers = itertools.count()
+
+    def sent_on(handler) -> None:
+        name = f"/upload/{next(numbers)}"
+        elsewhere.uploads[name] = bytearray()
+        handler.answer(202, JSON, b"", {"Location": f"http://{elsewhere.address}/v2/app/blobs/uploads{name}"})
+
+    registry.faults["/v2/app/blobs/uploads/"] = sent_on
+    engine.client.post("/images/busybox/tag", repo=f"{registry.address}/app", tag="1")
+    try:
+        headers = {"X-Registry-Auth": base64.urlsafe_b64encode(json.dumps(LOGIN).encode()).decode()}
+        with engine.client.open("POST", f"/images/{registry.address}/app/push", query={"tag": "1"}, headers=headers) as response:
+            assert b'"aux"' in response.read()
+    finally:
+        engine.client.delete(f"/images/{registry.address}/app:1")
+    assert registry.sent == [("/v2/app/manifests/1", "Bearer abc")]
+    assert len(elsewhere.sent) == 4
+    assert {authorization for _, authorization in elsewhere.sent} == {""}
 
 
 def test_a_token_service_that_sends_one_on(engine, fake):

@@ -88,7 +88,7 @@ def test_where_it_comes_from(pushed):
 
 
 def test_buildx_reads_them(pushed, engine, assets, docker_cli):
-    plugin = f"{assets}/clients/usr/libexec/docker/cli-plugins/docker-buildx"
+    plugin = f"{assets}/buildx/usr/libexec/docker/cli-plugins/docker-buildx"
     if not os.path.exists(plugin):
         pytest.skip("needs docker-buildx in the assets")
     name, _ = pushed

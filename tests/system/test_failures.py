@@ -103,6 +103,8 @@ def load(engine, data: bytes) -> str:
 
 
 def store_content(engine) -> set[str]:
+    """Once what has been removed, and is deleted in the background, is gone."""
+    eventually(lambda: not any(name.startswith("removed-") for name in os.listdir(f"{engine.data_root}/tmp")))
     return {os.path.join(folder, name) for part in ("blobs", "layers", "tmp") for folder, _, names in os.walk(f"{engine.data_root}/{part}") for name in names}
 
 

@@ -121,6 +121,9 @@ def table(family: str, inside: str) -> str:
 
 STRICT = "chain input { type filter hook input priority 0; policy drop; }"
 SET = "set friends { type ipv4_addr; flags interval; elements = { 10.231.79.3-10.231.79.9 } }"
+MANY = "set friends { type ipv4_addr; flags interval; elements = { 10.231.79.2, " + ", ".join(
+    f"10.{high}.{low}.0-10.{high}.{low}.9" for high in range(30, 60) for low in range(200)
+) + " } }"  # fmt: skip
 VERDICTS = f"map verdicts {{ type inet_service : verdict; elements = {{ {PORT} : goto ours, {OTHER} : drop }} }}\nchain ours {{ ip saddr {SECOND} accept; reject; }}"
 PAIRS = f"set pairs {{ type ipv4_addr . inet_service; flags interval; elements = {{ 10.231.79.0/24 . {PORT}-{PORT} }} }}"
 FIREWALLD = f"""
@@ -158,6 +161,10 @@ CASES: dict[str, tuple[str, str, str, str, bool]] = {
         "silence", "open", "silence", True,
     ),
     "firewalld": (FIREWALLD, "open", "unreachable", "open", False),
+    "very many": (
+        base("accept", *(f"tcp dport {number} drop" for number in range(10000, 11500)), f"tcp dport {PORT} ip saddr @friends drop", more=MANY),
+        "silence", "open", "open", True,
+    ),
     "a limit that is used up": (base("accept", f"tcp dport {PORT} limit rate over 1/day burst 1 packets drop"), "silence", "open", "silence", True),
 }  # fmt: skip
 

@@ -118,3 +118,25 @@ def test_the_hello_image_comes_back(engine, other):
         assert "Hello from Corten" in other.output("/hello", image="hello")[1]
     finally:
         engine.client.delete(f"/images/{name}")
+
+
+def test_a_load_shows_its_layers_unless_it_is_quiet(engine, other):
+    data = saved(engine, "busybox")
+    (diff_id,) = engine.client.get("/images/busybox/json")["RootFS"]["Layers"]
+
+    def shown(**query: object) -> list[dict]:
+        return list(other.client.messages("/images/load", body=io.BytesIO(data), **query))
+
+    loading = [message for message in shown(quiet=0) if "id" in message]
+    assert {(message["status"], message["id"]) for message in loading} == {("Loading layer", diff_id.removeprefix("sha256:")[:12])}
+    assert loading[-1]["progressDetail"]["current"] == loading[-1]["progressDetail"]["total"] > 0
+    assert [set(message) for message in shown(quiet=0)] == [{"stream"}]  # it is there
+    other.client.delete("/images/busybox")
+    assert [set(message) for message in shown()] == [{"stream"}]
+
+
+def test_when_it_was_tagged_here(other, assets):
+    other.load(f"{assets}/images/busybox.tar")
+    assert other.client.get("/images/busybox/json")["Metadata"]["LastTagTime"].startswith("0001")
+    other.client.post("/images/busybox/tag", repo="again", tag="1")
+    assert other.client.get("/images/busybox/json")["Metadata"]["LastTagTime"].startswith("2")

@@ -128,6 +128,8 @@ def test_the_platform_is_chosen(engine, fake):
         rows.append(put_image(registry, "multi", architecture.encode(), architecture) | {"platform": {"architecture": architecture, "os": "linux"}})
     index = json.dumps({"schemaVersion": 2, "mediaType": OCI + "index.v1+json", "manifests": rows}).encode()
     row = registry.put("multi", "manifests", index, OCI + "index.v1+json", "latest")
+    found = engine.client.get(f"/distribution/{registry.address}/multi/json")
+    assert found == {"Descriptor": {key: row[key] for key in ("mediaType", "digest", "size")}, "Platforms": [each["platform"] for each in rows]}
     pull(engine, f"{registry.address}/multi")
     inspected = engine.client.get(f"/images/{registry.address}/multi/json")
     assert inspected["Architecture"] == this_platform().architecture
@@ -189,6 +191,10 @@ def test_a_mirror_is_asked_first_and_passed_over_when_it_fails(assets, fake, tmp
         assert ("/v2/app/manifests/1", "") in mirror.asked
         assert all(path != "/v2/app/manifests/1" for path, _ in origin.asked)
         assert any(path == "/v2/app/manifests/2" for path, _ in origin.asked)
+        for tag in ("1", "2"):
+            found = engine.client.get(f"/distribution/{origin.address}/app:{tag}/json")
+            assert found["Platforms"] == [{"architecture": this_platform().architecture, "os": "linux"}]
+            assert engine.client.get(f"/images/{origin.address}/app:{tag}/json")["RepoDigests"] == [f"{origin.address}/app@{found['Descriptor']['digest']}"]
         assert not any(authorization for _, authorization in mirror.asked)
     finally:
         engine.stop()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -247,11 +249,13 @@ def test_a_flush_by_others_is_put_back(nets):
     nets.run("httpd", "-f", "-p", "80", PortBindings={"80/tcp": [{"HostPort": str(port)}]})
 
     def whole(shown: str) -> bool:
-        return f"tcp . {port} :" in shown and shown.count("map @any4") == 2
+        return f"tcp . {port} :" in shown and shown.count("map @any4") == 2 and "@owned4 drop" in shown
 
-    for damage in (("delete", "table", "inet", nets.bridge), ("flush", "chain", "inet", nets.bridge, "prerouting"), ("flush", "map", "inet", nets.bridge, "any4")):
+    for damage in (("delete", "table", "inet", nets.bridge), ("flush", "chain", "inet", nets.bridge, "prerouting"), ("flush", "map", "inet", nets.bridge, "any4"),
+                   ("delete", "table", "bridge", nets.bridge)):  # fmt: skip
         subprocess.run([nft, *damage], check=True)
-        eventually(lambda: whole(subprocess.run([nft, "list", "table", "inet", nets.bridge], capture_output=True, text=True, check=False).stdout))
+        eventually(lambda: whole("".join(subprocess.run([nft, "list", "table", family, nets.bridge], capture_output=True, text=True, check=False).stdout
+                                         for family in ("inet", "bridge"))))  # fmt: skip
         socket.create_connection(("127.0.0.1", port), 5).close()
 
 
@@ -264,7 +268,7 @@ def test_the_plan_says_what_nft_lists(nets):
     assert f"127.0.0.1 . tcp . {port} : 10.231.80." in done.stdout
     nft = shutil.which("nft")
     if nft:
-        listed = subprocess.run([nft, "list", "table", "inet", nets.bridge], capture_output=True, text=True, check=True).stdout
+        listed = "".join(subprocess.run([nft, "list", "table", family, nets.bridge], capture_output=True, text=True, check=True).stdout for family in ("inet", "bridge"))
         rules = [line.strip() for line in done.stdout.splitlines() if line.startswith("\t\t") and " hook " not in line]
         assert [rule for rule in rules if rule not in listed] == []
 
@@ -300,10 +304,28 @@ def our_links(engine) -> set[str]:
     return found
 
 
+def our_rules(engine) -> list[str]:
+    """Both tables as the kernel has them: every rule and element, in whatever order."""
+    nft = shutil.which("nft")
+    shown = [subprocess.run([nft, "list", "table", family, engine.bridge], capture_output=True, text=True, check=True).stdout
+             for family in ("inet", "bridge")] if nft else []  # fmt: skip
+    return sorted(re.split(r"[,\s{}]+", " ".join(shown)))
+
+
+def network_namespaces() -> set[str]:
+    """Of processes that this test run has started."""
+    run, found = f"CORTEN_TEST_RUN={os.environ['CORTEN_TEST_RUN']}".encode(), set()
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/environ", "rb") as file:
+            if run in file.read().split(b"\0"):
+                found.add(os.readlink(f"/proc/{pid}/ns/net"))
+    return found
+
+
 def test_a_crash_in_the_middle_of_connect_leaves_nothing(nets):
-    """Killed at many moments around it: afterwards the record and the kernel agree."""
+    """Killed at many moments around it: afterwards the record and the kernel agree, in links, namespaces and rules."""
     container = nets.run("sleep", "600")
-    base = our_links(nets)
+    base, rules, namespaces = our_links(nets), our_rules(nets), network_namespaces()
     for delay in (0.0, 0.002, 0.004, 0.008, 0.016):
         caller = socket.socket(socket.AF_UNIX)
         caller.connect(nets.socket)
@@ -325,6 +347,8 @@ def test_a_crash_in_the_middle_of_connect_leaves_nothing(nets):
         if connected:
             nets.client.post("/networks/front/disconnect", {"Container": container})
             assert our_links(nets) == base
+        assert our_rules(nets) == rules
+        assert network_namespaces() <= namespaces
 
 
 def test_networks_outlive_the_engine_and_are_removed_whole(nets):
@@ -346,8 +370,9 @@ def test_networks_outlive_the_engine_and_are_removed_whole(nets):
 def test_macvlan_sits_on_a_link_of_the_host(nets):
     name = f"cto{os.getpid() % 100000}"
     with IPRoute() as host:
-        host.link("add", ifname=name, kind="bridge")
-        host.link("set", index=host.link_lookup(ifname=name)[0], state="up")
+        host.link("add", ifname=name, kind="veth", peer=f"{name}p")  # with a carrier, which a bridge without ports has not
+        for end in (name, f"{name}p"):
+            host.link("set", index=host.link_lookup(ifname=end)[0], state="up")
     try:
         with pytest.raises(ApiError, match="needs a link of the host to sit on"):
             make(nets, "mac", Driver="macvlan")

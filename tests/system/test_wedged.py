@@ -11,6 +11,7 @@ import time
 import pytest
 
 from corten.api.client import ApiError, Client
+from tests.engines import PATIENCE
 
 _WEDGED = "that looks after the container does not answer"
 
@@ -165,7 +166,7 @@ def test_everything_at_once_on_one_container(own_engine):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(60 * PATIENCE)
         assert not thread.is_alive(), f"stuck, left to do: {left}"
     assert not surprises, "\n".join(sorted(set(surprises)))
     assert state(engine, other)["Running"]

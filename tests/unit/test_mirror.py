@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from corten.engine.host_rules import HostRules
 from corten.linux.netlink import be32, nested, text
 from corten.linux.nft_foreign import Expression, ForeignRule, HostChain, HostSet, HostTable
 from corten.linux.xt_legacy import _judge
 from corten.linux.xt_rules import Untranslatable, translate_match, translate_target
-from corten.network.mirror import make_mirror
+from corten.network.mirror import Mirror, make_mirror
 from corten.network.plan import make_table
 
 
@@ -138,3 +139,32 @@ def test_rules_of_the_old_xtables_are_counted():
     entries = entry(-2) * 3
     assert str(_judge("iptables", entries[:112] + entries[112:], 0, 304)) == "iptables-legacy, chain INPUT (2 rules, policy ACCEPT)"
     assert _judge("iptables", entry(-2) + entry(-1), 0, 152).drops
+
+
+class Kernel:
+    def host_input(self, _own_table: str) -> list[HostTable]:
+        return host(ForeignRule(1, (DROP,)), ForeignRule(2, (ACCEPT,), "mine"))
+
+
+def test_what_the_kernel_refuses_is_found_by_trying(caplog):
+    tried = []
+
+    def put(mirror: Mirror) -> None:
+        tried.append(mirror)
+        for chain in mirror.chains:
+            for rule in chain.rules:
+                if getattr(rule, "origin", "") == "rule 2 (mine) of chain input of table inet f":
+                    raise OSError(95, "Operation not supported", rule.origin)
+
+    rules = HostRules(Kernel(), "t", put)
+    rules.start()
+    assert (len(tried), rules.mirror) == (2, tried[1])
+    assert "the host's rule 2 (mine) of chain input of table inet f (the kernel does not take it before the port is translated) cannot be obeyed" in caplog.text
+
+
+def test_an_error_that_is_nobodys_rule_is_raised():
+    def put(_mirror: Mirror) -> None:
+        raise OSError(12, "Cannot allocate memory", "table t")
+
+    with pytest.raises(OSError, match="Cannot allocate memory"):
+        HostRules(Kernel(), "t", put).start()

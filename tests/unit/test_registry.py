@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from corten.errors import Invalid, RegistryError
 from corten.registry import retry
 from corten.registry.hosts import RegistryHosts
+from corten.registry.search import split_term
 from corten.spec.image import (
     DOCKER_LAYER,
     OCI_CONFIG,
@@ -144,3 +145,14 @@ def test_certificates_of_a_host_s_folder(tmp_path):
         hosts.origin("reg.example:5000")
     (tmp_path / "reg.example:5000" / "ca.crt").unlink()
     assert isinstance(hosts.origin("reg.example:5000").tls, ssl.SSLContext)
+
+
+@given(st.text(max_size=40))
+def test_any_search_term_is_split_or_refused(term):
+    try:
+        registry, rest = split_term(term)
+    except Invalid:
+        assert term.startswith(("http://", "https://"))
+        return
+    assert registry in ("", term.partition("/")[0])
+    assert term.endswith(rest)

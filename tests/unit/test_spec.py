@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corten.errors import CortenError, Invalid, InvalidFilter, InvalidSignal
-from corten.spec import digest, filters, image, platform, reference, runtime, signals, timestamps
+from corten.spec import digest, filters, image, path_pattern, platform, reference, runtime, signals, timestamps
 from corten.spec.bodies import parse_body
 from corten.spec.engine import CreateRequest, ExecConfig, PortBinding
 
@@ -201,3 +201,27 @@ def test_what_the_image_spec_requires_is_written():
     assert config["os"] == "linux"
     entry = msgspec.json.decode(msgspec.json.encode(image.Descriptor("t", "d", 1, platform=platform.Platform("amd64"))))
     assert entry["platform"] == {"architecture": "amd64", "os": "linux"}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text", "fits"),
+    [("*", "box", True), ("*", "team/box", False), ("*/*", "team/box", True), ("b?x:1", "box:1", True), ("[a-c]ox", "box", True), ("[^a-c]ox", "box", False),
+     ("b\\*", "b*", True), ("b\\*", "bo", False), ("[]-a]", "", None), ("[", "", None), ("[a", "", None), ("a\\", "", None), ("[z-a]", "b", False), ("[\\]]", "]", True)],
+)  # fmt: skip
+def test_path_patterns(pattern, text, fits):
+    if fits is None:
+        with pytest.raises(Invalid, match="syntax error in pattern"):
+            path_pattern.path_pattern(pattern)
+    else:
+        assert bool(path_pattern.path_pattern(pattern).fullmatch(text)) is fits
+
+
+@given(st.text(alphabet="ab/[]^-\\*?", max_size=12), st.text(alphabet="ab/*", max_size=6))
+def test_any_path_pattern_is_one_or_is_refused(pattern, text):
+    try:
+        found = path_pattern.path_pattern(pattern)
+    except Invalid:
+        return
+    if not set(pattern) & set("[]^-\\*?"):
+        assert bool(found.fullmatch(text)) is (pattern == text)
+    assert not ("/" in text and "/" not in pattern and "[" not in pattern and found.fullmatch(text))

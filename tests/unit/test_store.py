@@ -6,6 +6,7 @@ import asyncio
 import gc
 import io
 import json
+import os
 import tarfile
 
 import pytest
@@ -17,7 +18,7 @@ from corten.errors import ArchiveRefused
 from corten.spec.platform import Platform
 from corten.store.blobs import Blobs
 from corten.store.database import Database, ImageRow, LayerRow, NameTaken
-from corten.store.image_archive import read_image_archive
+from corten.store.image_archive import LoadedImage, read_image_archive
 from corten.store.layout import Layout
 from corten.store.locks import NamedLocks
 from corten.store.unpack import safe_name
@@ -58,8 +59,6 @@ def test_blobs_are_whole_or_absent(layout):
     with pytest.raises(ArchiveRefused, match="altered or cut off"), blobs.writer() as writer:
         writer.write(b"other")
         writer.commit(digest)
-    import os
-
     assert os.listdir(layout.temporary) == []
 
 
@@ -89,12 +88,19 @@ def _write(tmp_path, entries: dict[str, bytes]) -> str:
     return str(path)
 
 
+def _read(path: str, layout: Layout) -> list[LoadedImage]:
+    folder = f"{layout.temporary}/archive"
+    os.mkdir(folder)
+    with open(path, "rb") as source:
+        return read_image_archive(source, folder, Blobs(layout))
+
+
 def test_hello_is_the_same_every_time_and_loads(layout, tmp_path):
     data = hello_archive(Platform("arm64", variant="v8"))
     assert data == hello_archive(Platform("arm64", variant="v8"))
     path = tmp_path / "hello.tar"
     path.write_bytes(data)
-    loaded = read_image_archive(str(path), Blobs(layout))
+    loaded = _read(path, layout)
     assert loaded[0].names == ("docker.io/library/hello:latest",)
     assert Blobs(layout).has(loaded[0].manifest.digest)
 
@@ -114,7 +120,7 @@ def test_hello_is_the_same_every_time_and_loads(layout, tmp_path):
 )
 def test_wrong_archives_are_refused(layout, tmp_path, entries):
     with pytest.raises(ArchiveRefused):
-        read_image_archive(_write(tmp_path, entries), Blobs(layout))
+        _read(_write(tmp_path, entries), layout)
 
 
 @given(st.binary(max_size=200))
@@ -125,7 +131,7 @@ def test_any_bytes_are_refused_cleanly(tmp_path_factory, data):
     path = folder / "x.tar"
     path.write_bytes(data)
     with pytest.raises(ArchiveRefused):
-        read_image_archive(str(path), Blobs(layout))
+        _read(path, layout)
 
 
 def test_a_name_has_one_lock_for_as_long_as_somebody_waits_and_none_after():

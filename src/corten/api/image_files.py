@@ -15,9 +15,9 @@ from corten.api.tar_response import tar_response
 from corten.engine.image_transfers import ImageTransfers
 from corten.engine.making import Making, repository_and_tag
 from corten.engine.saving import Saving
-from corten.errors import CortenError, Invalid
+from corten.errors import Invalid
 from corten.registry.download import download
-from corten.registry.progress import Progress
+from corten.registry.progress import Emit, Progress, stream
 from corten.spec.platform import Platform, decode_platform, parse_platform
 from corten.store.layout import Layout
 
@@ -46,8 +46,14 @@ class ImageFileHandlers:
         platforms = [decode_platform(text) for text in call.values("platform") if text]
         messages = JsonMessages(call.request)
         await messages.begin()  # Docker's way: status 200, the error in the stream
-        async with messages.reporting(), self._spooled(call.request.content.iter_any()) as path:
-            for name in await self._transfers.load(path, platforms):
+        names: list[str] = []
+
+        async def work(emit: Emit) -> None:
+            names.extend(await self._transfers.load(call.request.content.iter_any(), platforms, emit))
+
+        async with messages.reporting():
+            await messages.relay(stream(work), silent=call.flag("quiet", default=True))
+            for name in names:
                 how = "Loaded image ID" if name.startswith("sha256:") else "Loaded image"
                 await messages.send({"stream": f"{how}: {name}\n"})
         return await messages.end()
@@ -86,10 +92,7 @@ async def _from_address(source: str, messages: JsonMessages) -> AsyncIterator[by
 def _platform(text: str) -> Platform | None:
     if not text:
         return None
-    try:
-        platform = parse_platform(text)
-    except CortenError:
-        raise Invalid(f'"{text}": cannot parse platform specifier: invalid argument') from None
+    platform = parse_platform(text)
     if platform.os != "linux":
         raise Invalid("operating system is not supported")
     return platform

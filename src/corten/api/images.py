@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-import msgspec
 from aiohttp import web
 
 from corten.api import views
@@ -16,11 +16,15 @@ from corten.api.versions import Since
 from corten.engine.image_removal import ImageRemoval
 from corten.engine.image_transfers import ImageTransfers
 from corten.engine.images import ImageService
-from corten.errors import Invalid
+from corten.engine.making import repository_and_tag
+from corten.errors import Forbidden, Invalid
 from corten.registry.auth import parse_registry_auth
-from corten.spec.filters import Filters, matches_labels, until_limit
+from corten.registry.search import select
+from corten.spec.digest import is_digest
+from corten.spec.filters import Filters, matches_labels, one_flag, until_limit
+from corten.spec.path_pattern import path_pattern
 from corten.spec.platform import decode_platform, parse_platform
-from corten.spec.reference import parse_reference
+from corten.spec.reference import Reference, parse_reference
 from corten.spec.timestamps import now_ns
 from corten.store.images import Image
 from corten.store.snapshots import Snapshots
@@ -40,6 +44,9 @@ class ImageHandlers:
         filters = call.filters(*_LIST_FILTERS)
         if call.text("filter") and not call.has(Since.NO_FILTER_PARAMETER):
             filters["reference"] = [call.text("filter")]
+        for pattern in filters.get("reference", []):
+            path_pattern(pattern)
+        one_flag(filters, "dangling")
         found = [image for image in self._images.all() if image.shown and self._matches(image, filters)]
         if not call.flag("all"):
             made_from = {image.parent for image in self._images.all()}
@@ -57,8 +64,7 @@ class ImageHandlers:
         before = until_limit(filters.get("until", []), now_ns())
         if before is not None and views.created_seconds(image) * _SECOND > before:
             return False
-        dangling = filters.get("dangling", [])
-        if dangling and (dangling[0].lower() in ("1", "true")) == bool(image.tags):
+        if one_flag(filters, "dangling") is bool(image.tags):
             return False
         patterns = filters.get("reference", [])
         if patterns and not any(_matches_reference(name, pattern) for name in image.tags for pattern in patterns):
@@ -86,11 +92,18 @@ class ImageHandlers:
         return self._images.find(call.parameters["name"], platform)
 
     async def tag(self, call: Call) -> web.Response:
-        self._images.tag(call.parameters["name"], call.text("repo"), call.text("tag"))
+        reference = repository_and_tag(call.text("repo"), call.text("tag"))
+        if reference is None:
+            raise Invalid("invalid reference format: no repository is named")
+        if reference.familiar_name == "sha256":
+            raise Invalid("refusing to create an ambiguous tag using digest algorithm as name")
+        self._images.tag(call.parameters["name"], reference)
         return web.Response(status=201)
 
     async def remove(self, call: Call) -> web.Response:
         name, force = call.parameters["name"], call.flag("force")
+        if not name.strip():
+            raise Invalid("image name cannot be blank")
         platforms = [decode_platform(text) for text in call.values("platforms")]
         if platforms:
             return json_response(self._removal.remove_platforms(name, platforms, force=force))
@@ -102,12 +115,9 @@ class ImageHandlers:
 
     async def create(self, call: Call) -> web.StreamResponse:
         """Pull, or without `fromImage` import."""
-        name, tag = call.text("fromImage"), call.text("tag")
-        if not name:
+        if not call.text("fromImage"):
             return await self._files.import_(call)
-        if tag:
-            name = f"{name}@{tag}" if ":" in tag else f"{name}:{tag}"
-        reference = parse_reference(name.removesuffix(":"))  # `docker pull -a` sends one
+        reference = _pulled(call.text("fromImage"), call.text("tag"))
         credentials = parse_registry_auth(call.request.headers.get("X-Registry-Auth", ""))
         platform = parse_platform(call.text("platform")) if call.text("platform") else None
         messages = JsonMessages(call.request)
@@ -126,14 +136,27 @@ class ImageHandlers:
             await messages.relay(self._transfers.push(reference, credentials, platform))
         return await messages.end()
 
+    async def search(self, call: Call) -> web.Response:
+        try:
+            limit = call.number("limit") or 0
+        except Invalid as error:
+            raise Invalid(f"invalid limit specified: {error.message}") from None
+        if limit < 0:
+            raise Invalid("invalid limit specified")
+        filters = call.filters("is-automated", "is-official", "stars")
+        select([], filters)  # a bad filter is refused before anybody is asked
+        if one_flag(filters, "is-automated"):  # the field means nothing any more, and nothing has it
+            return json_response([])
+        credentials = parse_registry_auth(call.request.headers.get("X-Registry-Auth", ""))
+        return json_response(select(await self._transfers.search(call.text("term"), limit, credentials), filters))
+
     async def distribution(self, call: Call) -> web.Response:
         """`GET /distribution/{name}/json`: what the registry says, nothing stored."""
         reference = parse_reference(call.parameters["name"]).with_default_tag()
         credentials = parse_registry_auth(call.request.headers.get("X-Registry-Auth", ""))
-        data, media_type, digest = await self._transfers.registry_manifest(reference, credentials)
-        document = msgspec.json.decode(data)
-        platforms = [entry["platform"] for entry in document.get("manifests", []) if "platform" in entry]
-        return json_response({"Descriptor": {"mediaType": media_type, "digest": digest, "size": len(data)}, "Platforms": platforms})
+        found = await self._transfers.look_up(reference, credentials)
+        descriptor = {"mediaType": found.media_type, "digest": found.digest, "size": found.size}
+        return json_response({"Descriptor": descriptor, "Platforms": found.platforms})
 
     async def hello(self, _call: Call) -> web.Response:
         """Corten's own: assemble the image `hello` and store it."""
@@ -141,7 +164,15 @@ class ImageHandlers:
 
 
 def _matches_reference(full: str, pattern: str) -> bool:
-    from fnmatch import fnmatchcase  # only for this filter
-
     reference = parse_reference(full)
-    return fnmatchcase(reference.familiar, pattern) or fnmatchcase(reference.familiar_name, pattern)
+    return any(path_pattern(pattern).fullmatch(name) for name in (reference.familiar, reference.familiar_name))
+
+
+def _pulled(name: str, tag: str) -> Reference:
+    """What `fromImage` and `tag` (or a digest in its place) mean. Raises Invalid, Forbidden."""
+    reference = parse_reference(name.removesuffix(":"))  # `docker pull -a` sends one
+    if reference.familiar_name == "scratch":
+        raise Forbidden("'scratch' is a reserved name")
+    if is_digest(tag):
+        return replace(reference, tag="", digest=tag)
+    return (repository_and_tag(name, tag) or reference) if tag else reference

@@ -38,8 +38,8 @@ class JsonMessages:
     async def progress(self, progress: Progress | Pushed) -> None:
         await self.send(progress_message(progress))
 
-    async def relay(self, transfer: AsyncGenerator[Progress | Pushed, None]) -> None:
-        """Send what a transfer says, to its end. A client that leaves ends it, also while it has nothing to say."""
+    async def relay(self, transfer: AsyncGenerator[Progress | Pushed, None], *, silent: bool = False) -> None:
+        """Send what a transfer says (not if `silent`), to its end. A client that leaves ends it, also while it has nothing to say."""
         async with aclosing(transfer):
             while True:
                 following = asyncio.ensure_future(anext(transfer, None))
@@ -51,7 +51,8 @@ class JsonMessages:
                 progress = await following
                 if progress is None:
                     return
-                await self.progress(progress)
+                if not silent:
+                    await self.progress(progress)
 
     @asynccontextmanager
     async def reporting(self) -> AsyncIterator[None]:

@@ -38,6 +38,7 @@ from corten.api.volume_extras import VolumeExtraHandlers
 from corten.api.volume_files import VolumeFileHandlers
 from corten.api.volumes import VolumeHandlers
 from corten.registry.auth import Credentials
+from corten.registry.search import Found
 from corten.spec import answers, disk_answers
 from corten.spec.build_cache import ImportedBuildCache
 from corten.spec.engine import (
@@ -172,6 +173,7 @@ def make_routes(handlers: Handlers) -> list[Route]:
         _route("POST", "/images/{name}/tag", image.tag, query={"repo": str, "tag": str}, status=201),
         _route("POST", "/images/prune", image.prune, query={"filters": Filters}, answer=answers.PrunedImages),
         _route("DELETE", "/images/{name}", image.remove, query={"force": bool, "noprune": bool, "platforms": list[str]}, answer=list[answers.Removed]),
+        _route("GET", "/images/search", image.search, query={"term": str, "limit": int, "filters": Filters}, answer=list[Found]),
         _route("GET", "/distribution/{name}/json", image.distribution, answer=answers.Distribution),
     ]  # fmt: skip
     rows += _own(handlers)

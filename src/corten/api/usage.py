@@ -37,7 +37,8 @@ class UsageHandlers:
 
     @staticmethod
     def _image(entry: ImageUsage) -> dict[str, Any]:
-        return views.image_item(entry.image, entry.size, entry.containers) | {"SharedSize": entry.shared}
+        item = views.image_item(entry.image, entry.size, entry.containers) | {"SharedSize": entry.shared}
+        return item | {key: item[key] or None for key in ("RepoTags", "RepoDigests")}  # no list is made of none here
 
     def _container(self, entry: ContainerUsage, image: str, now: int) -> dict[str, Any]:
         shown = views.list_item(entry.record, image, now, self._volumes.mountpoint)

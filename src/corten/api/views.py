@@ -15,7 +15,7 @@ from corten.spec.engine import Config, HostConfig
 from corten.spec.image import RunConfig
 from corten.spec.reference import parse_reference
 from corten.spec.security import MASKED_PATHS, READONLY_PATHS
-from corten.spec.timestamps import ZERO, parse_rfc3339
+from corten.spec.timestamps import ZERO, parse_rfc3339, rfc3339_nano
 from corten.store.images import Image
 from corten.store.layout import Layout
 
@@ -255,7 +255,7 @@ def image_view(image: Image, size: int, lower: list[str]) -> dict[str, Any]:
         **({"Variant": config.variant} if config.variant else {}), "Os": config.os, "Size": size,
         "GraphDriver": {"Name": "overlay2", "Data": {**({"LowerDir": ":".join(lower[1:])} if lower[1:] else {}), "UpperDir": lower[0] if lower else "", "MergedDir": "", "WorkDir": ""}},
         "RootFS": {"Type": "layers", "Layers": list(config.rootfs.diff_ids)},
-        "Metadata": {"LastTagTime": ZERO}, "Config": run_config_view(config.run),
+        "Metadata": {"LastTagTime": rfc3339_nano(image.tagged) if image.tagged else ZERO}, "Config": run_config_view(config.run),
     }  # fmt: skip
 
 

@@ -74,7 +74,7 @@ class Exporter:
             media_type=DOCKER_MANIFEST if docker else OCI_MANIFEST, annotations=annotations,
         )
         written = msgspec.json.encode(manifest)
-        self._images.store(image_id, Descriptor(manifest.media_type, self._blobs.put(written), len(written)), names)
+        self._images.store(image_id, Descriptor(manifest.media_type, self._blobs.put(written), len(written)), names, made_here=True)
         return image_id
 
     def name_together(self, image_ids: Sequence[str], names: Sequence[str]) -> None:

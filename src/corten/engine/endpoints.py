@@ -29,7 +29,7 @@ from corten.engine.options import parse_port
 from corten.engine.records import ContainerRecord, EndpointRecord, PublishedPort
 from corten.errors import CortenError, Forbidden, Invalid, KernelRefused
 from corten.linux.nft_sets import Element
-from corten.network import ipam, sublink_options
+from corten.network import ipam, port_guard, sublink_options
 from corten.network.apply import Kernel
 from corten.network.plan import AnyAddress, Endpoint, Opening, Publication, make_elements
 from corten.spec.engine import EndpointSettings, HostConfig
@@ -230,9 +230,10 @@ class Endpoints:
         return rows
 
     def elements(self, record: ContainerRecord) -> frozenset[Element]:
-        """What the record's ports mean for the table of rules."""
+        """What the record means for the tables of rules: its ports, and which addresses are its own."""
+        own = frozenset(self._own_addresses(record))
         if not record.ports and not record.host_config.port_bindings:
-            return frozenset()
+            return own
         targets = {4: record.gateway and record.gateway.address, 6: record.gateway6 and record.gateway6.address6}
         published: list[Publication | Opening] = []
         for port in record.ports:
@@ -240,7 +241,13 @@ class Endpoints:
             target = targets[host_ip.version]
             if target:
                 published.append(Publication(port.protocol, host_ip, port.host_port, ip_interface(target).ip, port.container_port))
-        return make_elements((), [*published, *self._openings(record)])
+        return own | make_elements((), [*published, *self._openings(record)])
+
+    @staticmethod
+    def _own_addresses(record: ContainerRecord) -> Iterator[Element]:
+        for place in record.active_endpoints:
+            if place.veth:
+                yield from port_guard.owned(place.veth, [ip_interface(text).ip for text in (place.address, place.address6) if text])
 
     def _openings(self, record: ContainerRecord) -> Iterator[Opening]:
         """On a routed network a published port is let through at the container's own address."""

@@ -7,24 +7,29 @@ when somebody else flushes the table, it is put back.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection
 
 from corten.engine.host_rules import HostRules
 from corten.engine.neighbours import CHAIN, Neighbours
 from corten.linux.nft_expressions import Rule
 from corten.linux.nft_sets import Element
+from corten.linux.nftables import Table
 from corten.network.apply import Kernel
 from corten.network.mirror import Mirror
 from corten.network.plan import make_table
+from corten.network.port_guard import make_guard
 
+_NO_FAMILY = (errno.EOPNOTSUPP, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT)
 _log = logging.getLogger("corten.engine")
 
 
 class Firewall:
     def __init__(self, kernel: Kernel, name: str) -> None:
         self._kernel, self._table = kernel, make_table(name)
+        self._guard: Table | None = make_guard(name)
         self._neighbours = Neighbours(kernel, name)
         self._host = HostRules(kernel, name, self._put_mirror)
         self._owned: dict[str, frozenset[Element]] = {}
@@ -33,18 +38,28 @@ class Firewall:
 
     def start(self) -> None:
         """Write the whole table, the host's own rules in it, and watch it from here on."""
-        self._host.start()
+        try:
+            self._host.start()
+        except OSError as error:
+            if self._guard is None or error.errno not in _NO_FAMILY:
+                raise
+            _log.warning("this kernel has no nftables of the bridge family (CONFIG_NF_TABLES_BRIDGE): containers of one network can take each other's addresses")
+            self._guard = None
+            self._host.start()
         self._standing = True
         self._neighbours.look(self.bridges())
         asyncio.get_running_loop().add_reader(self._kernel.watched, self._look)
 
     def _put_mirror(self, mirror: Mirror) -> None:
         table = make_table(self._table.name, mirror)
-        self._kernel.replace_rules(table, self._count)
+        self._kernel.replace_rules(self._tables(table), self._count)
         self._table = table
 
+    def _tables(self, table: Table | None = None) -> list[Table]:
+        return [table or self._table, *([self._guard] if self._guard else [])]
+
     def _replace(self) -> None:
-        self._kernel.replace_rules(self._table, self._count)
+        self._kernel.replace_rules(self._tables(), self._count)
 
     def put(self, owner: str, elements: frozenset[Element]) -> None:
         """Have exactly these elements of the owner's in the table. Raises OSError; then nothing has changed."""
@@ -85,9 +100,9 @@ class Firewall:
     def bridges(self) -> set[str]:
         return {str(element.key[0]) for element in self._count if element.set == "bridges"}
 
-    def _change(self, removed: Iterable[Element], added: Iterable[Element]) -> None:
+    def _change(self, removed: Collection[Element], added: Collection[Element]) -> None:
         try:
-            self._kernel.change_rules(self._table, removed, added)
+            self._kernel.change_rules(self._tables(), removed, added)
         except OSError as error:  # the table is not what we left
             _log.warning("the rules of table inet %s had been changed by somebody else (%s): put back", self._table.name, error)
             self._replace()
@@ -138,8 +153,8 @@ class Firewall:
             self.start()
 
     def render(self) -> str:
-        """The table as nft(8) would list it."""
-        return self._table.render(self._count)
+        """The tables as nft(8) would list them."""
+        return "\n".join(table.render(self._count) for table in self._tables())
 
     def close(self, *, remove: bool = False) -> None:
         """Stop watching; with `remove`, take the table away."""
@@ -149,6 +164,6 @@ class Firewall:
         self._host.stop()
         if remove:
             self._neighbours.let_through(())
-            self._kernel.remove_table(self._table.name)
-            self._kernel.remove_table(f"{self._table.name}-trace")
+            for table in (*self._tables(), Table(f"{self.name}-trace", (), ())):
+                self._kernel.remove_table(table)
             self._removed = True

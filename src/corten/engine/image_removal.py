@@ -57,25 +57,30 @@ class ImageRemoval:
             left = self._images.get(one.id)
             by_its_id = by_id and one.id == image.id
             if left and ((by_its_id and not image.shown) or not (left.tags or (left.digests and not by_its_id))):
-                report += self._delete(left, keep_parents=keep_parents)
+                report += self._delete(left, force=force, keep_parents=keep_parents)
         self._sweeping.release((), {target for one in group for target in one.targets})
         return report
 
     def remove_platforms(self, name: str, platforms: Sequence[Platform], *, force: bool) -> list[dict[str, str]]:
         """Delete what a name means for some platforms; the name stays as long as there is another. Raises WrongPlatform and as remove()."""
+        images = [self._service.find(name, platform) for platform in platforms]
         if not force:
             raise Invalid("Content will be removed from all images referencing this variant. Use —-force to force delete.")
         report: list[dict[str, str]] = []
-        for image in [self._service.find(name, platform) for platform in platforms]:
+        for image in images:
             self._check_not_running(image)
             names = [familiar(full) for full in (*image.tags, *image.digests)]
-            report += self._delete(image)
+            report += self._delete(image, force=True)
             report = [*({"Untagged": full} for full in names if not self._service.meant(full)), *report]
         return report
 
-    def _delete(self, image: Image, *, keep_parents: bool = False) -> list[dict[str, str]]:
-        """Unless something needs it; then the images that it was made from, as far as they are left without a name."""
-        if self._service.users(image) or self._service.children(image):
+    def _delete(self, image: Image, *, force: bool = False, keep_parents: bool = False) -> list[dict[str, str]]:
+        """Unless something needs it; then the images that it was made from, as far as they are left without a name.
+
+        With `force` stopped containers do not count: they keep its layers.
+        """
+        users = self._service.users(image)
+        if self._service.children(image) or (users and not force) or any(map(states.is_running, users)):
             return []
         held = self._images.remove(image)
         gone = self._sweeping.release(held.layers, held.blobs)
@@ -111,7 +116,7 @@ class ImageRemoval:
         self._check_not_running(image)
         if self._service.children(image):
             raise ImageInUseById(image=short, how="cannot be forced", why="image has dependent child images")
-        if len({tag.rpartition(":")[0] for tag in image.tags}) > 1 and not force:
+        if image.shown and not _is_one_name(image) and not force:
             raise ImageInUseById(image=short, how="must be forced", why="image is referenced in multiple repositories")
         if users and not force:
             raise ImageInUseById(image=short, how="must be forced", why=f"image is being used by stopped container {users[0].short_id}")
@@ -157,3 +162,11 @@ class ImageRemoval:
             except CortenError as error:  # somebody has begun to use it, or it went with its last tag
                 _log.info("image %s is not pruned: %s", name, error.message)
         return report
+
+
+def _is_one_name(image: Image) -> bool:
+    """At most one tag, and digests of no other repository than its: what `rmi ID` takes away without force (moby isSingleReference)."""
+    if len(image.tags) > 1:
+        return False
+    repositories = {full.partition("@")[0] for full in image.digests} | {tag.rpartition(":")[0] for tag in image.tags}
+    return len(repositories) <= 1

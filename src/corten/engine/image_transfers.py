@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import tempfile
-from collections.abc import AsyncGenerator, Awaitable, Iterable, Sequence
+import os
+import secrets
+import shutil
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -14,11 +16,14 @@ from corten.engine.images import ImageService, familiar
 from corten.errors import ArchiveRefused, Conflict, CortenError, NotFound
 from corten.registry.auth import Credentials
 from corten.registry.client import Repository
-from corten.registry.hosts import RegistryHosts
+from corten.registry.hosts import Endpoint, RegistryHosts
+from corten.registry.looking_up import Published, look_up
 from corten.registry.progress import Emit, Progress, Pushed, stream
 from corten.registry.push import Pusher
+from corten.registry.search import Found, search
 from corten.registry.transfer import pull
 from corten.registry.trust import Trust
+from corten.spec.digest import encoded
 from corten.spec.platform import Platform, matches, this_platform
 from corten.spec.reference import Reference, parse_reference
 from corten.spec.trust import Rule
@@ -29,6 +34,7 @@ from corten.store.images import Image, Images
 from corten.store.layers import Layers
 from corten.store.layout import Layout
 from corten.store.sweeping import Sweeping
+from corten.store.worker_stream import read_in_thread
 
 _log = logging.getLogger("corten.engine")
 
@@ -45,22 +51,45 @@ class SeveralHere(Conflict):
     template = "multiple matching manifests found but no specific platform requested"
 
 
+def _open(reference: Reference, credentials: Credentials, endpoint: Endpoint) -> Repository:
+    """A mirror never sees the credentials."""
+    return Repository(reference, Credentials() if endpoint.is_mirror else credentials, endpoint)
+
+
+def _pass_over(mirror: Endpoint, reference: Reference, error: CortenError) -> None:
+    """A mirror that has not, is not there or lies: the next place is asked. Raises the registry's own error."""
+    if not mirror.is_mirror:
+        raise error
+    _log.warning("the mirror %s does not give %s: %s", mirror.bases[0], reference.familiar, error.message)
+
+
 class ImageTransfers:
     def __init__(self, layout: Layout, blobs: Blobs, layers: Layers, images: Images, service: ImageService, holds: Holds,
                  sweeping: Sweeping, hosts: RegistryHosts, trust: Trust) -> None:  # fmt: skip
         self._layout, self._blobs, self._layers, self._images = layout, blobs, layers, images
         self._service, self._holds, self._sweeping, self._hosts, self._trust = service, holds, sweeping, hosts, trust
 
-    async def load(self, path: str, platforms: Sequence[Platform] = ()) -> list[str]:
-        """Load an archive from a file. Returns what to call each image. Raises ArchiveRefused, PlatformMissing; nothing half stays."""
-        with self._holds.lease():
-            loaded = await asyncio.to_thread(read_image_archive, path, self._blobs, platforms)
-            return list(dict.fromkeys([name for image in loaded for name in await self._finish(image)]))
+    async def load(self, pieces: AsyncIterator[bytes], platforms: Sequence[Platform] = (), emit: Emit = lambda _progress: None) -> list[str]:
+        """Load an archive as it arrives. Returns what to call each image. Raises ArchiveRefused, PlatformMissing; nothing half stays."""
+        folder = f"{self._layout.temporary}/archive-{secrets.token_hex(8)}"
+        os.mkdir(folder)
+        try:
+            with self._holds.lease():
+                loaded = await read_in_thread(pieces, lambda source: read_image_archive(source, folder, self._blobs, platforms))
+                return list(dict.fromkeys([name for image in loaded for name in await self._finish(image, emit)]))
+        finally:
+            await asyncio.to_thread(shutil.rmtree, folder)
 
-    async def _finish(self, image: LoadedImage) -> list[str]:
+    async def _finish(self, image: LoadedImage, emit: Emit) -> list[str]:
         try:
             for blob, diff_id in image.layers:
+                if self._layers.find(diff_id):
+                    await self._layers.unpack(blob, diff_id)
+                    continue
+                short, size = encoded(diff_id)[:12], self._blobs.size(blob)
+                emit(Progress("Loading layer", short, 0, size))
                 await self._layers.unpack(blob, diff_id)
+                emit(Progress("Loading layer", short, size, size))
         except ArchiveRefused:  # what came of it goes when the lease ends, unless a good image has it too
             self._sweeping.release([diff_id for _, diff_id in image.layers], {image.id, image.manifest.digest, *(blob for blob, _ in image.layers)})
             raise
@@ -71,14 +100,11 @@ class ImageTransfers:
         return [familiar(name) for name in image.names or (image.id,)]
 
     async def pull(self, reference: Reference, credentials: Credentials, platform: Platform | None) -> AsyncGenerator[Progress | Pushed, None]:
-        """From the first place that has it. A mirror that has not, is not there or lies is passed over; it never sees the credentials.
-
-        Without tag and digest every tag of the repository.
-        """
+        """From the first place that has it and is trusted with it; without tag and digest every tag of the repository."""
         wanted = platform or this_platform()
         for endpoint in self._hosts.endpoints(reference.domain):
             try:
-                async with Repository(reference, Credentials() if endpoint.is_mirror else credentials, endpoint) as remote:
+                async with _open(reference, credentials, endpoint) as remote:
                     tags = [reference.tag] if reference.tag or reference.digest else await remote.tags()
                     for tagged in [replace(reference, tag=tag) for tag in tags]:
                         rule = await self._trust.rule_for(tagged)
@@ -87,9 +113,7 @@ class ImageTransfers:
                                 yield progress
                 break
             except CortenError as error:
-                if not endpoint.is_mirror:
-                    raise
-                _log.warning("the mirror %s does not give %s: %s", endpoint.bases[0], reference.familiar, error.message)
+                _pass_over(endpoint, reference, error)
 
     async def _pull_from(self, remote: Repository, reference: Reference, platform: Platform,
                          rule: Rule | None) -> AsyncGenerator[Progress | Pushed, None]:  # fmt: skip
@@ -104,10 +128,19 @@ class ImageTransfers:
         if image_id:
             self._service.emit("pull", image_id, reference.familiar, actor=reference.familiar)
 
-    async def registry_manifest(self, reference: Reference, credentials: Credentials) -> tuple[bytes, str, str]:
-        """What the registry itself says, nothing stored: (document, media type, digest)."""
-        async with Repository(reference, credentials, self._hosts.origin(reference.domain)) as remote:
-            return await remote.manifest(reference.digest or reference.tag)
+    async def look_up(self, reference: Reference, credentials: Credentials) -> Published:
+        """What a mirror or the registry has under the reference; nothing is stored."""
+        for endpoint in self._hosts.endpoints(reference.domain):
+            try:
+                async with _open(reference, credentials, endpoint) as remote:
+                    return await look_up(remote, reference)
+            except CortenError as error:
+                _pass_over(endpoint, reference, error)
+        raise AssertionError("the last place is the registry itself, whose error is raised")
+
+    async def search(self, term: str, limit: int, credentials: Credentials) -> list[Found]:
+        """Raises Invalid, RegistryError."""
+        return await search(term, limit, credentials, self._hosts)
 
     async def push(self, reference: Reference, credentials: Credentials, platform: Platform | None) -> AsyncGenerator[Progress | Pushed, None]:
         """One tag, or without a tag every tag of the repository. Raises NoSuchTag, WrongPlatform and what the registry refuses."""
@@ -161,7 +194,8 @@ class ImageTransfers:
 
     async def load_hello(self) -> str:
         """Assemble Corten's own image and store it as `hello`."""
-        with tempfile.NamedTemporaryFile(dir=self._layout.temporary, suffix=".tar") as file:
-            file.write(hello_archive(this_platform()))
-            file.flush()
-            return (await self.load(file.name))[0]
+
+        async def pieces() -> AsyncIterator[bytes]:
+            yield hello_archive(this_platform())
+
+        return (await self.load(pieces()))[0]

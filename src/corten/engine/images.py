@@ -18,7 +18,7 @@ from corten.engine.records import ContainerRecord
 from corten.errors import Invalid, NoSuchImage, WrongPlatform
 from corten.spec.digest import encoded, is_digest
 from corten.spec.platform import Platform, matches
-from corten.spec.reference import parse_reference
+from corten.spec.reference import Reference, parse_reference
 from corten.store.images import Image, Images
 from corten.store.layers import Layers
 
@@ -159,12 +159,9 @@ class ImageService:
             parse_reference(name)
         raise NoSuchImage(name=reference.with_default_tag().familiar if reference else name)
 
-    def tag(self, name: str, repository: str, tag: str) -> None:
+    def tag(self, name: str, reference: Reference) -> None:
         """Another name for what `name` means: all its platforms, or one image where it is an id."""
         image, target = self._look_up(name)
-        reference = parse_reference(f"{repository}:{tag}" if tag else repository).with_default_tag()
-        if reference.digest:
-            raise Invalid("refusing to create a tag with a digest reference")
         self._images.tag(image.id, f"{reference.name}:{reference.tag}", target)
         self.emit("tag", image.id, reference.familiar)
 

@@ -129,7 +129,8 @@ class Making:
         )
         written = msgspec.json.encode(manifest)
         names = [f"{reference.name}:{reference.tag}"] if reference else []
-        self._images.store(image_id, Descriptor(manifest.media_type, self._blobs.put(written), len(written)), names, parent.id if parent else "")
+        self._images.store(image_id, Descriptor(manifest.media_type, self._blobs.put(written), len(written)), names, parent.id if parent else "",
+                           made_here=True)  # fmt: skip
         if action == "create":
             self._service.emit(action, image_id, image_id)
         if reference:

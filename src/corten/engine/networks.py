@@ -36,7 +36,7 @@ from corten.errors import (
     NoSuchPlugin,
     NotSupported,
 )
-from corten.network import bridge_options, ipam, ipam_config, sublink_options
+from corten.network import bridge_options, ipam, ipam_config, port_guard, sublink_options
 from corten.network.apply import FORWARDING, Kernel
 from corten.network.plan import make_elements
 from corten.spec.network import Ipam, NetworkCreate
@@ -284,7 +284,7 @@ class Networks:
             bridge = bridge_of(network)
             self._note_sysctls(self._kernel.sysctls_to_set(bridge))
             self._kernel.ensure_bridge(bridge)
-            self._firewall.put(network.id, make_elements([bridge], ()))
+            self._firewall.put(network.id, make_elements([bridge], ()) | frozenset(port_guard.gateways(bridge)))
             return
         options = sublink_options.parse_options(network.driver, network.options)
         if options.vlan and not self._kernel.has_link(options.parent):

@@ -22,6 +22,7 @@ from corten.spec.timestamps import now_ns, parse_rfc3339
 from corten.store.layout import Layout
 from corten.store.snapshots import Snapshots
 
+_FORCE_ATTEMPTS = 10
 _log = logging.getLogger("corten.engine")
 
 
@@ -41,14 +42,19 @@ class Removal:
 
     async def remove(self, record: ContainerRecord, *, force: bool, volumes: bool, called: str) -> None:
         """`volumes`: its anonymous ones go with it. Raises RemoveRunning unless forced, RemovalFailed (the container is dead then, and can be removed again)."""
-        if force and states.is_up(record):
-            await self._stopping.kill(record)
-        async with self._containers.lock(record.id):
-            current = self._containers.current(record.id)
-            if current is None:
-                return  # its own auto-removal was quicker
-            states.check("remove", current, called)
-            await self.remove_now(current, called, volumes=volumes)
+        for attempt in range(_FORCE_ATTEMPTS, 0, -1):
+            if force and states.is_up(record):
+                await self._stopping.kill(record)
+            async with self._containers.lock(record.id):
+                current = self._containers.current(record.id)
+                if current is None:
+                    return  # its own auto-removal was quicker
+                if force and states.is_up(current) and attempt > 1:
+                    record = current  # somebody has started it again meanwhile
+                    continue
+                states.check("remove", current, called)
+                await self.remove_now(current, called, volumes=volumes)
+                return
 
     @contextmanager
     def kept(self, record: ContainerRecord) -> Iterator[None]:

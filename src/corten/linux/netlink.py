@@ -17,13 +17,17 @@ NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x01, 0x04, 0x300
 NLM_F_EXCL, NLM_F_CREATE, NLM_F_APPEND = 0x200, 0x400, 0x800
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 NLA_F_NESTED = 0x8000
+_SO_SNDBUFFORCE = 32
+_USUAL_ROOM = 1 << 16  # bytes that every send buffer has
 _HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
 
 
 @dataclass(frozen=True)
 class Request:
-    """`body` is the family's header and its attributes; `what` names the operand for errors."""
+    """`body` is the family's header and its attributes; `what` names the operand for errors. An error is told also of one that asks for no
+    acknowledgement, as long as another in its batch does.
+    """
 
     type: int
     flags: int
@@ -79,6 +83,7 @@ class Netlink:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
         self._socket.bind((0, groups))
         self._sequence = 0
+        self._room = _USUAL_ROOM
 
     @property
     def port(self) -> int:
@@ -102,31 +107,36 @@ class Netlink:
         return _HEADER.pack(_HEADER.size + len(request.body), request.type, flags, self._sequence, 0) + request.body + bytes(-len(request.body) % 4)
 
     def execute(self, requests: list[Request]) -> None:
-        """Send all, wait for every acknowledgement, raise OSError for the first that failed."""
+        """Send all, wait for every acknowledgement that is asked for, raise OSError for the first that failed."""
         if not requests:
             return
-        waiting: dict[int, Request] = {}
+        sent: dict[int, Request] = {}
         packet = b""
         for request in requests:
-            flags = request.flags | NLM_F_REQUEST | (NLM_F_ACK if request.acknowledged else 0)
-            packet += self._pack(request, flags)
-            if request.acknowledged:
-                waiting[self._sequence] = request
-        self._socket.send(packet)
+            packet += self._pack(request, request.flags | NLM_F_REQUEST | (NLM_F_ACK if request.acknowledged else 0))
+            sent[self._sequence] = request
+        self._send(packet)
+        waiting = {sequence for sequence, request in sent.items() if request.acknowledged}
         failed: OSError | None = None
         while waiting:
             for kind, sequence, body in self._receive():
-                request_or_none = waiting.pop(sequence, None) if kind == NLMSG_ERROR else None
-                if request_or_none is None:
+                if kind != NLMSG_ERROR or sequence not in sent:
                     continue
-                number = -struct.unpack_from("=i", body)[0]
-                if number and number not in request_or_none.ignore and failed is None:
-                    failed = OSError(number, os.strerror(number), request_or_none.what)
-                    if request_or_none.type >> 8:  # a netfilter batch is one transaction: nothing else will be answered
+                waiting.discard(sequence)
+                number, request = -struct.unpack_from("=i", body)[0], sent[sequence]
+                if number and number not in request.ignore and failed is None:
+                    failed = OSError(number, os.strerror(number), request.what)
+                    if request.type >> 8 or not request.acknowledged:  # a netfilter batch is one transaction: nothing else will be answered
                         waiting.clear()
                         break
         if failed:
             raise failed
+
+    def _send(self, packet: bytes) -> None:
+        if len(packet) > self._room:  # a message has to fit into the buffer whole
+            self._room = len(packet)
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, self._room)  # the kernel doubles it
+        self._socket.send(packet)
 
     def dump(self, request: Request) -> Iterator[tuple[int, bytes]]:
         """Every (type, body) of a dump."""

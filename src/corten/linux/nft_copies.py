@@ -42,5 +42,6 @@ class CopiedSet:
     def __str__(self) -> str:
         return f"# set {self.name}: a copy with {len(self.elements)} elements"
 
-    def encode(self, table: str, number: int) -> bytes:
-        return text(1, table) + text(2, self.name) + be32(3, self.flags) + self.body + be32(10, number)
+    def encode(self, number: int) -> bytes:
+        """Attributes after the table's name."""
+        return text(2, self.name) + be32(3, self.flags) + self.body + be32(10, number)

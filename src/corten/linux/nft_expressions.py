@@ -18,6 +18,8 @@ _IPV4, _IPV6 = 2, 10  # NFPROTO
 _REG_VERDICT, _REG_1, _REG32 = 0, 1, 8  # the 16-byte register 1 is the 4-byte registers 8 to 11
 _CMP_EQ, _CMP_NEQ = 0, 1
 _NETWORK_HEADER, _TRANSPORT_HEADER = 1, 2
+_META_PROTOCOL = 1
+_ETHER_TYPES, _ICMP6_TYPES = {"ip": 0x0800, "arp": 0x0806, "ip6": 0x86DD}, {"nd-neighbor-advert": 136}
 _META_IIFNAME, _META_OIFNAME, _META_NFTRACE, _META_NFPROTO, _META_L4PROTO = 6, 7, 12, 15, 16
 _VERDICTS = {"drop": 0, "accept": 1}
 _LEADS = {"jump": -3, "goto": -4}
@@ -64,21 +66,29 @@ class Field:
     base: int = 0
     offset: int = 0
     meta: int = 0
+    length: int = 0  # in the packet, if not `size`
 
     def load(self, register: int) -> bytes:
         if self.meta:
             return _meta(self.meta, register)
-        return _payload(self.base, self.offset, 2 if self.base == _TRANSPORT_HEADER else self.size, register)
+        return _payload(self.base, self.offset, self.length or self.size, register)
 
 
 IIFNAME = Field("iifname", 16, meta=_META_IIFNAME)
 OIFNAME = Field("oifname", 16, meta=_META_OIFNAME)
 L4PROTO = Field("meta l4proto", 4, meta=_META_L4PROTO)
-DPORT = Field("th dport", 4, base=_TRANSPORT_HEADER, offset=2)
+DPORT = Field("th dport", 4, base=_TRANSPORT_HEADER, offset=2, length=2)
 SADDR4 = Field("ip saddr", 4, _IPV4, _NETWORK_HEADER, 12)
 DADDR4 = Field("ip daddr", 4, _IPV4, _NETWORK_HEADER, 16)
 SADDR6 = Field("ip6 saddr", 16, _IPV6, _NETWORK_HEADER, 8)
 DADDR6 = Field("ip6 daddr", 16, _IPV6, _NETWORK_HEADER, 24)
+
+
+# In tables of the bridge family: the rule asks for the frame's type itself
+ARP_SADDR = Field("arp saddr ip", 4, base=_NETWORK_HEADER, offset=14)
+BRIDGED_SADDR4 = Field("ip saddr", 4, base=_NETWORK_HEADER, offset=12)
+BRIDGED_SADDR6 = Field("ip6 saddr", 16, base=_NETWORK_HEADER, offset=8)
+ND_TARGET = Field("@th,64,128", 16, base=_TRANSPORT_HEADER, offset=8)
 
 
 def _loads(fields: tuple[Field, ...]) -> bytes:
@@ -177,6 +187,33 @@ class Protocol:
     def encode(self) -> bytes:
         number = {"icmp": 1, "ipv6-icmp": 58, **PROTOCOLS}[self.name]
         return _meta(_META_L4PROTO) + _compare(_REG_1, _CMP_EQ, bytes([number]))
+
+
+@dataclass(frozen=True)
+class EtherType:
+    """`meta protocol NAME`, which nft(8) does not print: what follows in the rule implies it."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return ""
+
+    def encode(self) -> bytes:
+        return _meta(_META_PROTOCOL) + _compare(_REG_1, _CMP_EQ, struct.pack(">H", _ETHER_TYPES[self.name]))
+
+
+@dataclass(frozen=True)
+class Icmp6Type:
+    """`icmpv6 type NAME`."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"icmpv6 type {self.name}"
+
+    def encode(self) -> bytes:
+        load = _payload(_TRANSPORT_HEADER, 0, 1)
+        return Protocol("ipv6-icmp").encode() + load + _compare(_REG_1, _CMP_EQ, bytes([_ICMP6_TYPES[self.name]]))
 
 
 @dataclass(frozen=True)
@@ -325,7 +362,10 @@ class Traced:
         return _immediate(_REG_1, b"\x01") + _expression("meta", be32(2, _META_NFTRACE), be32(3, _REG_1))
 
 
-Match = In | Family | Address | Interface | Protocol | Port | LocalDestination | WasTranslated | KnownConnection | FirstDirection
+Match = (
+    In | Family | Address | Interface | Protocol | Port | EtherType | Icmp6Type
+    | LocalDestination | WasTranslated | KnownConnection | FirstDirection
+)  # fmt: skip
 Statement = Translate | DestinationNat | Masquerade | Verdict | Lead | Traced
 
 
@@ -338,7 +378,7 @@ class Rule:
     why: str = ""
 
     def __str__(self) -> str:
-        return " ".join(str(part) for part in (*self.matches, self.statement))
+        return " ".join(filter(None, map(str, (*self.matches, self.statement))))
 
     def encode(self) -> bytes:
         return b"".join(part.encode() for part in (*self.matches, self.statement))

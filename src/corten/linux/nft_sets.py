@@ -36,9 +36,10 @@ class Set:
         kind = " . ".join(self.key) + (" : " + " . ".join(self.data) if self.data else "")
         return f"{'map' if self.data else 'set'} {self.name} {{ type {kind};{' flags interval;' if self.interval else ''} }}"
 
-    def encode(self, table: str, number: int) -> bytes:
+    def encode(self, number: int) -> bytes:
+        """Attributes after the table's name."""
         flags = (_INTERVAL | _CONCAT if self.interval else 0) | (_MAP if self.data else 0)
-        body = text(1, table) + text(2, self.name) + be32(3, flags) + be32(4, _type(self.key)) + be32(5, _width(self.key))
+        body = text(2, self.name) + be32(3, flags) + be32(4, _type(self.key)) + be32(5, _width(self.key))
         if self.data:
             body += be32(6, _type(self.data)) + be32(7, _width(self.data))
         if self.interval:
@@ -100,10 +101,10 @@ def _element(kind: Set, element: Element) -> bytes:
     return nested(1, body)
 
 
-def element_bodies(table: str, sets: Iterable[Set], elements: Iterable[Element]) -> Iterator[tuple[str, bytes]]:
-    """(set's name, message body) pairs that carry all elements, some hundreds in each."""
+def element_bodies(sets: Iterable[Set], elements: Iterable[Element]) -> Iterator[tuple[str, bytes]]:
+    """(set's name, attributes after the table's name) pairs that carry all elements, some hundreds in each."""
     by_name = {row.name: row for row in sets}
     for name, group in groupby(sorted(elements, key=lambda element: element.set), key=lambda element: element.set):
         rows = [_element(by_name[name], element) for element in group]
         for start in range(0, len(rows), _CHUNK):
-            yield name, text(1, table) + text(2, name) + nested(3, *rows[start : start + _CHUNK])
+            yield name, text(2, name) + nested(3, *rows[start : start + _CHUNK])

@@ -6,8 +6,8 @@ Rules are nft_expressions.py's, sets nft_sets.py's. Source: include/uapi/linux/n
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
 
 from corten.linux.netlink import (
     NLM_F_APPEND,
@@ -28,7 +28,8 @@ _SUBSYSTEM = 10 << 8
 _NEWTABLE, _DELTABLE, _NEWCHAIN, _DELCHAIN, _NEWRULE, _DELRULE = 0, 2, 3, 5, 6, 8
 _NEWSET, _DELSET, _NEWSETELEM, _DELSETELEM = 9, 11, 12, 14
 _BATCH_BEGIN, _BATCH_END = 16, 17
-_INET = 1
+_INET, _BRIDGE = 1, 7
+_FAMILIES = {"inet": _INET, "bridge": _BRIDGE}
 _HOOKS = {"prerouting": 0, "input": 1, "forward": 2, "output": 3, "postrouting": 4}
 _ACCEPT = 1
 _CHUNK = 400  # elements in one message: an attribute is at most 64 KiB
@@ -51,12 +52,17 @@ class Chain:
 
 @dataclass(frozen=True)
 class Table:
-    """A whole `inet` table without the elements of its sets."""
+    """A whole table without the elements of its sets."""
 
     name: str
     sets: tuple[Set, ...]
     chains: tuple[Chain, ...]
     copies: tuple[CopiedSet, ...] = ()  # with their elements, which nobody changes but with the whole table
+    family: str = "inet"  # or bridge
+
+    @property
+    def set_names(self) -> frozenset[str]:
+        return frozenset(row.name for row in self.sets)
 
     def __str__(self) -> str:
         return self.render(())
@@ -64,7 +70,7 @@ class Table:
     def render(self, elements: Iterable[Element]) -> str:
         """As `nft list table` shows it."""
         rows = sorted(elements, key=str)
-        lines = [f"table inet {self.name} {{"]
+        lines = [f"table {self.family} {self.name} {{"]
         for row in self.sets:
             inside = ", ".join(str(element) for element in rows if element.set == row.name)
             lines.append(f"\t{row}".removesuffix(" }") + (f" elements = {{ {inside} }}" if inside else "") + " }")
@@ -78,55 +84,56 @@ class Table:
         return "\n".join([*lines, "}"])
 
 
-def _message(kind: int, flags: int, what: str, *attributes: bytes) -> Request:
-    return Request(_SUBSYSTEM | kind, flags, struct.pack(">BBH", _INET, 0, 0) + b"".join(attributes), what)
+def _message(kind: int, flags: int, what: str, table: Table, *attributes: bytes) -> Request:
+    """`attributes` after the table's name, which is attribute 1 of every message."""
+    header = struct.pack(">BBH", _FAMILIES[table.family], 0, 0) + text(1, table.name)
+    return Request(_SUBSYSTEM | kind, flags, header + b"".join(attributes), what, acknowledged=False)
 
 
 def _batch(*requests: Request) -> list[Request]:
+    """One transaction. The last one's acknowledgement is everyone's: thousands of them would not fit into the receive buffer."""
     begin, end = (Request(kind, 0, struct.pack(">BBH", 0, 0, 10), "batch", acknowledged=False) for kind in (_BATCH_BEGIN, _BATCH_END))
-    return [begin, *requests, end]
+    return [begin, *requests[:-1], replace(requests[-1], acknowledged=True), end]
 
 
 def _chain_request(table: Table, chain: Chain) -> Request:
     if not chain.type:
-        return _message(_NEWCHAIN, NLM_F_CREATE, f"chain {chain.name}", text(1, table.name), text(3, chain.name))
+        return _message(_NEWCHAIN, NLM_F_CREATE, f"chain {chain.name}", table, text(3, chain.name))
     hook = nested(4, be32(1, _HOOKS[chain.hook]), be32(2, chain.priority & 0xFFFFFFFF))
-    return _message(
-        _NEWCHAIN, NLM_F_CREATE, f"chain {chain.name}",
-        text(1, table.name), text(3, chain.name), hook, be32(5, _ACCEPT), text(7, chain.type),
-    )  # fmt: skip
+    return _message(_NEWCHAIN, NLM_F_CREATE, f"chain {chain.name}", table, text(3, chain.name), hook, be32(5, _ACCEPT), text(7, chain.type))
 
 
 def _rule_request(table: Table, chain: Chain, rule: Rule | CopiedRule) -> Request:
-    body = text(1, table.name) + text(2, chain.name) + nested(4, rule.encode())
+    body = text(2, chain.name) + nested(4, rule.encode())
     if isinstance(rule, CopiedRule):
-        return _message(_NEWRULE, NLM_F_CREATE | NLM_F_APPEND, rule.origin, body + attribute(7, rule.user_data))
-    return _message(_NEWRULE, NLM_F_CREATE | NLM_F_APPEND, f"rule {rule}", body)
+        return _message(_NEWRULE, NLM_F_CREATE | NLM_F_APPEND, rule.origin, table, body, attribute(7, rule.user_data))
+    return _message(_NEWRULE, NLM_F_CREATE | NLM_F_APPEND, f"rule {rule}", table, body)
 
 
 def _copy_requests(table: Table) -> list[Request]:
     requests: list[Request] = []
     for row in table.copies:
-        where = text(1, table.name) + text(2, row.name)
         for start in range(0, len(row.elements), _CHUNK):
             packed = [nested(1, element) for element in row.elements[start : start + _CHUNK]]
-            requests.append(_message(_NEWSETELEM, NLM_F_CREATE, f"elements of {row.name}", where + nested(3, *packed)))
+            requests.append(_message(_NEWSETELEM, NLM_F_CREATE, f"elements of {row.name}", table, text(2, row.name), nested(3, *packed)))
     return requests
 
 
 def _element_requests(table: Table, kind: int, elements: Iterable[Element]) -> list[Request]:
     flags = NLM_F_CREATE if kind == _NEWSETELEM else 0
-    return [_message(kind, flags, f"elements of {name}", body) for name, body in element_bodies(table.name, table.sets, elements)]
+    own = [element for element in elements if element.set in table.set_names]
+    return [_message(kind, flags, f"elements of {name}", table, body) for name, body in element_bodies(table.sets, own)]
 
 
-def _remove_requests(name: str) -> list[Request]:
+def _remove_requests(table: Table) -> list[Request]:
     # Adding it first makes removing it succeed whether it was there or not.
-    return [_message(_NEWTABLE, NLM_F_CREATE, f"table {name}", text(1, name)), _message(_DELTABLE, 0, f"table {name}", text(1, name))]
+    what = f"table {table.name}"
+    return [_message(_NEWTABLE, NLM_F_CREATE, what, table), _message(_DELTABLE, 0, what, table)]
 
 
-def replace_table(netlink: Netlink, table: Table, elements: Iterable[Element] = ()) -> None:
-    """Put this table in the place of the one of its name, in one transaction: no packet sees half of it."""
-    netlink.execute(_batch(*_remove_requests(table.name), *_add_requests(table, elements)))
+def replace_tables(netlink: Netlink, tables: Iterable[Table], elements: Collection[Element] = ()) -> None:
+    """Put these tables in the place of those of their names, in one transaction: no packet sees half of it. Each takes the elements of its sets."""
+    netlink.execute(_batch(*(request for table in tables for request in (*_remove_requests(table), *_add_requests(table, elements)))))
 
 
 def add_table(netlink: Netlink, table: Table) -> None:
@@ -136,25 +143,29 @@ def add_table(netlink: Netlink, table: Table) -> None:
     netlink.execute(_batch(*_add_requests(table, ())))
 
 
-def _add_requests(table: Table, elements: Iterable[Element]) -> list[Request]:
-    requests = [_message(_NEWTABLE, NLM_F_CREATE, f"table {table.name}", text(1, table.name))]
+def _add_requests(table: Table, elements: Collection[Element]) -> list[Request]:
+    requests = [_message(_NEWTABLE, NLM_F_CREATE, f"table {table.name}", table)]
     sets: tuple[Set | CopiedSet, ...] = (*table.sets, *table.copies)
-    requests += [_message(_NEWSET, NLM_F_CREATE, str(row), row.encode(table.name, number)) for number, row in enumerate(sets, 1)]
+    requests += [_message(_NEWSET, NLM_F_CREATE, str(row), table, row.encode(number)) for number, row in enumerate(sets, 1)]
     requests += [_chain_request(table, chain) for chain in table.chains]  # before what may lead to them
     requests += [*_element_requests(table, _NEWSETELEM, elements), *_copy_requests(table)]
     return requests + [_rule_request(table, chain, rule) for chain in table.chains for rule in chain.rules]
 
 
-def change_elements(netlink: Netlink, table: Table, removed: Iterable[Element], added: Iterable[Element]) -> None:
-    """One transaction. Raises OSError if the table is not as this says; then nothing has changed."""
-    requests = _element_requests(table, _DELSETELEM, removed) + _element_requests(table, _NEWSETELEM, added)
+def change_elements(netlink: Netlink, tables: Iterable[Table], removed: Collection[Element], added: Collection[Element]) -> None:
+    """One transaction. Raises OSError if the tables are not as this says; then nothing has changed."""
+    requests = [
+        request
+        for table in tables
+        for request in (*_element_requests(table, _DELSETELEM, removed), *_element_requests(table, _NEWSETELEM, added))
+    ]
     if requests:
         netlink.execute(_batch(*requests))
 
 
-def delete_table(netlink: Netlink, name: str) -> None:
+def delete_table(netlink: Netlink, table: Table) -> None:
     """Idempotent."""
-    netlink.execute(_batch(*_remove_requests(name)))
+    netlink.execute(_batch(*_remove_requests(table)))
 
 
 def concern_others(messages: Iterable[tuple[int, int, bytes]], table: str, own_port: int) -> bool:
@@ -172,5 +183,6 @@ def _place(body: bytes) -> tuple[int, str]:
 
 
 def taken_from(messages: Iterable[tuple[int, int, bytes]], table: str, own_port: int) -> bool:
-    """Whether notifications (kind, sender, body) say that somebody else has taken something away from the table."""
-    return any(kind in _DELETIONS and sender != own_port and _place(body) == (_INET, table) for kind, sender, body in messages)
+    """Whether notifications (kind, sender, body) say that somebody else has taken something away from a table of ours of this name."""
+    ours = ((_INET, table), (_BRIDGE, table))
+    return any(kind in _DELETIONS and sender != own_port and _place(body) in ours for kind, sender, body in messages)

@@ -23,6 +23,7 @@ from corten.network.tracer import Tracer, following
 
 _FIRST_INDEX = 2  # the first link after lo in a new namespace
 _LO_INDEX = 1
+_IPV6 = "/proc/sys/net/ipv6"  # is not there if the kernel has none
 FORWARDING = ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding")  # what is set of the whole host, and nothing else is
 _log = logging.getLogger("corten.network")
 
@@ -97,8 +98,10 @@ class Kernel:
         """Idempotent. Raises OSError."""
         self._route.execute([rtnetlink.add_bridge(bridge.name, bridge.mtu)])
         index = rtnetlink.link_index(bridge.name)
-        if bridge.has_ipv6:
-            _write_sysctl(f"net/ipv6/conf/{bridge.name}/disable_ipv6", "0")
+        if os.path.isdir(_IPV6):
+            _write_sysctl(f"net/ipv6/conf/{bridge.name}/accept_ra", "0")  # no container is this host's router
+            if bridge.has_ipv6:
+                _write_sysctl(f"net/ipv6/conf/{bridge.name}/disable_ipv6", "0")
         self._route.execute([*(rtnetlink.add_address(index, address) for address in bridge.addresses), rtnetlink.set_up(index)])
         for name in self.sysctls_to_set(bridge):
             _write_sysctl(name, "1")
@@ -130,15 +133,16 @@ class Kernel:
         self.removal.sweep(self._route)
 
     # --- rules
-    def replace_rules(self, table: Table, elements: Iterable[Element]) -> None:
-        nftables.replace_table(self._netfilter, table, elements)
+    def replace_rules(self, tables: Iterable[Table], elements: Collection[Element]) -> None:
+        nftables.replace_tables(self._netfilter, tables, elements)
 
-    def change_rules(self, table: Table, removed: Iterable[Element], added: Iterable[Element]) -> None:
-        """Raises OSError if the table is not as it is thought to be; then nothing has changed."""
-        nftables.change_elements(self._netfilter, table, removed, added)
+    def change_rules(self, tables: Iterable[Table], removed: Collection[Element], added: Collection[Element]) -> None:
+        """Raises OSError if the tables are not as they are thought to be; then nothing has changed."""
+        nftables.change_elements(self._netfilter, tables, removed, added)
 
-    def remove_table(self, name: str) -> None:
-        nftables.delete_table(self._netfilter, name)
+    def remove_table(self, table: Table) -> None:
+        """Idempotent."""
+        nftables.delete_table(self._netfilter, table)
 
     @property
     def watched(self) -> int:
@@ -242,7 +246,7 @@ class Kernel:
                     if version in found:
                         interface, gateway = found[version]
                         requests.append(rtnetlink.set_default_route(gateway, rtnetlink.link_index(interface)))
-                    elif version == 4 or os.path.exists("/proc/sys/net/ipv6"):
+                    elif version == 4 or os.path.isdir(_IPV6):
                         requests.append(rtnetlink.delete_default_route(version))
                 inside.execute(requests)
 
@@ -261,7 +265,10 @@ class Kernel:
                 stream.listen(64)
                 with Netlink(NETLINK_NETFILTER) as inside:
                     table = make_table(datagram.getsockname()[1], stream.getsockname()[1])
-                    (nftables.add_table if fresh else nftables.replace_table)(inside, table)
+                    if fresh:
+                        nftables.add_table(inside, table)
+                    else:
+                        nftables.replace_tables(inside, [table])
             except BaseException:
                 datagram.close()
                 stream.close()
@@ -270,9 +277,12 @@ class Kernel:
 
 
 def _configure(inside: Netlink, endpoint: Endpoint, index: int) -> None:
-    """Inside the container's namespace."""
-    if any(address.version == 6 for address in endpoint.addresses):
-        _write_sysctl(f"net/ipv6/conf/{endpoint.interface}/disable_ipv6", "0")
+    """Inside the container's namespace. As in Docker, IPv6 is off where no address was given; its router is known: nobody else may say."""
+    if os.path.isdir(_IPV6):
+        has_ipv6 = any(address.version == 6 for address in endpoint.addresses)
+        _write_sysctl(f"net/ipv6/conf/{endpoint.interface}/disable_ipv6", "0" if has_ipv6 else "1")
+        if has_ipv6:
+            _write_sysctl(f"net/ipv6/conf/{endpoint.interface}/accept_ra", "0")
     for name, value in endpoint.sysctls:
         _write_sysctl(name, value)
     inside.execute(

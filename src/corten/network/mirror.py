@@ -106,7 +106,7 @@ class _Copy:
 
     def _rules(self, chain: HostChain) -> Iterator[CopiedRule]:
         for rule in chain.rules:
-            name = f"rule {rule.handle} of chain {chain.name} of {self._table}"
+            name = f"rule {rule.handle}{f' ({rule.comment})' if rule.comment else ''} of chain {chain.name} of {self._table}"
             try:
                 if name in self._refused:
                     raise _LeftOut("the kernel does not take it before the port is translated")

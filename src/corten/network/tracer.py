@@ -29,8 +29,8 @@ class Tracer:
 def following(netfilter: Netlink, table: Table) -> Iterator[Tracer]:
     """Packets that the table marks are followed inside the block. Raises OSError."""
     with Netlink(NETLINK_NETFILTER, nft_trace.TRACES) as listening:
-        nftables.replace_table(netfilter, table)
+        nftables.replace_tables(netfilter, [table])
         try:
             yield Tracer(listening, table.name)
         finally:
-            nftables.delete_table(netfilter, table.name)
+            nftables.delete_table(netfilter, table)

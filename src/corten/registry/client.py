@@ -119,10 +119,6 @@ class Repository:
         """`manifests/latest` -> its URL in this repository."""
         return self._of(self._base, f"v2/{self.reference.path}/{path}")
 
-    def at(self, location: str) -> URL:
-        """A Location that the registry gave, which may be relative."""
-        return self._base.join(URL(location, encoded=True))
-
     @asynccontextmanager
     async def request(self, method: str, url: URL, headers: Mapping[str, str] | None = None,
                       make_body: Callable[[], Content] | None = None, *, tries: int = retry.ATTEMPTS) -> AsyncIterator[aiohttp.ClientResponse]:  # fmt: skip
@@ -202,9 +198,9 @@ class Repository:
                     raise await unexpected(response)
                 found += _Tags.parse(await read_limited(response, _MANIFEST_LIMIT, "the list of tags"))
                 further = _NEXT.search(response.headers.get("Link", ""))
-            if not further or len(found) > _TAGS_LIMIT:
-                return sorted(found)
-            url = self.at(further[1])
+                if not further or len(found) > _TAGS_LIMIT:
+                    return sorted(found)
+                url = response.url.join(URL(further[1], encoded=True))
 
     async def blob(self, digest: str, offset: int = 0) -> AsyncIterator[bytes]:
         """The blob from `offset` on, in pieces as they arrive; verifying it is the receiver's.

@@ -39,7 +39,7 @@ async def mount_blob(remote: Repository, digest: str, source: str) -> bool:
     async with remote.request("POST", remote.address("blobs/uploads/").update_query({"mount": digest, "from": source})) as response:
         _check_allowed(response)
         if response.status == 202:  # it began an upload instead
-            await _cancel(remote, remote.at(response.headers.get("Location", "")))
+            await _cancel(remote, _location(response))
         return response.status == 201
 
 
@@ -71,7 +71,15 @@ async def _begin(remote: Repository) -> URL:
         _check_allowed(response)
         if response.status != 202:
             raise await unexpected(response)
-        return remote.at(response.headers["Location"])
+        return _location(response)
+
+
+def _location(response: aiohttp.ClientResponse) -> URL:
+    """Where an upload goes on; relative to where it was asked for, which need not be the registry. Raises RegistryError."""
+    text = response.headers.get("Location", "")
+    if not text:
+        raise RegistryError(f"{response.method} {response.url}: the registry does not say where the upload goes on (no Location)")
+    return response.url.join(URL(text, encoded=True))
 
 
 async def _send(remote: Repository, location: URL, offset: int, read_from: ReadFrom, report: Report) -> URL:
@@ -87,7 +95,7 @@ async def _send(remote: Repository, location: URL, offset: int, read_from: ReadF
             raise Broken(f'Patch "{location}": HTTP status {response.status} {response.reason}')
         if response.status != 202:
             raise await unexpected(response)
-        return remote.at(response.headers["Location"])
+        return _location(response)
 
 
 async def _progress(remote: Repository, location: URL) -> tuple[URL, int] | None:
@@ -98,7 +106,7 @@ async def _progress(remote: Repository, location: URL) -> tuple[URL, int] | None
         found = _RANGE.fullmatch(response.headers.get("Range", ""))
         last = int(found[1]) if found else 0
         # `0-0` is said of nothing and of a single byte alike; should it have been one, the digest at the end tells.
-        return remote.at(response.headers.get("Location", str(location))), last + 1 if last else 0
+        return _location(response) if "Location" in response.headers else location, last + 1 if last else 0
 
 
 async def _cancel(remote: Repository, location: URL) -> None:

@@ -255,8 +255,8 @@ class ManifestRow(_Answer, frozen=True):
 class ImageSummary(_Answer, frozen=True):
     id: str
     parent_id: str
-    repo_tags: list[str]
-    repo_digests: list[str]
+    repo_tags: list[str] | None
+    repo_digests: list[str] | None
     created: int
     size: int
     shared_size: int

@@ -112,7 +112,7 @@ class ImageConfig(msgspec.Struct, frozen=True, omit_defaults=True):
 
     architecture: str
     rootfs: RootFS
-    os: str = msgspec.field(default_factory=lambda: "linux")  # as above: config.md requires it
+    os: str = msgspec.field(default_factory=lambda: "linux")  # as with _ALWAYS_2
     variant: str = ""
     created: str = ""
     author: str = ""

@@ -26,12 +26,12 @@ class Platform(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def parse_platform(text: str) -> Platform:
-    """`linux/arm64/v8`, `linux/amd64`, or the bare architecture. Raises Invalid."""
+    """`linux/arm64/v8`, `linux/amd64`, or the bare architecture. Raises Invalid with Docker's text."""
     parts = text.lower().split("/")
     if len(parts) == 1:
         parts = ["linux", parts[0]]
     if len(parts) > 3 or not all(parts):
-        raise Invalid(f"{text!r} is an invalid platform: want os/architecture or os/architecture/variant")
+        raise Invalid(f'"{text}": cannot parse platform specifier: invalid argument')
     aliases = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64"}
     return Platform(aliases.get(parts[1], parts[1]), parts[0], parts[2] if len(parts) == 3 else "")
 

@@ -32,6 +32,7 @@ CREATE TABLE IF NOT EXISTS members (
     target TEXT NOT NULL, manifest TEXT NOT NULL, image TEXT NOT NULL REFERENCES images(id) ON DELETE CASCADE, PRIMARY KEY (target, manifest));
 CREATE TABLE IF NOT EXISTS targets (reference TEXT PRIMARY KEY REFERENCES names(reference) ON DELETE CASCADE, target TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS uses (image TEXT PRIMARY KEY REFERENCES images(id) ON DELETE CASCADE, used INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS retags (image TEXT PRIMARY KEY REFERENCES images(id) ON DELETE CASCADE, at INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS pins (image TEXT PRIMARY KEY REFERENCES images(id) ON DELETE CASCADE);
 CREATE TABLE IF NOT EXISTS networks (id TEXT PRIMARY KEY, name TEXT UNIQUE NOT NULL, record BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS build_cache (key TEXT PRIMARY KEY, record BLOB NOT NULL, inputs BLOB NOT NULL);
@@ -277,6 +278,13 @@ class Database:
     def touch(self, image_id: str, used: int) -> None:
         """Nothing, for an image that is not here any more."""
         self._connection.execute("INSERT OR REPLACE INTO uses SELECT id, ? FROM images WHERE id = ?", (used, image_id))
+
+    def retags(self) -> dict[str, int]:
+        """Image id -> when it was last given a tag here, nanoseconds since the epoch."""
+        return dict(self._connection.execute("SELECT image, at FROM retags"))
+
+    def put_retag(self, image_id: str, at: int) -> None:
+        self._connection.execute("INSERT OR REPLACE INTO retags VALUES (?, ?)", (image_id, at))
 
     def pins(self) -> set[str]:
         return {row[0] for row in self._connection.execute("SELECT image FROM pins")}

@@ -5,7 +5,6 @@ Sources: Docker Engine 28.5 `POST /images/load`; OCI image-spec image-layout.md.
 
 from __future__ import annotations
 
-import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import IO
@@ -29,12 +28,10 @@ from corten.spec.image import (
 )
 from corten.spec.platform import Platform, matches
 from corten.spec.reference import parse_reference
+from corten.store.arriving import ArrivedFiles
 from corten.store.blobs import Blobs
 from corten.store.images import Listed
 
-_DOCUMENT_LIMIT = 8 << 20
-_CHUNK = 1 << 20
-_MAX_LINKS = 8
 _NAME = "org.opencontainers.image.ref.name"
 _CONTAINERD_NAME = "io.containerd.image.name"
 
@@ -66,16 +63,15 @@ class LoadedImage:
 
 
 class ImageArchive:
-    """An archive opened for reading. Raises ArchiveRefused for whatever is wrong with it."""
+    """An archive whose files have arrived. Raises ArchiveRefused for whatever is wrong with it."""
 
-    def __init__(self, archive: tarfile.TarFile, blobs: Blobs, platforms: Sequence[Platform] = ()) -> None:
-        self._archive, self._blobs, self._platforms = archive, blobs, platforms
-        self._members = {member.name.removeprefix("./").rstrip("/"): member for member in archive}
+    def __init__(self, files: ArrivedFiles, blobs: Blobs, platforms: Sequence[Platform] = ()) -> None:
+        self._files, self._blobs, self._platforms = files, blobs, platforms
 
     def load(self) -> list[LoadedImage]:
         """Of every image, or of those for one of the platforms. An archive that has indexes too is read as an OCI layout."""
-        saved = self._parse("manifest.json", list[_SavedImage]) if "manifest.json" in self._members else None
-        entries = self._entries() if "index.json" in self._members and "oci-layout" in self._members else None
+        saved = self._parse("manifest.json", list[_SavedImage]) if "manifest.json" in self._files else None
+        entries = self._entries() if "index.json" in self._files and "oci-layout" in self._files else None
         if saved is None and entries is None:
             raise ArchiveRefused("the archive holds neither manifest.json (docker save) nor index.json and oci-layout (OCI layout)")
         if entries is not None and (saved is None or any(entry.media_type in INDEX_TYPES for entry in entries)):
@@ -88,7 +84,7 @@ class ImageArchive:
         return found
 
     def _entries(self) -> list[Descriptor]:
-        index = parse_manifest(self._document("index.json"), "")
+        index = parse_manifest(self._files.document("index.json"), "")
         if not isinstance(index, Index):
             raise ArchiveRefused("index.json is not an image index")
         return index.manifests
@@ -96,61 +92,30 @@ class ImageArchive:
     def _is_wanted(self, platform: Platform) -> bool:
         return not self._platforms or any(matches(wanted, platform) for wanted in self._platforms)
 
-    def _member(self, name: str) -> tarfile.TarInfo:
-        member = self._members.get(name)
-        if member is None:
-            raise ArchiveRefused(f"{name!r} is missing from the archive")
-        return member
-
-    def _open(self, name: str) -> IO[bytes]:
-        clean, member = name, self._member(name)
-        for _ in range(_MAX_LINKS):
-            if not (member.issym() or member.islnk()):
-                break
-            # Old `docker save` writes a layer twice as a link; links are names inside the archive and nothing else.
-            folder = clean.rsplit("/", 1)[0] if member.issym() and "/" in clean else ""
-            parts: list[str] = []
-            for part in f"{folder}/{member.linkname}".split("/"):
-                if part == ".." and parts:
-                    parts.pop()
-                elif part not in ("", ".", ".."):
-                    parts.append(part)
-            clean = "/".join(parts)
-            member = self._member(clean)
-        file = self._archive.extractfile(member) if member.isreg() else None
-        if file is None:
-            raise ArchiveRefused(f"{name!r} in the archive is not a file")
-        return file
-
-    def _document(self, name: str) -> bytes:
-        with self._open(name) as file:
-            data = file.read(_DOCUMENT_LIMIT + 1)
-        if len(data) > _DOCUMENT_LIMIT:
-            raise ArchiveRefused(f"{name!r} is larger than {_DOCUMENT_LIMIT >> 20} MiB")
-        return data
-
     def _parse(self, name: str, kind: type[list[_SavedImage]]) -> list[_SavedImage]:
         try:
-            return msgspec.json.decode(self._document(name), type=kind)
+            return msgspec.json.decode(self._files.document(name), type=kind)
         except msgspec.DecodeError as error:
             raise ArchiveRefused(f"invalid {name}: {error}") from None
 
-    def _copy(self, name: str, expected: str = "") -> tuple[str, int]:
-        with self._open(name) as file, self._blobs.writer() as writer:
-            while data := file.read(_CHUNK):
-                writer.write(data)
-            return writer.commit(expected), writer.size
+    def _keep(self, name: str, expected: str = "") -> tuple[str, int]:
+        """Make a file of the archive a blob; (digest, bytes)."""
+        found = self._files.find(name)
+        if expected and found.digest != expected:
+            raise ArchiveRefused(f"the data's digest is {found.digest}, expected {expected}: it was altered or cut off on its way")
+        self._blobs.adopt(found.path, found.digest)
+        return found.digest, found.size
 
     def _saved(self, image: _SavedImage) -> LoadedImage | None:
         """None for another platform than those that are wanted."""
-        config_data = self._document(image.config)
+        config_data = self._files.document(image.config)
         config = parse_config(config_data)
         if not self._is_wanted(config.platform):
             return None
         if len(config.rootfs.diff_ids) != len(image.layers):
             raise ArchiveRefused(f"invalid manifest, layers length mismatch: expected {len(config.rootfs.diff_ids)}, got {len(image.layers)}")
         image_id = self._blobs.put(config_data)
-        copied = [self._copy(name) for name in image.layers]
+        copied = [self._keep(name) for name in image.layers]
         manifest = Manifest(
             config=Descriptor(OCI_CONFIG, image_id, len(config_data)),
             layers=[Descriptor(OCI_LAYER, digest, size) for digest, size in copied],
@@ -165,7 +130,7 @@ class ImageArchive:
         annotations = entry.annotations or {}
         name = annotations.get(_CONTAINERD_NAME) or annotations.get(_NAME, "")
         names = (self._full_name(name),) if name else ()
-        data = self._document(_blob_name(entry.digest))
+        data = self._files.document(_blob_name(entry.digest))
         document = parse_manifest(data, entry.media_type)
         if isinstance(document, Manifest):
             image = self._image(document, data, entry, names)
@@ -175,9 +140,9 @@ class ImageArchive:
         target = self._blobs.put(data)
         found: list[LoadedImage] = []
         for part in document.manifests:
-            if _blob_name(part.digest) not in self._members or not is_for_machines(part):
+            if _blob_name(part.digest) not in self._files or not is_for_machines(part):
                 continue
-            inner = self._document(_blob_name(part.digest))
+            inner = self._files.document(_blob_name(part.digest))
             manifest = parse_manifest(inner, part.media_type)
             if isinstance(manifest, Index):
                 raise ArchiveRefused("an index inside an index is not supported")
@@ -189,11 +154,11 @@ class ImageArchive:
         """None for another platform than those that are wanted. `data` is the manifest's."""
         if manifest.config.media_type not in (OCI_CONFIG, DOCKER_CONFIG):
             raise ArchiveRefused(f"{entry.digest} is not an image: its config is {manifest.config.media_type}")
-        config = parse_config(self._document(_blob_name(manifest.config.digest)))
+        config = parse_config(self._files.document(_blob_name(manifest.config.digest)))
         if not self._is_wanted(config.platform):
             return None
         for blob in (manifest.config, *manifest.layers):
-            self._copy(_blob_name(blob.digest), blob.digest)
+            self._keep(_blob_name(blob.digest), blob.digest)
         if len(config.rootfs.diff_ids) != len(manifest.layers):
             raise ArchiveRefused(f"the manifest has {len(manifest.layers)} layers, the config {len(config.rootfs.diff_ids)}")
         pairs = zip((layer.digest for layer in manifest.layers), config.rootfs.diff_ids, strict=True)
@@ -212,12 +177,9 @@ def _blob_name(digest: str) -> str:
     return f"blobs/sha256/{digest.partition(':')[2]}"
 
 
-def read_image_archive(path: str, blobs: Blobs, platforms: Sequence[Platform] = ()) -> list[LoadedImage]:
-    """Copy every image's blobs into the store, or those of images for `platforms`. Raises ArchiveRefused, PlatformMissing."""
-    try:
-        with tarfile.open(path, "r:*") as archive:
-            return ImageArchive(archive, blobs, platforms).load()
-    except (tarfile.TarError, EOFError, OSError) as error:
-        if isinstance(error, OSError) and error.errno:
-            raise
-        raise ArchiveRefused(f"invalid archive: {error}") from None
+def read_image_archive(source: IO[bytes], folder: str, blobs: Blobs, platforms: Sequence[Platform] = ()) -> list[LoadedImage]:
+    """Take in every image's blobs from a stream, or those of images for `platforms`. `folder` is an empty one on the store's file system.
+
+    Raises ArchiveRefused, PlatformMissing.
+    """
+    return ImageArchive(ArrivedFiles(source, folder), blobs, platforms).load()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -29,7 +29,8 @@ class Image:
     """One image of one platform as stored. `tags` and `digests` are references in full (`docker.io/library/debian:latest`).
 
     `parent` is the id of the image that it was made from here, and empty for every other. `shown`: False for one that is here only
-    as another platform of what its names mean. `targets`: indexes (digests) that it is a part of.
+    as another platform of what its names mean. `targets`: indexes (digests) that it is a part of. `tagged`: when it was last given a tag
+    here (not by a pull or a load), nanoseconds since the epoch, or 0.
     """
 
     row: ImageRow
@@ -39,6 +40,7 @@ class Image:
     parent: str = ""
     shown: bool = True
     targets: tuple[str, ...] = ()
+    tagged: int = 0
 
     @property
     def id(self) -> str:
@@ -88,7 +90,7 @@ class Images:
 
     def _assembler(self) -> Callable[[ImageRow], Image]:
         """Makes images of rows, as names and indexes are now."""
-        names, parents = self._database.names(), self._database.parents()
+        names, parents, retags = self._database.names(), self._database.parents(), self._database.retags()
         parts: dict[str, list[str]] = {}
         for member in self._database.members():
             parts.setdefault(member.image, []).append(member.target)
@@ -105,6 +107,7 @@ class Images:
                 parents.get(row.id, ""),
                 not mine or any(name.image == row.id for name in mine),
                 targets,
+                retags.get(row.id, 0),
             )
 
         return assemble
@@ -176,12 +179,15 @@ class Images:
         return tuple(found)
 
     # --- changes
-    def store(self, image_id: str, manifest: Descriptor, names: Iterable[str], parent: str = "", listed: Listed | None = None) -> None:
+    def store(self, image_id: str, manifest: Descriptor, names: Sequence[str], parent: str = "", listed: Listed | None = None, *,
+              made_here: bool = False) -> None:  # fmt: skip
         """Make an image whose blobs and layers are complete visible, under its names, in one transaction."""
         with self._database.transaction():
             self._database.put_image(ImageRow(image_id, manifest.digest, manifest.media_type, manifest.size, now_ns()))
             if parent:
                 self._database.put_parent(image_id, parent)
+            if made_here and names:
+                self._database.put_retag(image_id, now_ns())
             self._point(image_id, names, listed)
         self._write_index()
 
@@ -228,6 +234,8 @@ class Images:
         """`target`: an index that has the image, for a name that means all that is here of it."""
         self._database.put_name(name, image_id, now_ns(), target)
         self._database.touch(image_id, now_ns())
+        if "@" not in name:
+            self._database.put_retag(image_id, now_ns())
         self._database.delete_loose_members()
         self._write_index()
 

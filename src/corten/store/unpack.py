@@ -175,6 +175,7 @@ class Unpacker:
             self._folders.append((path, entry))
         elif entry.issym():
             os.symlink(entry.linkname, target)
+            self.size += len(os.fsencode(entry.linkname))  # as lstat, and so Docker, counts it
         elif entry.isreg():
             self._write(archive, entry, target)
         elif entry.ischr() or entry.isblk() or entry.isfifo():

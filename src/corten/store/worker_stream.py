@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import IO, TypeVar, cast
 
 _CHUNK = 1 << 18
+T = TypeVar("T")
 
 
 async def read_from_worker(run: Callable[[int], Awaitable[bytes]]) -> AsyncIterator[bytes]:
@@ -45,3 +47,27 @@ async def write_to_worker(run: Callable[[int], Awaitable[bytes]], data: AsyncIte
         ours.close()
         result = await work
     return result
+
+
+async def read_in_thread(data: AsyncIterator[bytes], read: Callable[[IO[bytes]], T]) -> T:
+    """`read` gets a file with what arrives, in a thread; its result or its error. `data` is taken to its end, also if `read` needs no more."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+
+    def work() -> T:
+        with theirs, theirs.makefile("rb", buffering=_CHUNK) as source:
+            return read(cast("IO[bytes]", source))
+
+    reading, wanted = asyncio.ensure_future(asyncio.to_thread(work)), True
+    try:
+        async for piece in data:
+            try:
+                if wanted:
+                    await asyncio.get_running_loop().sock_sendall(ours, piece)
+            except (BrokenPipeError, ConnectionResetError):  # `read` has ended
+                wanted = False
+    finally:
+        ours.close()
+        await asyncio.wait((reading,))
+        reading.exception()
+    return await reading
