@@ -25,10 +25,13 @@ from corten.builder.build import Builder, Built, inline_of
 from corten.builder.cache_transfer.documents import INLINE
 from corten.builder.convert import convert, read
 from corten.builder.exec_step import StepFailed
+from corten.builder.graph import Vertex
 from corten.builder.hosting import Private
 from corten.builder.options import BuildOptions
 from corten.builder.outputs.delivery import Solved
 from corten.builder.plan import BuildPlan
+from corten.builder.progress import Finished
+from corten.builder.progress import Progress as StepProgress
 from corten.builder.solve import SolveOptions, first_error
 from corten.engine.build_images import BuildImages
 from corten.errors import CortenError
@@ -101,19 +104,25 @@ class BuildHandlers:
         started, options = now_ns(), replace(source.options, platform=platform)
         with source.showing():
             plan = await self._plan(source.text, options, request, messages)
-        lines = ClassicLines(plan, messages.send, explain=request.explain)
+        lines, resolved = ClassicLines(plan, messages.send, explain=request.explain), dict[Vertex, str]()
+
+        def emit(event: StepProgress) -> None:
+            if isinstance(event, Finished) and event.revision:
+                resolved[event.vertex] = event.revision
+            lines.take(event)
+
         names = [f"{name.name}:{name.tag}" for name in request.stored_names] if len(request.platforms) == 1 else []
         async with self._caches.imports(request.cache_from, plan.target, request.registries, messages.send) as imports:
             solving = SolveOptions(
                 {"context": given.main, **given.named}, Private(request.extras.secrets, request.extras.agents), options.network,
                 None if plan.epoch is None else plan.epoch * _SECOND, frozenset({"*"} if request.no_cache else ()), imports=imports,
             )  # fmt: skip
-            built = await self._told(lines, self._builder.build(plan, solving, names, lines.take, store=keep, inline=request.inline_cache))
+            built = await self._told(lines, self._builder.build(plan, solving, names, emit, store=keep, inline=request.inline_cache))
         invocation = Invocation(
-            secrets.token_hex(16), started, now_ns(), options.file, source.text, plan.platform, options.target, options.arguments, options.labels, request.remote
+            secrets.token_hex(16), started, now_ns(), options.file, source.text, plan.platform, options.target, options.arguments, options.labels, request.remote, given.main.revision
         )
         shown = next((name.familiar for output in request.outputs for name in names_of(output, request.names)), "image")
-        return plan, built, await self._results.solved(plan, built.config, request.attest, shown, invocation)
+        return plan, built, await self._results.solved(plan, built.config, request.attest, shown, invocation, resolved)
 
     async def _plan(self, text: str, options: BuildOptions, request: BuildRequest, messages: _Messages) -> BuildPlan:
         queue: asyncio.Queue[Progress | Pushed] = asyncio.Queue()

@@ -18,6 +18,7 @@ from corten.api.json_messages import progress_message
 from corten.api.tar_response import tar_response
 from corten.builder.attest.attestor import Attestor
 from corten.builder.attest.provenance import Invocation
+from corten.builder.graph import Vertex
 from corten.builder.outputs.delivery import Delivery, Solved
 from corten.builder.outputs.parcels import Parcels
 from corten.builder.plan import BuildPlan
@@ -57,9 +58,10 @@ class BuildResults:
         self._delivery, self._attestor, self._parcels, self._hosts = delivery, attestor, parcels, hosts
         self.lease = holds.lease  # from a build's first layer to its last output
 
-    async def solved(self, plan: BuildPlan, config: bytes, attest: Attest, name: str, invocation: Invocation) -> Solved:
-        """One platform's result with what is attested of it."""
-        return Solved(plan.platform, config, await self._attestor.attest(attest, plan.target, config, name, invocation, {}))
+    async def solved(self, plan: BuildPlan, config: bytes, attest: Attest, name: str, invocation: Invocation,
+                     resolved: Mapping[Vertex, str]) -> Solved:  # fmt: skip
+        """One platform's result with what is attested of it. `resolved`: commits and digests of sources at addresses."""
+        return Solved(plan.platform, config, await self._attestor.attest(attest, plan.target, config, name, invocation, resolved))
 
     async def deliver(self, solved: Sequence[Solved], output: Output, names: Sequence[Reference], registries: Mapping[str, Credentials],
                       send: Send) -> None:  # fmt: skip

@@ -58,15 +58,15 @@ class Remote:
             file = await _fetch(op.url, folder)
             if op.checksum and file.digest != op.checksum:
                 raise Invalid(f"digest mismatch {op.checksum}: {file.digest} of {op.url}")
-            return await self._receive(_with_one_file(file, op.name, op.mode))
+            return await self._receive(_with_one_file(file, op.name, op.mode), file.digest)
 
     async def git(self, op: Git) -> Context:
         """Raises what check_out does."""
         async with self._folder() as folder:
-            root = await check_out(op, folder)
+            root, commit = await check_out(op, folder)
             packed = f"{folder}/packed"
             await asyncio.to_thread(_pack, root, packed)
-            return await self._receive(_File(packed, "", 0).pieces())
+            return await self._receive(_File(packed, "", 0).pieces(), commit)
 
     async def context(self, address: str) -> Context:
         """A git repository, a tar, or a Dockerfile without any context (as which it is in it)."""
@@ -77,10 +77,12 @@ class Remote:
             raise Invalid(f"{address} is no address of a build context: want a git repository, http:// or https://")
         async with self._folder() as folder:
             file = await _fetch(address, folder)
-            return await self._receive(file.pieces() if file.is_archive() else _with_one_file(file, "Dockerfile", 0o644))
+            return await self._receive(file.pieces() if file.is_archive() else _with_one_file(file, "Dockerfile", 0o644), file.digest)
 
-    async def _receive(self, pieces: AsyncIterator[bytes]) -> Context:
-        return await Context.receive(self._layout, self._run_job, pieces)
+    async def _receive(self, pieces: AsyncIterator[bytes], revision: str) -> Context:
+        context = await Context.receive(self._layout, self._run_job, pieces)
+        context.revision = revision
+        return context
 
     @asynccontextmanager
     async def _folder(self) -> AsyncIterator[str]:

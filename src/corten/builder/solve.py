@@ -123,7 +123,8 @@ class Solve:
         except CortenError as error:
             self._emit(Failed(vertex, now_ns(), error))
             raise
-        self._emit(Finished(vertex, now_ns(), cached=False, chain=result.chain))
+        revision = result.folder.context.revision if result.folder else ""
+        self._emit(Finished(vertex, now_ns(), cached=False, chain=result.chain, revision=revision))
         return result
 
     # --- sources

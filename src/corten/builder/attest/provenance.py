@@ -28,7 +28,7 @@ BUILD_TYPE = "urn:corten:dockerfile-build:v1"
 
 @dataclass(frozen=True)
 class Invocation:
-    """One build. Times in nanoseconds. `uri` and `digest` (algorithm to hexadecimal) are the context's, if it came from an address."""
+    """One build. Times in nanoseconds. `uri` and `revision` (a commit, a digest) are the context's, if it came from an address."""
 
     id: str
     started: int
@@ -40,7 +40,7 @@ class Invocation:
     arguments: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
     uri: str = ""
-    digest: Mapping[str, str] = field(default_factory=dict)
+    revision: str = ""
 
 
 @dataclass(frozen=True)
@@ -62,15 +62,21 @@ def materials_of(target: Vertex, digests: Mapping[str, str], resolved: Mapping[V
             uri = _image_uri(op.reference, platform)
             digest = digests.get(op.id, op.id)
         elif isinstance(op, Git):
-            uri, commit = without_credentials(op.url) + (f"#{op.ref}" if op.ref else ""), resolved.get(vertex, op.checksum)
-            digest = f"{'sha256' if len(commit) == 64 else 'sha1'}:{commit}" if commit else ""
+            uri, digest = without_credentials(op.url) + (f"#{op.ref}" if op.ref else ""), resolved.get(vertex, op.checksum)
         elif isinstance(op, Http):
             uri, digest = without_credentials(op.url), resolved.get(vertex, op.checksum)
         else:
             continue
-        algorithm, _, value = digest.partition(":")
-        found[uri] = Material(uri, {algorithm: value} if value else {})
+        found[uri] = Material(uri, digest_set(digest))
     return list(found.values())
+
+
+def digest_set(revision: str) -> dict[str, str]:
+    """in-toto's form of a digest or a commit's id."""
+    algorithm, colon, value = revision.rpartition(":")
+    if not revision:
+        return {}
+    return {algorithm: value} if colon else {"sha256" if len(value) == 64 else "sha1": value}
 
 
 def without_credentials(url: str) -> str:
@@ -87,6 +93,8 @@ def predicate(target: Vertex, invocation: Invocation, materials: Sequence[Materi
     """The predicate as JSON. With mode min there are neither arguments nor labels, Dockerfile, secrets' names or graph in it."""
     detailed = attest.provenance == "max"
     vertices = list(in_order([target]))
+    if invocation.uri:
+        materials = [Material(without_credentials(invocation.uri), digest_set(invocation.revision)), *materials]
     dependencies = [{"uri": made.uri, **({"digest": dict(made.digest)} if made.digest else {})} for made in materials]
     return msgspec.json.encode(
         {
@@ -107,7 +115,7 @@ def predicate(target: Vertex, invocation: Invocation, materials: Sequence[Materi
 def _config_source(invocation: Invocation) -> dict[str, Any]:
     source: dict[str, Any] = {"path": invocation.dockerfile}
     if invocation.uri:
-        source |= {"uri": without_credentials(invocation.uri), "digest": dict(invocation.digest)}
+        source |= {"uri": without_credentials(invocation.uri), "digest": digest_set(invocation.revision)}
     return source
 
 
