@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import subprocess
@@ -9,9 +10,11 @@ import tarfile
 
 import pytest
 
-from tests.system.conftest import need
+from tests.engines import eventually, free_port
+from tests.system.conftest import listens, need
 from tests.system.test_build_outputs import skopeo_inspect
 from tests.system.test_cli_build import BIN, corten
+from tests.system.test_pull import HTPASSWD
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +34,28 @@ def folder(tmp_path):
         "FROM scratch\nCOPY --from=made /out /\n"
     )
     return tmp_path
+
+
+@pytest.fixture
+def registry_with_password(folder):
+    """(address, a DOCKER_CONFIG that knows it)."""
+    program, port = need("docker-registry"), free_port()
+    (folder / "htpasswd").write_text(HTPASSWD)
+    (folder / "config.yml").write_text(
+        f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {folder}/data}}}}\n"
+        f"http: {{addr: '127.0.0.1:{port}'}}\nauth: {{htpasswd: {{realm: x, path: {folder}/htpasswd}}}}\n"
+    )
+    address = f"127.0.0.1:{port}"
+    (folder / "docker").mkdir()
+    (folder / "docker" / "config.json").write_text(json.dumps({"auths": {address: {"auth": base64.b64encode(b"user:U*U").decode()}}}))
+    with open(folder / "log", "wb") as log:
+        process = subprocess.Popen([program, "serve", str(folder / "config.yml")], stdout=log, stderr=log)
+    try:
+        assert eventually(lambda: listens(port))
+        yield address, f"{folder}/docker"
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def test_a_folder(engine, folder):
@@ -78,3 +103,10 @@ def test_what_cannot_be(engine, folder):
     for flags in (["-o", "type=oci,what"], ["--attest", "type=cosign"], ["--cache-to", "type=local"], ["--annotation", "x"], ["--output", "type=cloud"]):
         done = subprocess.run([f"{BIN}/corten", "-H", f"unix://{engine.socket}", "build", *flags, f"{folder}/in"], capture_output=True, timeout=60, check=False)
         assert done.returncode in (1, 2) and done.stderr
+
+
+def test_a_push_with_the_credentials_of_docker_login(engine, folder, registry_with_password):
+    address, config = registry_with_password
+    refused = corten(engine, "build", "-t", f"{address}/private:1", "--push", f"{folder}/in", code=1, env=os.environ | {"DOCKER_CONFIG": f"{folder}/none"})
+    assert b"authentication required" in refused.stderr
+    corten(engine, "build", "-t", f"{address}/private:1", "--push", f"{folder}/in", env=os.environ | {"DOCKER_CONFIG": config})

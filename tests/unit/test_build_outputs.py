@@ -63,7 +63,8 @@ def test_attributes():
 
 @pytest.mark.parametrize(
     "kind, attributes",
-    [("x", {}), ("local", {"name": "a"}), ("oci", {"tar": "false"}), ("oci", {"annotation[linux/amd64].a": "b"}), ("image", {"push": "perhaps"}), ("oci", {"compression": "zstd"})],
+    [("x", {}), ("local", {"name": "a"}), ("oci", {"tar": "false"}), ("oci", {"annotation[linux/amd64].a": "b"}), ("image", {"push": "perhaps"}), ("oci", {"compression": "zstd"}), ("docker", {"compression": "gzip"}), ("oci", {"force-compression": "true"}),
+     ("docker", {"annotation.a": "b"}), ("image", {"rewrite-timestamp": "soon"})],
 )
 def test_attributes_that_cannot_be(kind, attributes):
     with pytest.raises(CortenError) as refused:
@@ -132,3 +133,14 @@ def test_trees_beside_each_other(tmp_path):
             "linux_arm64", "linux_arm64/dir", "linux_arm64/dir/below", "linux_arm64/same",
         ]  # fmt: skip
         assert archive.extractfile("linux_amd64/same").read() == b"above"
+
+
+def test_what_has_no_place_for_an_attestation():
+    for output in (Output("docker"), Output("image"), Output("registry", push=True, oci_types=False)):
+        Attest().check([output])
+        with pytest.raises(CortenError) as refused:
+            Attest(sbom=True).check([output])
+        assert refused.value.http_status == 501
+    Attest(provenance="max").check([Output("image", push=True), Output("oci"), Output("tar")])
+    with pytest.raises(CortenError):
+        Attest(provenance="most").check([])

@@ -18,6 +18,7 @@ from corten.cli.build_calls import SHOWN
 from corten.cli.build_context import is_archive, sent_files, sent_folder
 from corten.cli.build_results import FLAGS as RESULT_FLAGS
 from corten.cli.build_results import Results
+from corten.cli.credentials import build_headers
 from corten.cli.main import Session
 from corten.cli.run import parse_bytes
 from corten.errors import Invalid
@@ -170,7 +171,7 @@ def _build(client: Client, body: IO[bytes] | None, query: dict[str, Any], extras
     """Show what the engine says; the image's id."""
     image, last = "", dict[str, str]()
     told = sys.stderr if results.takes_stdout else sys.stdout
-    for message in client.messages("/build", body=body, headers={HEADER: encode_extras(extras)}, **query):
+    for message in client.messages("/build", body=body, headers={HEADER: encode_extras(extras), **build_headers()}, **query):
         if "stream" in message:
             print(message["stream"], end="", flush=True, file=told)
         elif "aux" in message:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import os
 import subprocess
+import sys
 from urllib.parse import urlsplit
 
 import msgspec
@@ -47,11 +48,33 @@ def registry_headers(image: str) -> dict[str, str]:
     config = _read()
     domain = parse_reference(image).domain
     server = _HUB_KEY if domain == DEFAULT_DOMAIN else domain
+    found = _of(config, server)
+    return {"X-Registry-Auth": _encoded(found | {"serveraddress": server})} if found else {}
+
+
+def build_headers() -> dict[str, str]:
+    """X-Registry-Config: of every registry that is known, since what a build asks for is in its Dockerfile. A helper that fails is told, and no more.
+
+    Raises Invalid for a bad file.
+    """
+    config = _read()
+    found: dict[str, dict[str, str]] = {}
+    for server in dict.fromkeys((*config.auths, *config.cred_helpers)):
+        try:
+            found[server] = _of(config, server)
+        except HelperFailed as error:
+            print(error.message, file=sys.stderr)
+    known = {server: values for server, values in found.items() if values}
+    return {"X-Registry-Config": _encoded(known)} if known else {}
+
+
+def _of(config: _Config, server: str) -> dict[str, str]:
     helper = config.cred_helpers.get(server) or config.creds_store
-    found = _from_helper(helper, server) if helper else _from_file(config, server)
-    if not found:
-        return {}
-    return {"X-Registry-Auth": base64.urlsafe_b64encode(msgspec.json.encode(found | {"serveraddress": server})).decode()}
+    return _from_helper(helper, server) if helper else _from_file(config, server)
+
+
+def _encoded(value: object) -> str:
+    return base64.urlsafe_b64encode(msgspec.json.encode(value)).decode()
 
 
 def _path() -> str:

@@ -21,11 +21,13 @@ FILES = frozenset({LOCAL, TAR})
 GZIP, PLAIN = "gzip", "uncompressed"
 _ANNOTATIONS = ("annotation.", "annotation-manifest.", "annotation-index.", "annotation[")
 _BLOBS = ("compression", "force-compression", "oci-mediatypes", "rewrite-timestamp", "annotation", "attestation-inline")
+# Layers made here are clamped to SOURCE_DATE_EPOCH whatever rewrite-timestamp says, and images are unpacked in the store always.
+_BOOLEANS = ("force-compression", "oci-mediatypes", "rewrite-timestamp", "platform-split", "push", "store", "unpack")
 _ATTRIBUTES = {
     LOCAL: ("dest", "platform-split", "attestation-prefix"),
     TAR: ("dest", "platform-split", "attestation-prefix"),
     OCI: ("dest", "name", "tar", *_BLOBS),
-    DOCKER: ("dest", "name", "tar", *_BLOBS),
+    DOCKER: ("dest", "name", "tar", "compression"),
     IMAGE: ("name", "push", "store", "unpack", *_BLOBS),
     REGISTRY: ("name", "push", "unpack", *_BLOBS),
 }
@@ -66,7 +68,7 @@ def read_output(spec: OutputSpec) -> Output:
     for key, value in attributes.items():
         if key not in known and not ("annotation" in known and key.startswith(_ANNOTATIONS)):
             raise Invalid(f"the output type {spec.type} has no attribute {key!r}")
-        _check_value(key, value)
+        _check_value(spec.type, key, value)
     manifest, index = _annotations(attributes)
     return Output(
         spec.type, tuple(name for name in attributes.get("name", "").split(",") if name), push=spec.type == REGISTRY or _flag(attributes, "push"),
@@ -76,11 +78,13 @@ def read_output(spec: OutputSpec) -> Output:
     )  # fmt: skip
 
 
-def _check_value(key: str, value: str) -> None:
-    if key == "compression" and value not in (GZIP, PLAIN):
-        raise UnsupportedOption(key=f"compression={value} of an output (there are gzip and uncompressed)")
+def _check_value(kind: str, key: str, value: str) -> None:
+    if key == "compression" and value not in ((PLAIN,) if kind == DOCKER else (GZIP, PLAIN)):
+        raise UnsupportedOption(key=f"compression={value} of the output type {kind}")
     if key in ("tar", "attestation-inline") and value != "true":
         raise UnsupportedOption(key=f"{key}={value} of an output (only true)")
+    if key in _BOOLEANS and _flag({key: value}, key) and key == "force-compression":
+        raise UnsupportedOption(key="force-compression of an output (layers that a base image came with stay as they came)")
 
 
 def _flag(attributes: Mapping[str, str], key: str, *, default: bool = False) -> bool:
@@ -161,6 +165,8 @@ class Attest(msgspec.Struct, frozen=True, omit_defaults=True, rename="pascal", f
         for output in outputs if self.is_asked_for else ():
             if output.type == DOCKER:
                 raise UnsupportedOption(key="an attestation in the output type docker (its archives have no place for one: use type=oci)")
+            if not output.oci_types:
+                raise UnsupportedOption(key="an attestation with oci-mediatypes=false")
             if output.type == IMAGE and not output.push:
                 raise UnsupportedOption(key="an attestation of an image that stays in the engine's store (use push=true, type=registry or type=oci)")
 
