@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import glob
 import gzip
 import hashlib
 import io
@@ -103,6 +104,7 @@ class Side:
         self.name, self.client, self.pushes = name, Client(path), 0
         with socket.socket(socket.AF_UNIX) as connection:
             connection.connect(path)
+            self.root = self.client.get("/info")["DockerRootDir"]
             self.pid = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
 
     def pull(self, name: str) -> None:
@@ -122,6 +124,8 @@ class Side:
         except ApiError as error:
             if error.http_status != 404:
                 raise
+        while glob.glob(f"{self.root}/tmp/removed-*"):  # Corten answers first, and deletes then
+            time.sleep(0.05)
 
     def load(self, archive: str) -> None:
         with open(archive, "rb") as file:

@@ -308,8 +308,8 @@ def test_a_layer_that_unpacks_to_more_than_the_disk(small_disk, fake):
 def test_a_disk_that_is_full(small_disk, fake):
     registry = fake()
     put_image(registry, "app", os.urandom(70 << 20), ARCHITECTURE, "1")
-    assert "No space left on device" in said(small_disk, registry)
-    put_image(registry, "good", b"x", ARCHITECTURE, "1")
+    text = said(small_disk, registry)  # the download fills it, and the layer that is unpacked meanwhile: either is the first to notice
+    assert "No space left on device" in text or "needs more room than the disk has" in text
 
 
 # --- where credentials go

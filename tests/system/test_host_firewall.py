@@ -264,3 +264,31 @@ def test_an_engine_that_starts_obeys_from_its_first_moment(served, place):
         assert outcome(place, PORT) == "silence"  # the rules stay without an engine
         served.start()
         assert (outcome(place, PORT), outcome(place, OTHER)) == ("silence", "open")
+
+
+def test_ipv6_obeys_its_own_rules(served, place):
+    near, far = "fd00:231:79::1", "fd00:231:79::2"
+    for namespace, address, link in ((place.fd, near, "out"), (place.outside, far, "eth0")):
+        with network_namespace(namespace):
+            subprocess.run(["ip", "address", "add", f"{address}/64", "dev", link, "nodad"], check=True)
+    served.client.post("/networks/create", {"Name": "six", "EnableIPv6": True})
+    container = served.run("httpd", "-f", "-p", "80", "-h", "/var/www", NetworkMode="six", PortBindings={"80/tcp": [{"HostPort": "8086"}]})
+
+    def asked(address: str) -> bool:
+        with network_namespace(place.outside):
+            done = subprocess.run(["curl", "-sS", "-m", "1", f"http://{address}:8086/"], capture_output=True, text=True, check=False)
+        return "hello from busybox" in done.stdout
+
+    try:
+        eventually(lambda: asked(f"[{near}]") and asked(NEAR))
+        for rules, expected in (
+            (table("ip6", STRICT), (False, True)),
+            (table("ip6", f"chain input {{\ntype filter hook input priority 0; policy drop;\nicmpv6 type != echo-request accept\nip6 saddr {far} tcp dport 8086 accept\n}}"), (True, True)),
+            (base("accept", "meta nfproto ipv6 tcp dport 8086 reject with tcp reset"), (False, True)),
+            (table("ip", STRICT), (True, False)),
+        ):  # fmt: skip
+            with rules_of(place, served, rules):
+                assert (asked(f"[{near}]"), asked(NEAR)) == expected, place.nft("list", "ruleset")
+    finally:
+        served.remove(container)
+        served.client.delete("/networks/six")

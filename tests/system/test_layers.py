@@ -213,6 +213,29 @@ def test_gnu_tar_reads_what_is_written_and_holes_come_back(tmp_path):
     assert (again / "deep/sparse").stat().st_blocks * 512 <= 1 << 20
 
 
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(steps=TREE)
+def test_gnu_tar_and_this_one_read_each_other(tmp_path_factory, steps):
+    """A random tree written here and read by GNU tar, written by GNU tar and read here, is the tree."""
+    base = str(tmp_path_factory.mktemp(f"cortest-{os.getpid()}-gnu"))
+    upper, theirs, ours = f"{base}/upper", f"{base}/theirs", f"{base}/ours"
+    for folder in (upper, theirs, ours):
+        os.mkdir(folder)
+    for step in steps:
+        perform(upper, step)
+    for folder, names, files in os.walk(upper):  # a device 0/0 would be a whiteout, and this is no overlay's layer
+        assert not any(os.lstat(f"{folder}/{name}").st_rdev == 0 and stat.S_ISCHR(os.lstat(f"{folder}/{name}").st_mode) for name in names + files)
+    wanted = tree(upper)
+    attributes = ["--xattrs", "--xattrs-include=*"]
+    subprocess.run(["tar", *attributes, "-xpf", "-", "-C", theirs], input=packed(upper), check=True)
+    assert tree(theirs) == wanted
+    written = subprocess.run(["tar", *attributes, "--format=pax", "--sparse", "-cf", "-", "-C", upper, "."], stdout=subprocess.PIPE, check=True).stdout
+    with tarfile.open(fileobj=io.BytesIO(written), mode="r|") as archive:
+        Unpacker(ours).apply(archive)
+    assert tree(ours) == wanted
+    shutil.rmtree(base)
+
+
 @pytest.mark.parametrize("level", [2, 5])
 def test_whiteouts_are_the_images(tmp_path, level):
     lower = tmp_path / "lower"

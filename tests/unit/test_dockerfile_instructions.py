@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from corten.builder import instructions as i
 from corten.builder.flags import FLAGS
+from corten.builder.git_reference import GitReference, parse_git_reference
 from corten.builder.instructions import CommandLine, Pair, read_program
 from corten.builder.parser import parse
-from corten.builder.run_options import _KEYS, MOUNT_TYPES, DeviceOptions, MountOptions, read_mount
+from corten.builder.ports import read_port
+from corten.builder.run_options import (
+    _KEYS,
+    MOUNT_TYPES,
+    DeviceOptions,
+    MountOptions,
+    mount_origin,
+    read_device,
+    read_mount,
+)
 from corten.errors import DockerfileError, DockerfileSyntax, Invalid
 from corten.spec.engine import Healthcheck
 
@@ -246,3 +259,68 @@ def test_mount_refusals(text, reason):
 def test_all_mount_types_and_keys_are_there():
     assert len(MOUNT_TYPES) == 5
     assert len(_KEYS) == 19
+
+
+@given(st.text(st.sampled_from('type=bind,cache"secret ssh;tmpfs/target:from$id{}size1mode07uid')) | st.text())
+def test_any_mount_and_device_is_read_or_refused(text):
+    for read_it in (mount, read_device, mount_origin):
+        try:
+            read_it(text)
+        except Invalid as error:
+            assert error.message
+
+
+@given(st.text(st.sampled_from("https://git@x.git#?ref=tag&:/.%[]")) | st.text())
+def test_any_address_is_a_repository_or_not(text):
+    try:
+        found = parse_git_reference(text, bare_github=True)
+    except Invalid as error:
+        assert error.message
+    else:
+        assert found is None or not found.folder.startswith(("/", ".."))
+
+
+@given(st.text(st.sampled_from("0123456789:-/tcpudTCP[].")))
+def test_any_port_is_read_or_refused(text):
+    try:
+        assert all(re.fullmatch(r"[0-9]{1,5}/(tcp|udp|sctp)", name) for name in read_port(text).names)
+    except Invalid as error:
+        assert error.message
+
+
+@pytest.mark.parametrize(
+    "text, found",
+    [
+        ("https://h/r.git", GitReference("https://h/r.git")),
+        ("https://h/r.git#v1:a/../b", GitReference("https://h/r.git", "v1", "b")),
+        ("git@h:o/r.git#:sub", GitReference("git@h:o/r.git", "", "sub")),
+        ("ssh://git@h/r", GitReference("ssh://git@h/r")),
+        ("git://h/r?branch=b&subdir=/s", GitReference("git://h/r", "refs/heads/b", "s")),
+        ("https://h/r.git?tag=refs/tags/v&keep-git-dir&submodules=0&commit=abc", GitReference("https://h/r.git", "refs/tags/v", "", "abc", keep_git_dir=True, submodules=False)),
+        ("https://h/r.tar.gz", None), ("./r.git", None), ("../git@h:r", None), ("ftp://h/r.git", None), ("dir/r.git", None),
+    ],
+)  # fmt: skip
+def test_git_reference(text, found):
+    assert parse_git_reference(text) == found
+
+
+def test_github_without_a_scheme_is_a_context_only():
+    assert parse_git_reference("github.com/u/r", bare_github=True) == GitReference("https://github.com/u/r")
+    assert parse_git_reference("github.com/u/r") is None
+
+
+@pytest.mark.parametrize(
+    "text, reason",
+    [
+        ("https://h/r.git?nosuch=1", 'unexpected query "nosuch" of a git repository'),
+        ("https://h/r.git?ref=a&ref=b", 'query "ref" has multiple values'),
+        ("https://h/r.git?tag=", 'query "tag" has no value'),
+        ("https://h/r.git?tag=a#b", 'ref conflicts: "b" vs "refs/tags/a"'),
+        ("https://h/r.git?subdir=a#:b", 'subdir conflicts: "b" vs "a"'),
+        ("https://h/r.git?submodules=x", 'invalid submodules value: "x"'),
+    ],
+)
+def test_git_reference_refusals(text, reason):
+    with pytest.raises(Invalid) as caught:
+        parse_git_reference(text)
+    assert caught.value.message.startswith(reason)

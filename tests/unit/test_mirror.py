@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from corten.engine.host_rules import HostRules
 from corten.linux.netlink import be32, nested, text
-from corten.linux.nft_foreign import Expression, ForeignRule, HostChain, HostSet, HostTable
+from corten.linux.nft_foreign import Expression, ForeignRule, HostChain, HostSet, HostTable, concern_hook
 from corten.linux.xt_legacy import _judge
 from corten.linux.xt_rules import Untranslatable, translate_match, translate_target
 from corten.network.mirror import Mirror, make_mirror
@@ -168,3 +168,17 @@ def test_an_error_that_is_nobodys_rule_is_raised():
 
     with pytest.raises(OSError, match="Cannot allocate memory"):
         HostRules(Kernel(), "t", put).start()
+
+
+def test_only_what_concerns_the_hook_is_read_again():
+    def message(kind: int, table: str, *more: bytes, family: int = 1) -> tuple[int, int, bytes]:
+        return 10 << 8 | kind, 7, struct.pack(">BBH", family, 0, 0) + text(1, table) + b"".join(more)
+
+    read = {("inet", "mine")}
+    new_element, new_chain, new_table = 12, 3, 0
+    assert concern_hook([message(new_element, "mine")], read, 1)
+    assert concern_hook([message(new_table, "fresh")], read, 1)
+    assert concern_hook([message(new_chain, "other", nested(4, be32(1, 1)))], read, 1)
+    for quiet in (message(new_element, "other"), message(new_chain, "other", nested(4, be32(1, 2))), message(new_chain, "other"), message(new_element, "mine", family=7)):
+        assert not concern_hook([quiet], read, 1)
+    assert not concern_hook([message(new_element, "mine")], read, 7)  # our own

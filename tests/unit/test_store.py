@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 
 from corten.engine.hello import hello_archive
 from corten.errors import ArchiveRefused
+from corten.spec.digest import digest_of
 from corten.spec.platform import Platform
+from corten.store.arriving import ArrivedFiles, link_target
 from corten.store.blobs import Blobs
 from corten.store.database import Database, ImageRow, LayerRow, NameTaken
 from corten.store.image_archive import LoadedImage, read_image_archive
@@ -168,3 +170,45 @@ def test_who_looks_into_the_database_of_an_engine_takes_nothing_from_it(tmp_path
         seen = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
         assert int(seen) == number + 1
     database.close()
+
+
+def _arrived(tmp_path, *members: tuple[str, bytes, str, bytes]) -> ArrivedFiles:
+    """(name, type, link, content) of each."""
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as archive:
+        for name, kind, link, content in members:
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname, info.size = kind, link, len(content)
+            archive.addfile(info, io.BytesIO(content))
+    data.seek(0)
+    folder = tmp_path / "arrived"
+    folder.mkdir()
+    return ArrivedFiles(data, str(folder))
+
+
+def test_links_in_an_archive_are_names_in_it(tmp_path):
+    files = _arrived(
+        tmp_path, ("./a/layer.tar", tarfile.REGTYPE, "", b"content"), ("b/layer.tar", tarfile.SYMTYPE, "../a/layer.tar", b""), ("c", tarfile.LNKTYPE, "a/layer.tar", b""),
+        ("out", tarfile.SYMTYPE, "../../../etc/passwd", b""), ("loop", tarfile.SYMTYPE, "loop", b""), ("folder", tarfile.DIRTYPE, "", b""),
+    )  # fmt: skip
+    assert {files.document(name) for name in ("a/layer.tar", "b/layer.tar", "c")} == {b"content"}
+    for name, text in (("out", "'etc/passwd' is missing"), ("loop", "is not a file"), ("folder", "is missing"), ("d", "'d' is missing")):
+        with pytest.raises(ArchiveRefused, match=text):
+            files.find(name)
+
+
+@given(st.text(alphabet="./ab", max_size=12), st.text(alphabet="./ab", max_size=12))
+def test_no_link_leads_out(name, link):
+    assert ".." not in link_target(name, link).split("/")
+
+
+def test_a_file_becomes_a_blob_without_a_copy(layout, tmp_path):
+    path = f"{layout.temporary}/x"
+    with open(path, "wb") as file:
+        file.write(b"data")
+    blobs = Blobs(layout)
+    digest = digest_of(b"data")
+    for _ in range(2):
+        blobs.adopt(path, digest)
+    assert os.stat(layout.blob(digest)).st_ino == os.stat(path).st_ino
+    assert blobs.read(digest) == b"data"

@@ -23,22 +23,20 @@ from corten.api.json_messages import JsonMessages, progress_message
 from corten.builder.attest.provenance import Invocation
 from corten.builder.build import Builder, Built, inline_of
 from corten.builder.cache_transfer.documents import INLINE
-from corten.builder.convert import convert, read
+from corten.builder.convert import Reading, finish, read
 from corten.builder.exec_step import StepFailed
 from corten.builder.graph import Vertex
 from corten.builder.hosting import Private
-from corten.builder.options import BuildOptions
 from corten.builder.outputs.delivery import Solved
 from corten.builder.plan import BuildPlan
 from corten.builder.progress import Finished
 from corten.builder.progress import Progress as StepProgress
-from corten.builder.solve import SolveOptions, first_error
+from corten.builder.solve import SolveOptions
 from corten.engine.build_images import BuildImages
 from corten.errors import CortenError
 from corten.registry.progress import Progress, Pushed
 from corten.spec.build_cache import INLINE as INLINE_CACHE
 from corten.spec.digest import encoded
-from corten.spec.platform import Platform
 from corten.spec.timestamps import now_ns
 from corten.store.layers import RunJob
 from corten.store.layout import Layout
@@ -58,9 +56,8 @@ class BuildHandlers:
 
     async def build(self, call: Call) -> web.StreamResponse:
         request = read_request(call)
-        sent, named = call.request.content.iter_any(), request.extras.contexts
         try:
-            async with contexts(self._layout, self._run_job, sent, request.remote, named) as given:
+            async with contexts(self._layout, self._run_job, call.request.content.iter_any(), request) as given:
                 messages = _Messages(call, quiet=request.quiet)
                 async with messages.reporting():
                     with self._results.lease():
@@ -78,11 +75,12 @@ class BuildHandlers:
     async def _build(self, request: BuildRequest, given: BuildContexts, messages: _Messages) -> None:
         source = read_source(request, given.main, given.trees)
         with source.showing():
-            read(source.text, source.options).table.target(source.options.target)  # what is wrong with it is an ordinary answer
+            readings = [await asyncio.to_thread(read, source.text, replace(source.options, platform=platform)) for platform in request.platforms]
+            readings[0].table.target(source.options.target)  # what is wrong so far is an ordinary answer
         if not request.quiet:
             await messages.begin()
         keep = keeps_image(request.outputs)
-        done = [await self._one(source, platform, request, given, messages, keep=keep) for platform in request.platforms]
+        done = [await self._one(source, reading, request, given, messages, keep=keep) for reading in readings]
         names = [f"{name.name}:{name.tag}" for name in request.stored_names]
         if keep and len(done) > 1:
             self._builder.name_together([built.image_id for _, built, _ in done], names)
@@ -98,12 +96,12 @@ class BuildHandlers:
         for _, built, _ in done if keep else ():
             self._images.tagged(built.image_id, [name.familiar for name in request.stored_names])
 
-    async def _one(self, source: BuildSource, platform: Platform | None, request: BuildRequest, given: BuildContexts, messages: _Messages, *,
+    async def _one(self, source: BuildSource, reading: Reading, request: BuildRequest, given: BuildContexts, messages: _Messages, *,
                    keep: bool) -> tuple[BuildPlan, Built, Solved]:  # fmt: skip
         """One platform's build; `keep`: its image is stored under its names."""
-        started, options = now_ns(), replace(source.options, platform=platform)
+        started, options = now_ns(), source.options
         with source.showing():
-            plan = await self._plan(source.text, options, request, messages)
+            plan = await self._plan(reading, request, messages)
         lines, resolved = ClassicLines(plan, messages.send, explain=request.explain), dict[Vertex, str]()
 
         def emit(event: StepProgress) -> None:
@@ -119,15 +117,16 @@ class BuildHandlers:
             )  # fmt: skip
             built = await self._told(lines, self._builder.build(plan, solving, names, emit, store=keep, inline=request.inline_cache))
         invocation = Invocation(
-            secrets.token_hex(16), started, now_ns(), options.file, source.text, plan.platform, options.target, options.arguments, options.labels, request.remote, given.main.revision
-        )
+            secrets.token_hex(16), started, now_ns(), options.file, source.text, plan.platform, options.target, options.arguments, options.labels,
+            request.remote, given.main.revision,
+        )  # fmt: skip
         shown = next((name.familiar for output in request.outputs for name in names_of(output, request.names)), "image")
         return plan, built, await self._results.solved(plan, built.config, request.attest, shown, invocation, resolved)
 
-    async def _plan(self, text: str, options: BuildOptions, request: BuildRequest, messages: _Messages) -> BuildPlan:
+    async def _plan(self, reading: Reading, request: BuildRequest, messages: _Messages) -> BuildPlan:
         queue: asyncio.Queue[Progress | Pushed] = asyncio.Queue()
         images = JoinedImages(self._images, request.registries, queue.put_nowait, pull=request.pull)
-        work = asyncio.ensure_future(convert(text, options, images))
+        work = asyncio.ensure_future(finish(reading, images))
         try:
             while not work.done():
                 waiting = asyncio.ensure_future(queue.get())
@@ -137,8 +136,6 @@ class BuildHandlers:
                 else:
                     waiting.cancel()
             return await work
-        except ExceptionGroup as failed:  # images that are asked for at the same time
-            raise first_error(failed) from None
         finally:
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)

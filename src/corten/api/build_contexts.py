@@ -7,15 +7,18 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from corten.api.build_request import BuildRequest
 from corten.builder.context import Context
 from corten.builder.git_reference import parse_git_reference
 from corten.builder.graph import Git, Local, Vertex
 from corten.builder.remote import Remote
 from corten.errors import Invalid, NotSupported
 from corten.spec.build_extras import SENT, SENT_FOLDER
+from corten.spec.go_values import parse_bool
 from corten.store.layers import RunJob
 from corten.store.layout import Layout
 
+_KEEP_GIT_DIR = "BUILDKIT_CONTEXT_KEEP_GIT_DIR"
 _IMAGE, _LAYOUT = "docker-image://", "oci-layout://"
 
 
@@ -30,11 +33,12 @@ class BuildContexts:
 
 @asynccontextmanager
 async def contexts(
-    layout: Layout, run_job: RunJob, sent: AsyncIterator[bytes], address: str, addresses: Mapping[str, str]
+    layout: Layout, run_job: RunJob, sent: AsyncIterator[bytes], request: BuildRequest
 ) -> AsyncIterator[BuildContexts]:  # fmt: skip
-    """`address` is the main context's; empty: it is `sent`. Raises what cannot be fetched, ArchiveRefused, Invalid."""
-    remote = Remote(layout, run_job)
-    main = await (remote.context(address) if address else Context.receive(layout, run_job, sent))
+    """The main one is `sent`, unless the request has its address. Raises what cannot be fetched, ArchiveRefused, Invalid."""
+    remote, address, addresses = Remote(layout, run_job), request.remote, request.extras.contexts
+    keep = parse_bool(request.options.arguments.get(_KEEP_GIT_DIR, "false"))
+    main = await (remote.context(address, keep_git_dir=keep) if address else Context.receive(layout, run_job, sent))
     fetched: dict[str, Context] = {}
     trees: dict[str, Vertex | str] = {}
     try:

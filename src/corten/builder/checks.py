@@ -202,12 +202,14 @@ class Checks:
 
     settings: CheckSettings = CheckSettings()
     findings: list[Finding] = field(default_factory=list)
+    _seen: set[Finding] = field(default_factory=set)
 
     def report(self, rule: Rule, span: Span, *operands: str, comments: tuple[str, ...] = ()) -> None:
         """`comments` are the instruction's: one of them may be a check directive of its own."""
         if _above(self.settings, comments).wants(rule):
             finding = Finding(rule, rule.message.format(*operands), span)
-            if finding not in self.findings:
+            if finding not in self._seen:
+                self._seen.add(finding)
                 self.findings.append(finding)
 
     def enforce(self) -> None:

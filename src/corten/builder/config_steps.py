@@ -6,7 +6,7 @@ Source: Dockerfile reference; BuildKit's frontend/dockerfile/dockerfile2llb/conv
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from corten.builder import checks
@@ -31,11 +31,13 @@ from corten.builder.instructions import (
 from corten.builder.ports import read_port
 from corten.builder.scope import NOT_IN_ENVIRONMENT, Declared
 from corten.builder.stage import StageState
+from corten.errors import Invalid
 from corten.spec.engine import Healthcheck
 from corten.spec.go_values import quote, quote_rune
 from corten.spec.signals import parse_signal
 from corten.spec.timestamps import duration_text
 
+_MOST_PORTS = 3 * 65_536
 DEFAULT_SHELL = ("/bin/sh", "-c")
 _SECRET = re.compile(
     r"(?:_|^)(?:apikey|auth|credentials?|key|password|pword|passwd|secret|token)(?:_|$)", re.IGNORECASE
@@ -50,14 +52,11 @@ def with_shell(stage: StageState, command: CommandLine) -> list[str]:
     return [*(stage.config.shell or DEFAULT_SHELL), " ".join(command.words)]
 
 
-def set_env(entries: list[str] | None, name: str, value: str) -> list[str]:
-    """In its place, or behind the others."""
-    found = list(entries or [])
-    for index, entry in enumerate(found):
-        if entry.partition("=")[0] == name:
-            found[index] = f"{name}={value}"
-            return found
-    return [*found, f"{name}={value}"]
+def set_env(entries: list[str] | None, values: Mapping[str, str]) -> list[str]:
+    """Each in its place, or behind the others."""
+    changed = {name: f"{name}={value}" for name, value in values.items()}
+    found = [changed.pop(entry.partition("=")[0], entry) for entry in entries or []]
+    return [*found, *changed.values()]
 
 
 def _check_secret(stage: StageState, name: str) -> None:
@@ -85,7 +84,7 @@ def _env(stage: StageState, env: Env) -> None:
             stage.report(checks.LEGACY_KEY_VALUE_FORMAT, env.written.name)
         _check_secret(stage, name)
         stage.set_variable(name, value)
-        stage.set(env=set_env(stage.config.env, name, value))
+    stage.set(env=set_env(stage.config.env, {name: value for name, value, _ in pairs}))
     stage.commit(" ".join(["ENV", *(f"{name}={value}" for name, value, _ in pairs)]))
 
 
@@ -181,6 +180,8 @@ def _expose(stage: StageState, expose: Expose) -> None:
         if found.mapped:
             stage.report(checks.EXPOSE_INVALID_FORMAT, word)
         names += found.names
+        if len(names) > _MOST_PORTS:
+            raise Invalid(f"more than {_MOST_PORTS} ports in one instruction")
     stage.set(exposed_ports={**(stage.config.exposed_ports or {}), **{name: {} for name in names}})
     stage.commit(f"EXPOSE [{' '.join(names)}]")
 

@@ -7,6 +7,7 @@ The order is Dockerfile's own: an ARG is seen by what comes after it, a stage by
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -52,14 +53,22 @@ from corten.spec.reference import familiar_name
 from corten.spec.shell_words import Lexer
 
 _SERVED = ("docker/dockerfile", "docker/dockerfile-upstream")
-_NOT_FOR_STEPS = ("BUILDKIT_", "SOURCE_DATE_EPOCH")  # build arguments that mean something without an ARG
+# Build arguments that mean something without an ARG. Others of BuildKit's own have no effect here, which is said.
+_UNDERSTOOD = frozenset({
+    "BUILDKIT_SYNTAX", "BUILDKIT_CACHE_MOUNT_NS", "BUILDKIT_SANDBOX_HOSTNAME", "BUILDKIT_DOCKERFILE_CHECK", "BUILDKIT_CONTEXT_KEEP_GIT_DIR",
+    "SOURCE_DATE_EPOCH",
+})  # fmt: skip
 _COUNTED = (Add, Copy, Run, Workdir)  # instructions that BuildKit numbers
 
 
 async def convert(source: str, options: BuildOptions, images: ImageSource) -> BuildPlan:
     """Raises DockerfileError (with the line), or Invalid for what is wrong with the options."""
-    reading = read(source, options)
-    target = reading.table.target(options.target)
+    return await finish(await asyncio.to_thread(read, source, options), images)
+
+
+async def finish(reading: Reading, images: ImageSource) -> BuildPlan:
+    """The rest of convert(), for who has read the Dockerfile before. Once for each reading."""
+    target = reading.table.target(reading.around.options.target)
     await carry_out(reading, target, images)
     reading.around.checks.enforce()
     return _plan(reading, target)
@@ -141,9 +150,14 @@ async def carry_out(reading: Reading, target: Node, images: ImageSource) -> None
         if not any(more):
             break
         table.refuse_circles()  # a trigger may copy from another stage
-    for node in table.nodes:
-        if node in needed and node.is_stage:
-            around.states[node] = _Stage(around, node, bases).carried_out()
+    await asyncio.to_thread(
+        _carry_out, around, [node for node in table.nodes if node in needed and node.is_stage], bases
+    )
+
+
+def _carry_out(around: Around, nodes: list[Node], bases: dict[Node, Base]) -> None:
+    for node in nodes:
+        around.states[node] = _Stage(around, node, bases).carried_out()
 
 
 def _take_triggers(table: Table, node: Node, base: Base | None) -> bool:
@@ -275,9 +289,8 @@ def _unused(reading: Reading) -> Iterator[str]:
         *(each for stage in program.stages for each in stage.instructions if isinstance(each, Arg)),
     ]
     known = {argument.name for arg in arguments for argument in arg.arguments} | reading.around.scope.values.keys()
-    unused = [
-        name for name in sorted(options.arguments) if name not in known and name.lower() not in PROXIES and not name.startswith(_NOT_FOR_STEPS)
-    ]  # fmt: skip
+    known |= _UNDERSTOOD
+    unused = [name for name in sorted(options.arguments) if name not in known and name.lower() not in PROXIES]
     if unused:
         yield f"[Warning] One or more build-args [{' '.join(unused)}] were not consumed"
 

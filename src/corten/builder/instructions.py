@@ -18,6 +18,7 @@ from corten.errors import DockerfileError, Invalid
 from corten.spec.engine import Healthcheck
 from corten.spec.health_flags import health_settings
 
+MOST_INSTRUCTIONS = 10_000  # nobody has that many; what is kept of each is looked through by the later ones
 NETWORKS = ("default", "none", "host")
 SECURITY = ("sandbox", "insecure")
 _STAGE_NAME = re.compile(r"[a-z][a-z0-9-_.]*")
@@ -224,6 +225,8 @@ def read_program(dockerfile: Dockerfile) -> Program:
     """Raises DockerfileSyntax; DockerfileError where there is no stage."""
     arguments: list[Arg] = []
     stages: list[tuple[From, list[Instruction]]] = []
+    if len(dockerfile.nodes) > MOST_INSTRUCTIONS:
+        raise _refusal(f"more than {MOST_INSTRUCTIONS} instructions", dockerfile.nodes[MOST_INSTRUCTIONS])
     for node in dockerfile.nodes:
         instruction = read_instruction(node)
         if isinstance(instruction, From):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import islice
 
+_MOST_OPTIONS = 500  # whoever has more of them is past being helped
 _FARTHEST = 2  # letters to change, as BuildKit (and HCL) have it
 
 
@@ -11,7 +13,7 @@ def near_miss(word: str, options: Iterable[str], *, same_case: bool = True) -> s
     """The nearest option, or nothing. Without `same_case` it comes in the case that the word is written in."""
     wanted = word if same_case else word.lower()
     best, found = _FARTHEST + 1, ""
-    for option in options:
+    for option in islice(options, _MOST_OPTIONS):
         offered = option if same_case else option.lower()
         if offered == wanted:
             return ""  # the word is right: something else is wrong

@@ -125,8 +125,9 @@ class _Reader:
             line, ends = self._cut(line)
             if ends and not line:
                 continue
-            node = parse_line(line if ends else self._joined(line), self.escape, Span(first, self._at))
-            found.append(self._with_heredocs(replace(node, comments=tuple(comments)), first))
+            text = line if ends else self._joined(line)
+            node = parse_line(text, self.escape, Span(first, self._at), tuple(comments))
+            found.append(self._with_heredocs(node, first) if "<<" in text else node)
             comments = []
         return found
 
@@ -164,9 +165,9 @@ class _Reader:
 
     def _with_heredocs(self, node: Node, first: int) -> Node:
         inner = node.child or node
-        if inner.name.lower() not in _TAKES_HEREDOCS or inner.json or "<<" not in node.original:
-            return replace(node, span=Span(first, self._at))
-        filled = tuple(self._fill(heredoc, first) for heredoc in _heredocs_of(node.original, Span(first, self._at)))
+        if inner.name.lower() not in _TAKES_HEREDOCS or inner.json:
+            return node
+        filled = tuple(self._fill(heredoc, first) for heredoc in _heredocs_of(node.original, node.span))
         return replace(node, heredocs=filled, span=Span(first, self._at))
 
     def _fill(self, heredoc: Heredoc, first: int) -> Heredoc:
@@ -189,23 +190,23 @@ def _lines(text: str) -> list[str]:
 
 
 # --- one line
-def parse_line(line: str, escape: str, span: Span, depth: int = 0) -> Node:
+def parse_line(line: str, escape: str, span: Span, comments: tuple[str, ...] = (), depth: int = 0) -> Node:
     """An instruction without its heredocs' content. Raises DockerfileSyntax."""
     name, *rest = _BLANKS.split(line.strip(), maxsplit=1)
     flags, text = _split_flags(rest[0], escape) if rest else ([], "")
-    text = text.strip()
-    node = Node(name, (), span, tuple(flags), original=line)
-    if name.lower() == "onbuild":
-        if not text:
-            return node
+    text, word = text.strip(), name.lower()
+    args: list[str] = []
+    json, child = False, None
+    if word != "onbuild":
+        try:
+            args, json = _RULES.get(word, _ignored)(text, escape)
+        except Invalid as error:
+            raise syntax_error(error.message.format(name=name.upper()), span, text) from None
+    elif text:
         if depth > _DEEPEST_ONBUILD:
             raise syntax_error("Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed", span, name)
-        return replace(node, child=parse_line(text, escape, span, depth + 1))
-    try:
-        args, json = _RULES.get(name.lower(), _ignored)(text, escape)
-    except Invalid as error:
-        raise syntax_error(error.message.format(name=name.upper()), span, text) from None
-    return replace(node, args=tuple(args), json=json)
+        child = parse_line(text, escape, span, depth=depth + 1)
+    return Node(name, tuple(args), span, tuple(flags), json, line, (), comments, child)
 
 
 def _split_flags(text: str, escape: str) -> tuple[list[str], str]:

@@ -16,13 +16,14 @@ from corten.builder.context import Context
 from corten.builder.git_checkout import check_out
 from corten.builder.git_reference import parse_git_reference
 from corten.builder.graph import Git, Http
-from corten.errors import Invalid
+from corten.errors import Invalid, RegistryError
 from corten.registry.download import download
 from corten.store.layers import RunJob
 from corten.store.layout import Layout
 from corten.store.tar_writer import TarWriter
 
 _CHUNK = 1 << 18
+_LEFT = 64 << 20  # bytes that no download takes
 _ARCHIVES = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")  # gzip, bzip2, xz, zstd
 _MAGIC_AT, _MAGIC = 257, b"ustar"  # of a tar that is not packed
 
@@ -55,7 +56,7 @@ class Remote:
     async def url(self, op: Http) -> Context:
         """A folder with the one file, root's. Raises RegistryError, Invalid for another checksum."""
         async with self._folder() as folder:
-            file = await _fetch(op.url, folder)
+            file = await fetch(op.url, folder)
             if op.checksum and file.digest != op.checksum:
                 raise Invalid(f"digest mismatch {op.checksum}: {file.digest} of {op.url}")
             return await self._receive(_with_one_file(file, op.name, op.mode), file.digest)
@@ -68,15 +69,15 @@ class Remote:
             await asyncio.to_thread(_pack, root, packed)
             return await self._receive(_File(packed, "", 0).pieces(), commit)
 
-    async def context(self, address: str) -> Context:
+    async def context(self, address: str, *, keep_git_dir: bool = False) -> Context:
         """A git repository, a tar, or a Dockerfile without any context (as which it is in it)."""
         found = parse_git_reference(address, bare_github=True)
         if found:
-            return await self.git(Git(found.remote, found.ref, found.folder, found.keep_git_dir or False, found.checksum, found.submodules))
+            return await self.git(Git(found.remote, found.ref, found.folder, keep_git_dir if found.keep_git_dir is None else found.keep_git_dir, found.checksum, found.submodules))
         if not address.startswith(("http://", "https://")):
             raise Invalid(f"{address} is no address of a build context: want a git repository, http:// or https://")
         async with self._folder() as folder:
-            file = await _fetch(address, folder)
+            file = await fetch(address, folder)
             return await self._receive(file.pieces() if file.is_archive() else _with_one_file(file, "Dockerfile", 0o644), file.digest)
 
     async def _receive(self, pieces: AsyncIterator[bytes], revision: str) -> Context:
@@ -95,14 +96,29 @@ class Remote:
             await asyncio.shield(asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True))
 
 
-async def _fetch(url: str, folder: str) -> _File:
-    path, digest = f"{folder}/fetched", hashlib.sha256()
+def room_in(folder: str) -> int:
+    """Bytes that may be written there: what is free but for a part that is left to the rest of the engine."""
+    found = os.statvfs(folder)
+    return max(0, found.f_bavail * found.f_frsize - _LEFT)
+
+
+async def fetch(url: str, folder: str) -> _File:
+    """Raises RegistryError for a refusal, and for more than there is room for."""
+    path, digest, room, size = f"{folder}/fetched", hashlib.sha256(), room_in(folder), 0
     async with download(url) as found:
+        _check_room(url, found.total, room)
         with open(path, "wb") as file:
             async for piece in found.pieces:
+                size += len(piece)
+                _check_room(url, size, room)
                 digest.update(piece)
                 file.write(piece)
         return _File(path, f"sha256:{digest.hexdigest()}", found.modified)
+
+
+def _check_room(url: str, size: int, room: int) -> None:
+    if size > room:
+        raise RegistryError(f"{url} has {size} bytes, and there is room for {room} on the engine's disk")
 
 
 async def _with_one_file(file: _File, name: str, mode: int) -> AsyncIterator[bytes]:

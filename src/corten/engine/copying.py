@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
 import msgspec
@@ -101,22 +101,24 @@ class Copying:
             found = await self._run(record, called, path, self._request(record, view, "stat", path), ())
         return msgspec.json.decode(found, type=PathStat)
 
-    async def pack(self, record: ContainerRecord, path: str, called: str) -> AsyncIterator[bytes]:
+    async def pack(self, record: ContainerRecord, path: str, called: str) -> AsyncGenerator[bytes, None]:
         """The tar in pieces. Call stat() first: a path that is not there is an error before the first byte."""
         async with self._view(record) as view:
-            async for data in self._read(record, called, path, self._request(record, view, "pack", path)):
-                yield data
+            async with aclosing(self._read(record, called, path, self._request(record, view, "pack", path))) as pieces:
+                async for data in pieces:
+                    yield data
         self._containers.emit("archive-path", record)
 
-    async def export(self, record: ContainerRecord) -> AsyncIterator[bytes]:
+    async def export(self, record: ContainerRecord) -> AsyncGenerator[bytes, None]:
         """The whole root as a tar in pieces, without what is mounted in it. Raises what states.py says."""
         states.check("export", record)
         async with self._view(record, bare=True) as view:
-            async for data in self._read(record, record.name, "/", self._request(record, view, "export", "/")):
-                yield data
+            async with aclosing(self._read(record, record.name, "/", self._request(record, view, "export", "/"))) as pieces:
+                async for data in pieces:
+                    yield data
         self._containers.emit("export", record)
 
-    def _read(self, record: ContainerRecord, called: str, path: str, argument: bytes) -> AsyncIterator[bytes]:
+    def _read(self, record: ContainerRecord, called: str, path: str, argument: bytes) -> AsyncGenerator[bytes, None]:
         return read_from_worker(lambda output: self._run(record, called, path, argument, (output,)))
 
     # --- in

@@ -111,10 +111,10 @@ class Firewall:
         self.put(owner, frozenset())
 
     def _look(self) -> None:
-        changes = self._kernel.changes(self._table.name, CHAIN)
+        changes = self._kernel.changes(self._table.name, CHAIN, self._host.read)
         if changes.guest_chain:
             self._neighbours.look(self.bridges())
-        if changes.others:
+        if changes.host_input:
             self._host.changed()
         if changes.damaged:
             _log.warning("somebody else has removed rules of table inet %s: put back", self._table.name)

@@ -34,6 +34,11 @@ class HostRules:
         self._take(self._kernel.host_input(self._table))
         self.look_at_legacy()
 
+    @property
+    def read(self) -> set[tuple[str, str]]:
+        """The tables (family, name) that have been copied from."""
+        return {(table.family, table.name) for table in self._tables}
+
     def changed(self) -> None:
         """Somebody has changed rules: read them when it has become quiet."""
         if self._reading:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -127,7 +127,7 @@ class Saving:
         created = parse_rfc3339(image.config.created) // _SECOND if image.config.created else 0
         return SavedImage(image.id, max(created, 0), layers, [_saved_name(tag) for tag in tags], image.parent)
 
-    async def save(self, plan: SavePlan) -> AsyncIterator[bytes]:
+    async def save(self, plan: SavePlan) -> AsyncGenerator[bytes, None]:
         """The archive in pieces. Raises ArchiveRefused if a blob is not what it was."""
         folder = os.open(self._layout.blobs, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:

@@ -7,8 +7,8 @@ meanwhile leads nowhere else.
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 
 import msgspec
 
@@ -56,12 +56,13 @@ class VolumeFiles:
         async with self._content(name) as folder:
             return msgspec.json.decode(await self._run(name, path, folder_request(self._layout, "stat", path, folder)), type=PathStat)
 
-    async def pack(self, name: str, path: str) -> AsyncIterator[bytes]:
+    async def pack(self, name: str, path: str) -> AsyncGenerator[bytes, None]:
         """The tar in pieces. Call stat() first: a path that is not there is an error before the first byte."""
         async with self._content(name) as folder:
             argument = folder_request(self._layout, "pack", path, folder)
-            async for piece in read_from_worker(lambda output: self._run(name, path, argument, output)):
-                yield piece
+            async with aclosing(read_from_worker(lambda output: self._run(name, path, argument, output))) as pieces:
+                async for piece in pieces:
+                    yield piece
 
     async def extract(self, name: str, path: str, data: AsyncIterator[bytes], *, no_overwrite: bool) -> None:
         """Into the folder `path`. Raises NoSuchVolume, NoSuchVolumePath, NotADirectory, Invalid for what is no tar."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 
 import msgspec
 
@@ -73,7 +73,8 @@ class VolumeTransfers:
         try:
             with open(base, "xb") as output:
                 fds = (confined, output.fileno())
-                result = await write_to_worker(lambda tar: run_on_archive(self._launch.run_job, REPACK_JOB, (tar, *fds)), self._files.pack(name, WHOLE))
+                async with aclosing(self._files.pack(name, WHOLE)) as content:
+                    result = await write_to_worker(lambda tar: run_on_archive(self._launch.run_job, REPACK_JOB, (tar, *fds)), content)
             made = msgspec.json.decode(result, type=MadeLayer)
             yield base, Descriptor(KIND.layer, made.digest, made.size, annotations={_TITLE: f"{name}.tar.gz"})
         finally:

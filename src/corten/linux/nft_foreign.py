@@ -6,12 +6,13 @@ Reads only, and judges nothing: expressions and elements stay as the kernel pack
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from corten.linux.netlink import Netlink, Request, attributes, parse_attributes, text
 
 _SUBSYSTEM = 10 << 8
+_NEWTABLE, _NEWCHAIN = 0, 3
 _GETTABLE, _GETCHAIN, _GETRULE, _GETSET, _GETSETELEM = 1, 4, 7, 10, 13
 FAMILIES = {"ip": 2, "ip6": 10, "inet": 1}
 _NAMES = {number: name for name, number in FAMILIES.items()}
@@ -121,6 +122,21 @@ def read_hook(netlink: Netlink, own_table: str, hook: int = INPUT) -> list[HostT
             found.setdefault(place, {})[chain.name] = chain
     busy = {place: chains for place, chains in found.items() if any(chain.base for chain in chains.values())}
     return [_read_table(netlink, family, name, chains) for (family, name), chains in sorted(busy.items())]
+
+
+def concern_hook(messages: Iterable[tuple[int, int, bytes]], read: Collection[tuple[str, str]], own_port: int, hook: int = INPUT) -> bool:
+    """Whether notifications (kind, sender, body) say that somebody has changed what `read_hook` gave, or would give now. `read`: its tables
+    (family, name). What happens in other tables, which may be much, is told by the kind alone: a table has come or woken, or a chain of the hook.
+    """
+    for kind, sender, body in messages:
+        if kind >> 8 != _SUBSYSTEM >> 8 or sender == own_port or body[0] not in _NAMES:
+            continue
+        values = parse_attributes(body[4:])
+        if (_NAMES[body[0]], string(values, 1)) in read or kind & 0xFF == _NEWTABLE:
+            return True
+        if kind & 0xFF == _NEWCHAIN and 4 in values and number(parse_attributes(values[4]), 1) == hook:
+            return True
+    return False
 
 
 def _request(kind: int, family: int, what: str, *parts: bytes) -> Request:

@@ -34,8 +34,6 @@ _HOOKS = {"prerouting": 0, "input": 1, "forward": 2, "output": 3, "postrouting":
 _ACCEPT = 1
 _CHUNK = 400  # elements in one message: an attribute is at most 64 KiB
 _DELETIONS = frozenset(_SUBSYSTEM | kind for kind in (_DELTABLE, _DELCHAIN, _DELRULE, _DELSET, _DELSETELEM))
-_CHANGES = frozenset((_NEWTABLE, _DELTABLE, _NEWCHAIN, _DELCHAIN, _NEWRULE, _DELRULE, _NEWSET, _DELSET, _NEWSETELEM, _DELSETELEM))
-_IP_FAMILIES = (1, 2, 10)
 NOTIFICATIONS = 1 << 6  # the multicast group NFNLGRP_NFTABLES, as a mask for Netlink
 
 
@@ -166,15 +164,6 @@ def change_elements(netlink: Netlink, tables: Iterable[Table], removed: Collecti
 def delete_table(netlink: Netlink, table: Table) -> None:
     """Idempotent."""
     netlink.execute(_batch(*_remove_requests(table)))
-
-
-def concern_others(messages: Iterable[tuple[int, int, bytes]], table: str, own_port: int) -> bool:
-    """Whether notifications (kind, sender, body) say that somebody has changed another IP table than this one."""
-    ours = (_INET, table)
-    return any(
-        kind >> 8 == _SUBSYSTEM >> 8 and kind & 0xFF in _CHANGES and sender != own_port and body[0] in _IP_FAMILIES and _place(body) != ours
-        for kind, sender, body in messages
-    )
 
 
 def _place(body: bytes) -> tuple[int, str]:

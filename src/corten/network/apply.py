@@ -32,7 +32,7 @@ _log = logging.getLogger("corten.network")
 class Changes:
     damaged: bool
     guest_chain: bool
-    others: bool
+    host_input: bool
 
 
 class Kernel:
@@ -149,16 +149,16 @@ class Kernel:
         """Readable when anybody has changed nftables; then ask `changes`."""
         return self._watch.fileno()
 
-    def changes(self, table: str, guest_chain: str) -> Changes:
-        """What others have done since the last call: to our table, to a chain of that name, to any other table."""
+    def changes(self, table: str, guest_chain: str, read: Collection[tuple[str, str]]) -> Changes:
+        """What others have done since the last call: to our tables, to a chain of that name, to what `host_input` gave (tables that were `read`)."""
         try:
             messages = self._watch.notifications()
         except OSError:  # some were lost: it may be
-            return Changes(damaged=True, guest_chain=True, others=True)
+            return Changes(damaged=True, guest_chain=True, host_input=True)
         port = self._netfilter.port
         return Changes(
             nftables.taken_from(messages, table, port), nft_guests.concerns(messages, guest_chain, port),
-            nftables.concern_others(messages, table, port),
+            nft_foreign.concern_hook(messages, read, port),
         )  # fmt: skip
 
     def following(self, table: Table) -> AbstractContextManager[Tracer]:

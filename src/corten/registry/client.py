@@ -31,6 +31,7 @@ from corten.spec.reference import Reference
 _MANIFEST_LIMIT = 4 << 20
 _CONNECT = 30.0
 _TAGS_LIMIT = 100_000
+_PAGES = 1000
 _NEXT = re.compile(r'<([^>]*)>\s*;\s*rel="?next"?')
 _HEADERS = {"Accept-Encoding": "identity"}  # digests are those of the bytes as they are
 _BROKEN = (aiohttp.ClientError, TimeoutError, ConnectionError)
@@ -188,7 +189,7 @@ class Repository:
         """Of the repository, by name. Follows the pages that the registry makes of a long list."""
         found: list[str] = []
         url = self.address("tags/list")
-        while True:
+        for _ in range(_PAGES):
             async with self.request("GET", url) as response:
                 if response.status in (401, 403):
                     raise PullDenied(name=self.reference.familiar_name)
@@ -198,9 +199,10 @@ class Repository:
                     raise await unexpected(response)
                 found += _Tags.parse(await read_limited(response, _MANIFEST_LIMIT, "the list of tags"))
                 further = _NEXT.search(response.headers.get("Link", ""))
-                if not further or len(found) > _TAGS_LIMIT:
-                    return sorted(found)
-                url = response.url.join(URL(further[1], encoded=True))
+            if not further or len(found) > _TAGS_LIMIT:
+                break
+            url = response.url.join(URL(further[1], encoded=True))
+        return sorted(found)
 
     async def blob(self, digest: str, offset: int = 0) -> AsyncIterator[bytes]:
         """The blob from `offset` on, in pieces as they arrive; verifying it is the receiver's.

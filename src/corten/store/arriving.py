@@ -46,9 +46,9 @@ class ArrivedFiles:
         if len(self._found) >= _MOST_FILES:
             raise ArchiveRefused(f"the archive has more than {_MOST_FILES} files")
         if member.issym():
-            self._found[name] = _target(name, member.linkname)
+            self._found[name] = link_target(name, member.linkname)
         elif member.islnk():
-            self._found[name] = _target("", member.linkname)
+            self._found[name] = link_target("", member.linkname)
         content = archive.extractfile(member) if member.isreg() else None
         if content:
             digest, size = hashlib.sha256(), 0
@@ -84,7 +84,7 @@ class ArrivedFiles:
             return file.read()
 
 
-def _target(name: str, link: str) -> str:
+def link_target(name: str, link: str) -> str:
     """What a link means: from its own folder, or with an empty `name` from the archive's root. Nothing leads out."""
     parts: list[str] = []
     for part in f"{name.rpartition('/')[0]}/{link}".split("/"):

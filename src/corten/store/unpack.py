@@ -112,7 +112,7 @@ class Unpacker:
             os.utime(self._base + path, ns=_times(entry), follow_symlinks=False)
 
     def _entry(self, archive: tarfile.TarFile, entry: tarfile.TarInfo) -> None:
-        path = safe_name(entry.name)
+        path = safe_name(entry.pax_headers.get("GNU.sparse.name", entry.name))  # tarfile prefers the substitute that `path` may have
         parent, _, name = path.rpartition("/")
         self._make_parents(parent)
         if name == OPAQUE and self._whiteouts:

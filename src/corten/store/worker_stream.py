@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import IO, TypeVar, cast
 
 _CHUNK = 1 << 18
 T = TypeVar("T")
 
 
-async def read_from_worker(run: Callable[[int], Awaitable[bytes]]) -> AsyncIterator[bytes]:
-    """`run` starts the worker with the descriptor that it writes to. Raises the worker's error after what it wrote."""
+async def read_from_worker(run: Callable[[int], Awaitable[bytes]]) -> AsyncGenerator[bytes, None]:
+    """`run` starts the worker with the descriptor that it writes to. Raises the worker's error after what it wrote.
+
+    Close it (contextlib.aclosing): the worker of one that is left alone waits until it is found as garbage.
+    """
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     work = asyncio.ensure_future(run(theirs.fileno()))
