@@ -42,7 +42,10 @@ def main() -> None:
         subprocess.run([sys.executable, "-m", "bench.clone"], check=True)
         print(flush=True)
         subprocess.run([sys.executable, f"{HERE}/images.py", *sides, "--archive", f"{assets}/images/debian.tar"], check=True)
-
+        print(flush=True)
+        os.environ.setdefault("CORTEN_BUILDX", f"{assets}/clients/usr/libexec/docker/cli-plugins/docker-buildx")
+        subprocess.run([sys.executable, "-m", "bench.builds", *sides, "--base", f"{assets}/images/debian.tar", "--docker", f"{assets}/clients/usr/bin/docker"],
+                       check=True, cwd=os.path.dirname(os.path.abspath(HERE)))  # fmt: skip
 
     os.makedirs(f"{work}/disk/plain")
     with docker_engine(assets, f"{work}/disk/plain", "--userland-proxy=false") as theirs:  # its own process is no part of a port

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from corten.builder.cache import REGULAR, CacheRow, first_difference
 from corten.builder.context_job import complete
+from corten.builder.context_shares import large_paths
 from corten.builder.entries import FILE, FOLDER, LINK, Entry, digest_of_entry
 from corten.builder.graph import (
     Copy,
@@ -231,3 +232,11 @@ def test_a_step_is_shared_and_ends_with_the_last_who_wants_it():
         return told
 
     assert asyncio.run(story()) == ["1begun", "2begun"]
+
+
+# --- what makes a context large
+def test_the_paths_that_make_a_context_large():
+    sizes = {"node_modules/deep/big.bin": 900, "node_modules/small": 20, "src/a": 60, "src/b": 60, "README": 3}
+    listed = complete({path: Entry(path, FILE, size=size) for path, size in sizes.items()})
+    assert large_paths(listed) == [("node_modules/deep/big.bin", 900), ("src", 120)]
+    assert large_paths(complete({})) == []

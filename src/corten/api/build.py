@@ -17,6 +17,7 @@ from corten.api.call import Call
 from corten.api.json_messages import JsonMessages, progress_message
 from corten.builder.build import Builder, Built
 from corten.builder.context import Context, NoSuchFile
+from corten.builder.context_shares import large_paths
 from corten.builder.convert import convert, read
 from corten.builder.exec_step import StepFailed
 from corten.builder.graph import Local, Vertex
@@ -74,6 +75,8 @@ class BuildHandlers:
         lines = ClassicLines(plan, messages.send, explain=request.explain)
         names = [f"{name.name}:{name.tag}" for name in request.names]
         built = await self._told(lines, self._builder.build(plan, solving, names, lines.take))
+        if request.explain:
+            await _tell_sizes(context, messages)
         await _conclude(plan, built, request, messages)
         self._images.tagged(built.image_id, [name.familiar for name in request.names])
 
@@ -195,3 +198,10 @@ async def _conclude(plan: BuildPlan, built: Built, request: BuildRequest, messag
     await messages.send({"stream": f"Successfully built {encoded(built.image_id)[:12]}\n"})
     for name in request.names:
         await messages.send({"stream": f"Successfully tagged {name.familiar}\n"})
+
+
+async def _tell_sizes(context: Context, messages: _Messages) -> None:
+    """What makes the context large."""
+    total = context.received.size
+    for path, size in large_paths(context.listed) if total else ():
+        await messages.send({"stream": f"Context: {path} has {size} of {total} bytes ({100 * size // total} %)\n"})
