@@ -11,6 +11,7 @@ from corten.builder.cache import Cache
 from corten.builder.cache_mounts import CacheMounts
 from corten.builder.exec_step import ExecSteps
 from corten.builder.export import Exporter
+from corten.builder.limits import BuilderSettings, Policy
 from corten.builder.prune import Pruning
 from corten.builder.solve import Solver
 from corten.builder.workshop import Workshop
@@ -52,12 +53,20 @@ class Building:
     pruning: Pruning
 
 
-def assemble(parts: Parts, host: BuildSteps) -> Building:
+def assemble(parts: Parts, host: BuildSteps, settings: BuilderSettings) -> Building:
     workshop = Workshop(parts.layout, parts.snapshots, parts.maker, parts.launch.run_job)
     cache = Cache(parts.database, parts.layers)
     parts.holds.join(cache.holds)
     cache_mounts = CacheMounts(parts.layout, cache)
     steps = ExecSteps(workshop, parts.launch, JoinedHost(host), cache_mounts)
-    solver = Solver(workshop, parts.images, cache, steps, lambda patterns: Ignore(patterns).ignores, parts.holds, at_once=max(2, os.cpu_count() or 1))
+    solver = Solver(workshop, parts.images, cache, steps, lambda patterns: Ignore(patterns).ignores, parts.holds, settings,
+                    at_once=max(2, os.cpu_count() or 1))  # fmt: skip
     pruning = Pruning(cache, cache_mounts, parts.images, parts.sweeping, solver.busy_since)
-    return Building(Builder(solver, Exporter(parts.blobs, parts.layers, parts.images)), steps, cache_mounts, pruning)
+    policies = (Policy(_default_keep(parts.layout.root)),) if settings.policies is None else settings.policies
+    return Building(Builder(solver, Exporter(parts.blobs, parts.layers, parts.images), pruning, policies), steps, cache_mounts, pruning)
+
+
+def _default_keep(folder: str) -> int:
+    """A tenth of the disk, in bytes."""
+    found = os.statvfs(folder)
+    return found.f_blocks * found.f_frsize // 10
