@@ -51,6 +51,7 @@ record: setup
 	@scripts/assets.sh "$(ASSETS)" docker
 	@CORTEN_ASSETS="$(CURDIR)/$(ASSETS)" $(VENV)/bin/python -m tests.conformance.record
 	@CORTEN_ASSETS="$(CURDIR)/$(ASSETS)" $(VENV)/bin/python -m tests.conformance.record_dockerfiles
+	@CORTEN_ASSETS="$(CURDIR)/$(ASSETS)" $(VENV)/bin/python -m tests.conformance.record_build_trees
 
 bench: setup
 	@scripts/assets.sh "$(ASSETS)" docker

@@ -146,6 +146,7 @@ def main() -> None:
     parser.add_argument("--case", default="")
     arguments = parser.parse_args()
     buildx = os.environ.get("CORTEN_BUILDX", "")
+    buildx = buildx if os.path.exists(buildx) else ""
     sides = [Side(*text.split("=", 1), arguments.docker, buildx) for text in arguments.sides]
     print(f"builds (ms){'' if buildx else ', BuildKit fed through the API':30s}" + "".join(f"{side.name:>12s}" for side in sides))
     for side in sides:

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from corten.api.client import Client
 from tests.engines import RunningEngine
 
 FOLDER = None  # a context's entry that is a folder
@@ -66,11 +67,11 @@ def context(files: dict[str, Any], *, mtime: int = 1_700_000_000, mode: int = 0o
     return packed.getvalue()
 
 
-def build(engine: RunningEngine, files: dict[str, Any] | bytes, **query: Any) -> Built:
+def build(engine: RunningEngine | Client, files: dict[str, Any] | bytes, **query: Any) -> Built:
     """Raises ApiError for what is refused before the build begins."""
     body = files if isinstance(files, bytes) else context(files)
-    path = "/build"
-    with engine.client.open("POST", path, query=_flat(query), body=body, headers={"Content-Type": "application/x-tar"}) as response:
+    client = engine if isinstance(engine, Client) else engine.client
+    with client.open("POST", "/build", query=_flat(query), body=body, headers={"Content-Type": "application/x-tar"}) as response:
         return Built([msgspec.json.decode(line) for line in response if line.strip()])
 
 
@@ -79,9 +80,13 @@ def _flat(query: dict[str, Any]) -> dict[str, Any]:
 
 
 def tree(engine: RunningEngine, image: str) -> dict[str, tuple[str, int, int, int, bytes]]:
+    return read_tree(engine.client, image)
+
+
+def read_tree(client: Client, image: str) -> dict[str, tuple[str, int, int, int, bytes]]:
     """Path -> (type, mode, uid, gid, content or link) of an image's root, read from what `save` gives."""
     found: dict[str, tuple[str, int, int, int, bytes]] = {}
-    with engine.client.open("GET", f"/images/{image}/get") as response:
+    with client.open("GET", f"/images/{image}/get") as response:
         data = response.read()
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
         manifest = msgspec.json.decode(archive.extractfile("manifest.json").read())[0]

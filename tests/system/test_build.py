@@ -159,6 +159,7 @@ def test_the_cache_goes_by_content(engine):
     changed = build(engine, {**files, "b": "new"}, explain=1)
     assert changed.cached == 2
     assert "Not in the cache: file b is" in changed.text
+    assert "Context: Dockerfile has " in changed.text
     command = build(engine, {**files, "Dockerfile": files["Dockerfile"].replace("cat /a", "cat /a /a")}, explain=1)
     assert "Not in the cache: command is" in command.text
     assert build(engine, {**files, "a": "x"}, explain=1).text.count("Not in the cache: base is") >= 1

@@ -12,7 +12,7 @@ import pytest
 
 from corten.api.client import ApiError
 from tests.builds import Link, build, context
-from tests.engines import eventually
+from tests.engines import RunningEngine, eventually
 
 
 def processes_with(word: str) -> list[int]:
@@ -143,3 +143,22 @@ def test_names_that_are_odd(engine):
     first = build(engine, files)
     assert f"{len(odd)}\n" in first.text
     assert build(engine, files).cached == 2
+
+
+def test_what_the_settings_allow_and_keep(engine, assets, tmp_path):
+    asks = {"Dockerfile": "FROM busybox\nRUN --security=insecure grep CapEff /proc/self/status\n"}
+    assert "security.insecure is not allowed" in build(engine, asks).error
+    config = tmp_path / "daemon.json"
+    config.write_text('{"builder": {"gc": {"defaultKeepStorage": 500}, "entitlements": {"security-insecure": true, "network-host": false}}}')
+    other = RunningEngine("g", "--config-file", str(config))
+    try:
+        other.load(f"{assets}/images/busybox.tar")
+        assert "CapEff:\t00000000a80425fb" not in build(other, asks).text
+        assert "network.host is not allowed" in build(other, {"Dockerfile": "FROM busybox\nRUN --network=host true\n"}).error
+        files = {"Dockerfile": "FROM busybox AS one\nRUN head -c 1000 /dev/zero > /one\nFROM busybox\nCOPY --from=one /bin/sh /s\n"}
+        build(other, files, t="kept:1")
+        eventually(lambda: not any(row["Size"] == 1000 for row in other.client.get("/system/df")["BuildCache"]))
+        assert any(row["Shared"] for row in other.client.get("/system/df")["BuildCache"])
+        assert build(other, files).cached == 1
+    finally:
+        other.stop()

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from corten.builder.cache import REGULAR, CacheRow, first_difference
 from corten.builder.context_job import complete
+from corten.builder.context_shares import large_paths
 from corten.builder.entries import FILE, FOLDER, LINK, Entry, digest_of_entry
 from corten.builder.graph import (
     Copy,
@@ -27,6 +28,7 @@ from corten.builder.graph import (
 )
 from corten.builder.in_flight import InFlight
 from corten.builder.ingredients import key_of, of_exec, of_file
+from corten.builder.limits import BuilderSettings, Policy, read_settings
 from corten.builder.permissions import BadMode, changed_mode, owner_of
 from corten.builder.progress import Difference
 from corten.builder.prune import CacheUse, matching, within
@@ -34,6 +36,7 @@ from corten.builder.prune import Limits as Keep
 from corten.builder.results import MadeLayer
 from corten.builder.select import NoSuchSource, select
 from corten.builder.trees import ContextTree, TooManyLinks, follow
+from corten.errors import Invalid
 from corten.spec.ignore_file import Ignore
 from corten.spec.wildcards import BadPattern, compiled
 
@@ -203,6 +206,24 @@ def test_what_must_be_pruned(limits, expected):
     assert "".join(one.row.key for one in within(USES[:3], limits, 21 + 1)) == expected
 
 
+@pytest.mark.parametrize("value, expected", [
+    ({}, BuilderSettings()),
+    ({"gc": {"enabled": False}}, BuilderSettings(())),
+    ({"gc": {"defaultKeepStorage": "20GB"}}, BuilderSettings((Policy(20_000_000_000),))),
+    ({"gc": {"policy": [{"keepStorage": 5, "filter": ["unused-for=2h"]}, {"all": True, "filter": {"x": 1}}]}}, None),
+    ({"gc": {"policy": [{"keepStorage": 5, "filter": ["unused-for=2h", "type==exec.cachemount"]}]}},
+     BuilderSettings((Policy(5, 7_200_000_000_000, ("exec.cachemount",)),))),
+    ({"entitlements": {"security-insecure": True, "network-host": False}}, BuilderSettings(None, insecure=True, host_network=False)),
+    ({"gc": {"keep": 1}}, None), ({"gc": 5}, None), ({"gc": {"defaultKeepStorage": "lots"}}, None),
+])  # fmt: skip
+def test_settings_of_the_builder(value, expected):
+    if expected is None:
+        with pytest.raises(Invalid):
+            read_settings(value)
+    else:
+        assert read_settings(value) == expected
+
+
 # --- steps that two builds want
 def test_a_step_is_shared_and_ends_with_the_last_who_wants_it():
     async def story() -> list[str]:
@@ -231,3 +252,11 @@ def test_a_step_is_shared_and_ends_with_the_last_who_wants_it():
         return told
 
     assert asyncio.run(story()) == ["1begun", "2begun"]
+
+
+# --- what makes a context large
+def test_the_paths_that_make_a_context_large():
+    sizes = {"node_modules/deep/big.bin": 900, "node_modules/small": 20, "src/a": 60, "src/b": 60, "README": 3}
+    listed = complete({path: Entry(path, FILE, size=size) for path, size in sizes.items()})
+    assert large_paths(listed) == [("node_modules/deep/big.bin", 900), ("src", 120)]
+    assert large_paths(complete({})) == []

@@ -61,11 +61,11 @@ GROUP = "root:x:0:\nann:x:1001:\nextra:x:50:ann\nother:x:51:\n"
 @pytest.mark.parametrize(
     ("user", "groups", "expected"),
     [
-        ("", (), (0, 0, (), "/root")),
-        ("ann", (), (1000, 1001, (50,), "/home/ann")),
-        ("1000", (), (1000, 1001, (50,), "/home/ann")),
-        ("ann:other", (), (1000, 51, (), "/home/ann")),
-        ("77:88", ("other",), (77, 88, (51,), "/")),
+        ("", (), (0, 0, (0,), "/root")),
+        ("ann", (), (1000, 1001, (1001, 50), "/home/ann")),
+        ("1000", (), (1000, 1001, (1001, 50), "/home/ann")),
+        ("ann:other", (), (1000, 51, (51,), "/home/ann")),
+        ("77:88", ("other",), (77, 88, (88, 51), "/")),
     ],
 )
 def test_users(user, groups, expected):

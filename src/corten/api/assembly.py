@@ -187,7 +187,8 @@ class Engine:
         self._collecting = Collecting(layout, blobs, self._layers, images, service, holds, sweeping, image_removal, settings.watermarks)
         repairing = Repairing(Checking(layout, blobs, self._layers, images), blobs, self._layers, images, self._containers, holds, hosts)
         steps = BuildSteps(self._endpoints, networks, network_files, groups, preparing.namespace_of, settings.cdi_spec_dirs)
-        self._building = assemble(Parts(layout, self._database, blobs, self._layers, images, snapshots, maker, holds, sweeping, self._launch), steps, hosts)
+        self._building = assemble(Parts(layout, self._database, blobs, self._layers, images, snapshots, maker, holds, sweeping, self._launch), steps,
+                                  hosts, settings.builder)  # fmt: skip
         self._collecting.join("build-cache", Kind(self._building.pruning.items, self._building.pruning.let_go))
         cached, bases = BuildCacheHandlers(self._building.pruning), BuildImages(service, transfers)
         handlers = Handlers(

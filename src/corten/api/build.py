@@ -23,6 +23,8 @@ from corten.api.json_messages import JsonMessages, progress_message
 from corten.builder.attest.provenance import Invocation
 from corten.builder.build import Builder, Built, inline_of
 from corten.builder.cache_transfer.documents import INLINE
+from corten.builder.context import Context
+from corten.builder.context_shares import large_paths
 from corten.builder.convert import Reading, finish, read
 from corten.builder.exec_step import StepFailed
 from corten.builder.graph import Vertex
@@ -91,6 +93,8 @@ class BuildHandlers:
         for place in request.cache_to:
             if place.type != INLINE_CACHE:
                 await self._caches.send(place, [(plan.target, built.made) for plan, built, _ in done], request.registries, messages.send_result)
+        if request.explain:
+            await _tell_sizes(given.main, messages)
         for plan, built, _ in done:
             await _conclude(plan, built, request, messages, keep=keep)
         for _, built, _ in done if keep else ():
@@ -221,3 +225,10 @@ async def _conclude(plan: BuildPlan, built: Built, request: BuildRequest, messag
     await messages.send({"stream": f"Successfully built {encoded(built.image_id)[:12]}\n"})
     for name in request.stored_names if keep else ():
         await messages.send({"stream": f"Successfully tagged {name.familiar}\n"})
+
+
+async def _tell_sizes(context: Context, messages: _Messages) -> None:
+    """What makes the context large."""
+    total = context.received.size
+    for path, size in large_paths(context.listed) if total else ():
+        await messages.send({"stream": f"Context: {path} has {size} of {total} bytes ({100 * size // total} %)\n"})

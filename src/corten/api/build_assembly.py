@@ -16,6 +16,7 @@ from corten.builder.cache_transfer.export import CacheExport
 from corten.builder.cache_transfer.imports import Importer
 from corten.builder.exec_step import ExecSteps
 from corten.builder.export import Exporter
+from corten.builder.limits import BuilderSettings, Policy
 from corten.builder.outputs.delivery import Delivery
 from corten.builder.outputs.parcels import Parcels
 from corten.builder.prune import Pruning
@@ -63,13 +64,14 @@ class Building:
     parcels: Parcels
 
 
-def assemble(parts: Parts, host: BuildSteps, hosts: RegistryHosts) -> Building:
+def assemble(parts: Parts, host: BuildSteps, hosts: RegistryHosts, settings: BuilderSettings) -> Building:
     workshop = Workshop(parts.layout, parts.snapshots, parts.maker, parts.launch.run_job)
     cache = Cache(parts.database, parts.layers)
     parts.holds.join(cache.holds)
     cache_mounts = CacheMounts(parts.layout, cache)
     steps = ExecSteps(workshop, parts.launch, JoinedHost(host), cache_mounts)
-    solver = Solver(workshop, parts.images, cache, steps, lambda patterns: Ignore(patterns).ignores, parts.holds, at_once=max(2, os.cpu_count() or 1))
+    solver = Solver(workshop, parts.images, cache, steps, lambda patterns: Ignore(patterns).ignores, parts.holds, settings,
+                    at_once=max(2, os.cpu_count() or 1))  # fmt: skip
     pruning = Pruning(cache, cache_mounts, parts.images, parts.sweeping, solver.busy_since)
     layout, blobs, layers, run_job = parts.layout, parts.blobs, parts.layers, parts.launch.run_job
     parcels = Parcels(run_job)
@@ -78,4 +80,11 @@ def assemble(parts: Parts, host: BuildSteps, hosts: RegistryHosts) -> Building:
     export = CacheExport(layout, blobs, layers, cache, cache_mounts, run_job)
     importer = Importer(layout, blobs, layers, cache, cache_mounts, run_job)
     caches = BuildCacheTransfer(export, importer, parcels, hosts, CacheStore(layout, parts.images, layers, blobs, cache, parts.holds))
-    return Building(Builder(solver, Exporter(blobs, layers, parts.images)), steps, cache_mounts, pruning, results, caches, parcels)
+    policies = (Policy(_default_keep(parts.layout.root)),) if settings.policies is None else settings.policies
+    return Building(Builder(solver, Exporter(blobs, layers, parts.images), pruning, policies), steps, cache_mounts, pruning, results, caches, parcels)
+
+
+def _default_keep(folder: str) -> int:
+    """A tenth of the disk, in bytes."""
+    found = os.statvfs(folder)
+    return found.f_blocks * found.f_frsize // 10

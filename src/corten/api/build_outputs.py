@@ -5,7 +5,6 @@ Described in docs/own-api.md. What an output holds is builder/outputs' business.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
@@ -88,12 +87,4 @@ class BuildResults:
 
     async def fetch(self, call: Call) -> web.StreamResponse:
         """`GET /corten/build/outputs/{id}`: once."""
-        pieces = self._parcels.fetch(call.parameters["id"])
-        try:
-            return await tar_response(call, pieces, {"Content-Type": "application/x-tar"})
-        finally:
-            await asyncio.shield(asyncio.ensure_future(_close(pieces)))
-
-
-async def _close(pieces: Any) -> None:
-    await pieces.aclose()
+        return await tar_response(call, self._parcels.fetch(call.parameters["id"]), {"Content-Type": "application/x-tar"})

@@ -16,6 +16,7 @@ from typing import Any
 import click
 import msgspec
 
+from corten.builder.limits import BuilderSettings, read_settings
 from corten.engine.cdi import DEFAULT_FOLDERS
 from corten.engine.networks import NetworkDefaults
 from corten.engine.runtimes import RuntimeSetting, parse_flag
@@ -60,6 +61,7 @@ class Settings:
     corten_mirrors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     corten_trust: str = ""
     watermarks: Watermarks | None = None
+    builder: BuilderSettings = field(default_factory=BuilderSettings)
     tls: bool | None = None
     tlsverify: bool | None = None
     tlscacert: str = ""
@@ -160,8 +162,15 @@ def _addresses(value: Any, path: str, key: str) -> tuple[str, ...]:
     return tuple(found)
 
 
+def _builder(value: Any, path: str, _key: str) -> BuilderSettings:
+    try:
+        return read_settings(value)
+    except Invalid as error:
+        raise Invalid(f"unable to configure the engine with file {path}: {error.message}") from None
+
+
 # field -> how its value in the file is read, where it is not text, number or list
-_READ: dict[str, Callable[[Any, str, str], Any]] = {"runtimes": _runtimes, "corten_mirrors": _mirrors, "host_gateway_ips": _addresses,
+_READ: dict[str, Callable[[Any, str, str], Any]] = {"builder": _builder, "runtimes": _runtimes, "corten_mirrors": _mirrors, "host_gateway_ips": _addresses,
                                                      "watermarks": _watermarks}  # fmt: skip
 
 

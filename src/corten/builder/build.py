@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from corten.builder.cache_transfer.documents import INLINE, inline_annotation
 from corten.builder.export import Exporter, config_document
 from corten.builder.graph import Vertex, layers_of
+from corten.builder.limits import Policy
 from corten.builder.plan import BuildPlan
 from corten.builder.progress import Emit
+from corten.builder.prune import Pruned, Pruning
 from corten.builder.results import MadeLayer
 from corten.builder.solve import SolveOptions, Solver
 from corten.spec.digest import digest_of
@@ -34,8 +37,9 @@ def inline_of(target: Vertex, made: Mapping[Vertex, MadeLayer]) -> str:
 
 
 class Builder:
-    def __init__(self, solver: Solver, exporter: Exporter) -> None:
-        self.solver, self._exporter = solver, exporter
+    def __init__(self, solver: Solver, exporter: Exporter, pruning: Pruning, policies: Sequence[Policy]) -> None:
+        self.solver, self._exporter, self._pruning, self._policies = solver, exporter, pruning, policies
+        self._tidying: asyncio.Task[Pruned] | None = None
 
     async def build(self, plan: BuildPlan, options: SolveOptions, names: list[str], emit: Emit, *, store: bool = True,
                     inline: bool = False) -> Built:  # fmt: skip
@@ -47,11 +51,16 @@ class Builder:
             result, made = await self.solver.solve(plan.target, options, emit)
             created = result.time if options.newest is None else options.newest
             annotations = {INLINE: inline_of(plan.target, made)} if inline else None
-        config = config_document(plan, result, made, created)
-        image_id = self._exporter.store(plan, result, made, config, names, annotations) if store else digest_of(config)
+            config = config_document(plan, result, made, created)
+            image_id = self._exporter.store(plan, result, made, config, names, annotations) if store else digest_of(config)
+        self._tidy()
         return Built(image_id, created, result.chain, config, made)
-
 
     def name_together(self, image_ids: Sequence[str], names: Sequence[str]) -> None:
         """Have the names (in full) mean the images of several platforms."""
         self._exporter.name_together(image_ids, names)
+
+    def _tidy(self) -> None:
+        """Let go of what the settings do not let stay, while nobody waits for it."""
+        if self._policies and (self._tidying is None or self._tidying.done()):
+            self._tidying = asyncio.create_task(self._pruning.collect(self._policies))

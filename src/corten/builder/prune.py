@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from corten.builder.cache import MOUNT, Cache, CacheRow
 from corten.builder.cache_mounts import CacheMounts
+from corten.builder.limits import Policy
 from corten.errors import Invalid
 from corten.spec.filters import Filters, matches_pattern, one_flag, until_limit
 from corten.spec.timestamps import now_ns
@@ -108,6 +109,17 @@ class Pruning:
             uses = await self.uses()
             chosen = within(matching(uses, filters, now_ns(), everything=everything), limits, sum(use.size for use in uses if not use.shared))
             return await self._remove(chosen)
+
+    async def collect(self, policies: Sequence[Policy]) -> Pruned:
+        """What the settings do not let stay, one policy after the other."""
+        keys: list[str] = []
+        reclaimed = 0
+        for policy in policies:
+            since = None if policy.unused_for is None else now_ns() - policy.unused_for
+            pruned = await self.prune({"type": list(policy.types)} if policy.types else {}, Limits(policy.keep, since), everything=False)
+            keys += pruned.keys
+            reclaimed += pruned.reclaimed
+        return Pruned(keys, reclaimed)
 
     # --- for the collector of the whole store
     def items(self) -> list[Item]:

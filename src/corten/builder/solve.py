@@ -25,13 +25,14 @@ from corten.builder.graph import Copy as CopyAction
 from corten.builder.hosting import Private
 from corten.builder.in_flight import InFlight, Listener, Message
 from corten.builder.ingredients import Ingredients, key_of
+from corten.builder.limits import BuilderSettings
 from corten.builder.progress import Difference, Emit, Failed, Finished, Said, Started
 from corten.builder.remote import Remote
 from corten.builder.results import Folder, MadeLayer, Result
 from corten.builder.select import Excludes
 from corten.builder.trees import ContextTree
 from corten.builder.workshop import Workshop
-from corten.errors import CortenError, Invalid
+from corten.errors import CortenError, Forbidden, Invalid
 from corten.spec.timestamps import now_ns, parse_rfc3339
 from corten.store.holds import Holds
 from corten.store.images import Images
@@ -44,6 +45,10 @@ class NoSuchContext(Invalid):
     template = "the build was given no context {name!r}"
 
 
+class NotAllowed(Forbidden):
+    template = "{what} is not allowed: the engine has to allow it, with `builder.entitlements.{key}` in daemon.json"
+
+
 @dataclass(frozen=True)
 class SolveOptions:
     """`newest` (nanoseconds) is SOURCE_DATE_EPOCH: nothing made here is younger. `no_cache`: stages that are built anew; "*" is all."""
@@ -53,16 +58,16 @@ class SolveOptions:
     network: str = "default"
     newest: int | None = None
     no_cache: frozenset[str] = frozenset()
-    insecure: bool = False
     imports: tuple[Import, ...] = ()
 
 
 class Solver:
-    """What all builds of an engine share. `at_once`: how many steps run at the same time."""
+    """What all builds of an engine share. `at_once`: how many steps run at the same time. `settings` say what a step may ask for."""
 
-    def __init__(self, workshop: Workshop, images: Images, cache: Cache, execs: ExecSteps, excludes: ExcludesOf, holds: Holds, at_once: int) -> None:
+    def __init__(self, workshop: Workshop, images: Images, cache: Cache, execs: ExecSteps, excludes: ExcludesOf, holds: Holds,
+                 settings: BuilderSettings, at_once: int) -> None:  # fmt: skip
         self.workshop, self.images, self.cache, self.execs, self.excludes = workshop, images, cache, execs, excludes
-        self._holds = holds
+        self._holds, self.settings = holds, settings
         self.in_flight, self.gate = InFlight(), asyncio.Semaphore(at_once)
         self._numbers = itertools.count()
         self._running: dict[int, int] = {}  # build -> since when it has been running
@@ -198,8 +203,11 @@ class Solve:
         return work, await asyncio.to_thread(work.ingredients)
 
     async def _look_exec(self, op: Exec, vertex: Vertex, inputs: list[Result]) -> tuple[Work, Ingredients]:
-        if op.security == "insecure" and not self._options.insecure:
-            raise Invalid("security.insecure is not allowed: the engine must be told to allow it (--allow security.insecure)")
+        settings = self._solver.settings
+        if op.security == "insecure" and not settings.insecure:
+            raise NotAllowed(what="security.insecure", key="security-insecure")
+        if op.network == "host" and self._options.network != "host" and not settings.host_network:
+            raise NotAllowed(what="network.host", key="network-host")
         network = {"default": self._options.network, "none": "none", "host": "host"}.get(op.network, op.network)
         bound: list[step_mounts.Bound] = []
         for mount in op.mounts:

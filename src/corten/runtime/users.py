@@ -21,6 +21,8 @@ class UnknownUser(Exception):
 
 @dataclass(frozen=True)
 class Account:
+    """`groups` begin with `gid`: a process that takes another group with setgid(2) must not lose what its own one is denied (CVE-2022-36109)."""
+
     uid: int
     gid: int
     groups: tuple[int, ...]
@@ -54,7 +56,7 @@ def resolve(user: str, extra_groups: Sequence[str], passwd: str, group: str) -> 
     else:
         groups = [int(row[2]) for row in teams if name and name in row[3].split(",")]
     groups += [_group_id(name, teams) for name in extra_groups]
-    return Account(uid, gid, tuple(dict.fromkeys(groups)), home)
+    return Account(uid, gid, tuple(dict.fromkeys((gid, *groups))), home)
 
 
 def _group_id(wanted: str, teams: list[list[str]]) -> int:

@@ -9,7 +9,7 @@ import asyncio
 import os
 import secrets
 import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass
 
 from corten.errors import NotFound
@@ -72,7 +72,7 @@ class Parcels:
         for key in list(self._waiting):
             self.drop(key)
 
-    async def fetch(self, key: str) -> AsyncIterator[bytes]:
+    async def fetch(self, key: str) -> AsyncGenerator[bytes, None]:
         """The tar in pieces. Raises NoSuchParcel; whoever begins to read has it, and it is gone afterwards."""
         parcel, timer = self._waiting.pop(key, (None, None))
         if parcel is None or timer is None:

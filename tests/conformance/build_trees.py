@@ -1,0 +1,141 @@
+"""Dockerfiles whose file trees are compared: what the real engine's BuildKit puts into an image is recorded (record_build_trees.py).
+
+Every one is built on `busybox`; FILES is the context. What BuildKit does with owners of a context's files is told apart: its command line
+sends them as root's, and so does the recorder.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import tarfile
+from typing import Any
+
+from tests.builds import FOLDER, Link
+
+
+def _archive(*names: str) -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        for name in names:
+            entry = tarfile.TarInfo(name)
+            entry.uid = entry.gid = 55
+            entry.mtime, entry.size = 1_600_000_000, len(name)
+            archive.addfile(entry, io.BytesIO(name.encode()))
+    return packed.getvalue()
+
+
+def _file(name: str, mode: int, data: bytes = b"x") -> tuple[tarfile.TarInfo, bytes]:
+    entry = tarfile.TarInfo(name)
+    entry.mode, entry.mtime = mode, 1_700_000_000
+    return entry, data
+
+
+def _folder(name: str, mode: int) -> tuple[tarfile.TarInfo, bytes]:
+    entry = tarfile.TarInfo(name)
+    entry.type, entry.mode, entry.mtime = tarfile.DIRTYPE, mode, 1_700_000_000
+    return entry, b""
+
+
+FILES: dict[str, Any] = {
+    "a.txt": "a\n", "b.txt": "b\n", "script": _file("script", 0o755), "private": _file("private", 0o600), "setuid": _file("setuid", 0o4755),
+    "d": _folder("d", 0o700), "d/c.txt": "c\n", "d/sub": _folder("d/sub", 0o711), "d/sub/e.py": "e\n", "d/empty": FOLDER, "d/link": Link("c.txt"),
+    "d/out": Link("/etc/passwd"), "tod": Link("d"), "toa": Link("a.txt"), "x.tar": _archive("in/one", "two"), "x.tgz": gzip.compress(_archive("gz/one"), mtime=0),
+    "x.tbz": bz2.compress(_archive("bz/one")), "x.txz": lzma.compress(_archive("xz/one")), "fake.tar": "no archive\n", "big": bytes(300_000),
+    "sp ace": "s\n", "ignored.log": "i\n", "etc/new": "n\n",
+}  # fmt: skip
+_PREPARED = """FROM busybox
+RUN mkdir -p /real /etc && ln -s /real /link && echo old > /real/file && ln -s /real/file /flink && ln -s /nowhere/yet /dangling && chmod 750 /real
+RUN echo 'root:x:0:0::/:/bin/sh' > /etc/passwd && echo 'bob:x:12:34::/:/bin/sh' >> /etc/passwd && echo 'team:x:77:' > /etc/group
+"""
+
+CASES: dict[str, str] = {
+    "copy file to folder": "COPY a.txt /t/",
+    "copy file to name": "COPY a.txt /t/name",
+    "copy file over folder": "COPY a.txt /real",
+    "copy files": "COPY a.txt b.txt /t/",
+    "copy pattern": "COPY *.txt /t/",
+    "copy pattern deep": "COPY d/*/e.* /t/",
+    "copy pattern of folders": "COPY d* /t/",
+    "copy pattern of nothing": "COPY none* /t/\nRUN echo x > /there",
+    "copy folder": "COPY d /t",
+    "copy folder to slash": "COPY d /t/",
+    "copy folder onto folder": "COPY d /real",
+    "copy folder and file": "COPY d a.txt /t/",
+    "copy everything": "COPY . /t",
+    "copy to root": "COPY etc /etc\nCOPY d /",
+    "copy modes": "COPY script private setuid /t/",
+    "copy through link": "COPY a.txt /link/",
+    "copy to link of folder": "COPY a.txt /link",
+    "copy folder to link": "COPY d /link",
+    "copy to link of file": "COPY a.txt /flink",
+    "copy to dangling link": "COPY a.txt /dangling",
+    "copy link of file": "COPY toa /t",
+    "copy link of folder": "COPY tod /t",
+    "copy through context link": "COPY tod/sub/e.py /t",
+    "copy link inside": "COPY d/link d/out /t/",
+    "copy chown name": "COPY --chown=bob d /t/u",
+    "copy chown name and group": "COPY --chown=bob:team a.txt /n/e/w/f",
+    "copy chown number": "COPY --chown=5 a.txt /t/",
+    "copy chown numbers": "COPY --chown=5:6 d /t",
+    "copy chmod": "COPY --chmod=640 d /t\nCOPY --chmod=0111 a.txt /f",
+    "copy chmod symbolic": "COPY --chmod=go=u,u+x a.txt private d /t/",
+    "copy exclude": "COPY --exclude=*.py --exclude=sub d /t",
+    "copy exclude nested": "COPY --exclude=**/*.py d /t",
+    "copy link flag": "COPY --link a.txt /link2/f\nCOPY --link d /t",
+    "copy link flag chown": "COPY --link --chown=bob a.txt /t/f",
+    "copy from stage": "FROM busybox\nCOPY --from=0 /real /t\nCOPY --from=0 /link /u\nCOPY --from=0 /etc/passwd /etc/group /v/",
+    "copy from keeps owner": "RUN mkdir -p /o/s && echo 1 > /o/f && chown -R 3:4 /o && chmod 700 /o/s\nFROM busybox\nCOPY --from=0 /o /t\nCOPY --from=0 /o/f /f",
+    "copy from chown": "RUN mkdir -p /o/s && chown -R 3:4 /o\nFROM busybox\nCOPY --from=0 --chown=1:2 /o /t",
+    "copy from image": "COPY --from=busybox /etc /t",
+    "copy spaces": 'COPY ["sp ace", "/t/sp ace"]',
+    "copy replaces link in folder": "RUN ln -s /real/file /real/c.txt\nCOPY d /real",
+    "copy large": "COPY big /t/\nCOPY big /u\nCOPY --chmod=600 big /v",
+    "copy over itself": "COPY a.txt /f\nCOPY b.txt /f",
+    "copy twice": "COPY a.txt /f\nRUN rm /f\nCOPY a.txt /f",
+    "copy into workdir": "WORKDIR /w/x\nCOPY a.txt .\nCOPY b.txt y/\nCOPY d z",
+    "heredoc": "COPY <<one <<two /t/\n1\none\n2\ntwo\nCOPY --chmod=700 --chown=7 <<E /s\nx\nE",
+    "heredoc to name": "COPY <<E /new/name\nx\nE",
+    "add tar": "ADD x.tar /t/",
+    "add tar to name": "ADD x.tar /t",
+    "add tars": "ADD x.tgz x.tbz x.txz /t/",
+    "add chown": "ADD --chown=1:2 x.tar a.txt /t/",
+    "add no archive": "ADD fake.tar a.txt /t/",
+    "add folder": "ADD d /t",
+    "add tar over files": "RUN mkdir -p /t/in && echo old > /t/in/one\nADD x.tar /t/",
+    "add tar through link": "RUN ln -s /real /t\nADD x.tar /t/",
+    "workdir": "WORKDIR /w/x\nWORKDIR y\nWORKDIR /real\nWORKDIR /link/z",
+    "workdir of user": "USER bob\nWORKDIR /w/bob\nRUN mkdir sub",
+    "run": "RUN mkdir /n && echo x > /n/f && chmod 600 /n/f && chown 9:9 /n && ln -s f /n/l && ln /n/f /n/h && mkfifo /n/p",
+    "run removes": "RUN rm -r /real && rm /link && mkdir /real && echo new > /real/new",
+    "run renames": "RUN mv /real /moved && mv /flink /flink2",
+    "run changes modes": "RUN chmod 711 /real && chown 4:5 /real/file",
+    "run removes and copies": "RUN rm -rf /real\nCOPY d /real",
+    "run touches nothing": "RUN true\nRUN touch /tmp/x && rm /tmp/x",
+    "run bind": "RUN --mount=target=/ctx cp /ctx/a.txt /copied && ls /ctx > /listed",
+    "run bind writable": "RUN --mount=target=/ctx,rw echo w > /ctx/a.txt && cp /ctx/a.txt /copied",
+    "run bind from": "FROM busybox\nRUN --mount=from=0,source=/real,target=/m cp /m/file /copied",
+    "run cache": "RUN --mount=type=cache,target=/var/cache/x echo c > /var/cache/x/f && cp /var/cache/x/f /copied",
+    "run tmpfs": "RUN --mount=type=tmpfs,target=/scratch echo t > /scratch/f && cp /scratch/f /copied",
+    "run in a deep mount": "RUN --mount=type=cache,target=/deep/er/st touch /deep/er/x",
+    "run heredoc": "RUN <<E\necho 1 > /one\necho 2 > /two\nE",
+    "run as user": "USER bob\nRUN touch /tmp/mine && id > /tmp/id",
+    "args": "ARG w=word\nENV e=$w\nRUN echo $w $e > /said\nCOPY a.txt /$w/",
+    "scratch": "FROM scratch\nCOPY --from=0 /real/file /only\nCOPY d /d",
+    "bad target": "COPY a.txt /real/file/x",
+    "bad folder on file": "COPY d /real/file",
+    "bad file on folder": "COPY d /t\nRUN mkdir /u && mkdir /u/c.txt\nCOPY d /u",
+    "copy outside": "COPY ../a.txt /t",
+    "bad missing": "COPY missing /t",
+    "bad user": "COPY --chown=nobody-here a.txt /t",
+}  # fmt: skip
+
+
+def dockerfile(name: str) -> str:
+    return f"{_PREPARED}{CASES[name]}\n"
+
+
+def files(name: str) -> dict[str, Any]:
+    return {**FILES, "Dockerfile": dockerfile(name)}
