@@ -197,6 +197,12 @@ def test_the_document():
     assert {"spdxElementId": rows["a"]["SPDXID"], "relationshipType": "CONTAINS", "relatedSpdxElement": found["files"][0]["SPDXID"]} in found["relationships"]
 
 
+def test_a_name_that_is_no_text():
+    path = "odd\udcff/x.dist-info"
+    packages = find_packages(tree(**{f"{path}/METADATA": "Name: x\nVersion: 1\n", f"{path}/RECORD": "odd/f,,\n", "var/lib/dpkg/status": b"Package: \xff\nVersion: 1\n"}))
+    assert json.loads(document("box", "sha256:" + "0" * 64, "2024-01-01T00:00:00Z", System(), packages, {"odd\udcff/odd/f": FileSums("1" * 40, "2" * 64)}))["files"]
+
+
 BASE = Vertex(Image("sha256:" + "5" * 64, "docker.io/library/debian:12"))
 FETCHED = Vertex(Http("https://files.invalid/x.tar", "x.tar"))
 REPOSITORY = Vertex(Git("https://code.invalid/a.git", "v1"))

@@ -22,7 +22,7 @@ DIFF = "sha256:" + "1" * 64
 INPUTS = [("command", '["sh"]'), ("base", "scratch")]
 STEP = documents.CachedStep(key_of(INPUTS), "RUN sh", "Dockerfile:", DIFF, [], 10, 3, INPUTS)
 BLOB = Descriptor("application/vnd.oci.image.layer.v1.tar+gzip", "sha256:" + "2" * 64, 7)
-MOUNT = Descriptor(documents.MOUNT, "sha256:" + "3" * 64, 9, annotations={documents.MOUNT_NAME: "n", documents.MOUNT_OWNER: "0:0:755"})
+MOUNT = Descriptor(documents.MOUNT, "sha256:" + "3" * 64, 9, annotations={documents.MOUNT_NAME: "0" * 32, documents.MOUNT_OWNER: "0:0:755"})
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_what_is_written_is_read():
     steps, manifest = written()
     assert written() == (steps, manifest)
     found = documents.read_cache(documents.read_manifest(manifest), steps)
-    assert found.steps == {STEP.key: STEP} and found.layers[DIFF].digest == BLOB.digest and found.mounts["n"].size == 9
+    assert found.steps == {STEP.key: STEP} and found.layers[DIFF].digest == BLOB.digest and found.mounts["0" * 32].size == 9
     document = json.loads(manifest)
     assert document["artifactType"] == documents.ARTIFACT and document["config"]["digest"] == digest_of(b"{}")
 
@@ -91,6 +91,13 @@ def test_steps_of_anything_are_refused(data):
     for content, about in ((data, manifest), (packed, documents.read_manifest(documents.manifest_of(packed, {}, [])))):
         with pytest.raises(ArchiveRefused):
             documents.read_cache(about, content)
+
+
+@pytest.mark.parametrize("name", ["", "../../etc", "a/b", "0" * 31, "0" * 32 + "/.."])
+def test_a_mount_with_a_name_that_is_none_is_left_out(name):
+    steps = documents.pack_steps([])
+    mount = Descriptor(documents.MOUNT, "sha256:" + "3" * 64, 9, annotations={documents.MOUNT_NAME: name})
+    assert documents.read_cache(documents.read_manifest(documents.manifest_of(steps, {}, [mount])), steps).mounts == {}
 
 
 def test_inline():

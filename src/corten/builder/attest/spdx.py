@@ -67,7 +67,7 @@ class _Document:
         key = f"SPDXRef-Package-{package.kind}-{_fit(package.name)}-{_short(f'{package.purl} {package.origin}')}"
         row = _package(key, package.name, package.version, "LIBRARY" if package.kind in ("pypi", "npm") else "APPLICATION")
         row |= {
-            "licenseDeclared": declared, "sourceInfo": f"found in {package.origin}",
+            "licenseDeclared": declared, "sourceInfo": _text(f"found in {package.origin}"),
             "externalRefs": [{"referenceCategory": "PACKAGE-MANAGER", "referenceType": "purl", "referenceLocator": package.purl}],
         }  # fmt: skip
         if package.supplier:
@@ -86,7 +86,7 @@ class _Document:
         key = f"SPDXRef-File-{_fit(path.rpartition('/')[2])}-{_short(path)}"
         sums = self._sums[path]
         self.files[path] = {
-            "SPDXID": key, "fileName": f"./{path}", "licenseConcluded": NONE, "copyrightText": NONE,
+            "SPDXID": key, "fileName": _text(f"./{path}"), "licenseConcluded": NONE, "copyrightText": NONE,
             "checksums": [{"algorithm": "SHA1", "checksumValue": sums.sha1}, {"algorithm": "SHA256", "checksumValue": sums.sha256}],
         }  # fmt: skip
         return key
@@ -105,6 +105,11 @@ def _package(key: str, name: str, version: str, purpose: str) -> dict[str, Any]:
 def _verification(sums: Sequence[str]) -> str:
     """Section 7.9: SHA1 of the files' SHA1s in hexadecimal, sorted, one after the other."""
     return hashlib.sha1("".join(sorted(sums)).encode(), usedforsecurity=False).hexdigest()
+
+
+def _text(name: str) -> str:
+    """Names on a disk are bytes; those that are no UTF-8 cannot be in JSON."""
+    return name.encode("utf-8", "replace").decode()
 
 
 def _fit(text: str) -> str:

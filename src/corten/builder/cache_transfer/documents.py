@@ -6,6 +6,7 @@ digest does not vouch for.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
@@ -24,6 +25,7 @@ EMPTY = b"{}"
 DIFF_ID, MOUNT_NAME, MOUNT_OWNER, MOUNT_ABOUT = "corten.diff-id", "corten.mount.name", "corten.mount.owner", "corten.mount.description"
 INLINE = "corten.build-cache.v1"  # a manifest's annotation: [[key, diff id], ...]
 _STEPS_LIMIT = 256 << 20
+_FOLDER = re.compile(r"[0-9a-f]{32}")  # cache_mounts.folder_name: it becomes a path
 
 
 class CachedStep(msgspec.Struct, frozen=True):
@@ -79,7 +81,9 @@ def read_manifest(data: bytes) -> Manifest:
 
 
 def read_cache(manifest: Manifest, steps: bytes) -> TravellingCache:
-    """Raises ArchiveRefused for a list that is not what the manifest says, or not whole. A step whose key is not its ingredients' is left out."""
+    """Raises ArchiveRefused for a list that is not what the manifest says, or not whole. A step whose key is not its ingredients', and a
+    mount whose name is none, are left out.
+    """
     if digest_of(steps) != manifest.layers[0].digest:
         raise ArchiveRefused(f"the build cache's list of steps is not {manifest.layers[0].digest}: it was altered or cut off on its way")
     try:
@@ -89,6 +93,7 @@ def read_cache(manifest: Manifest, steps: bytes) -> TravellingCache:
         raise ArchiveRefused(f"invalid build cache: {error}") from None
     layers = {(blob.annotations or {}).get(DIFF_ID, ""): blob for blob in manifest.layers[1:] if blob.media_type != MOUNT}
     mounts = {(blob.annotations or {}).get(MOUNT_NAME, ""): blob for blob in manifest.layers[1:] if blob.media_type == MOUNT}
+    mounts = {name: blob for name, blob in mounts.items() if _FOLDER.fullmatch(name)}
     return TravellingCache({step.key: step for step in listed if is_sound(step)}, layers, mounts)
 
 

@@ -32,6 +32,7 @@ from corten.store.locks import NamedLocks
 _log = logging.getLogger("corten.builder")
 _STEPS_LIMIT = 64 << 20  # bytes of a packed list of steps
 _INLINE = "a step of an image with an inline cache"
+_LAST_ID = (1 << 32) - 2  # the one behind it means no owner to the kernel
 _OWNER = re.compile(r"(\d{1,10}):(\d{1,10}):([0-7]{1,4})")
 
 
@@ -92,7 +93,7 @@ class Importer:
             if os.path.isdir(self._mounts.path(name)):
                 return
             owner = _OWNER.fullmatch((blob.annotations or {}).get(documents.MOUNT_OWNER, ""))
-            if owner is None:
+            if owner is None or max(int(owner[1]), int(owner[2])) > _LAST_ID:
                 raise ArchiveRefused(f"the cache mount {name} has no owner")
             await self._download(place, blob)
             staging = f"{self._layout.temporary}/mount-{secrets.token_hex(8)}"
