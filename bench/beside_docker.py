@@ -26,6 +26,7 @@ def main() -> None:
     with docker_engine(assets, f"{work}/disk/docker") as theirs:
         sides = [f"corten={ours}", f"docker={theirs}"]
         base = f"{assets}/images/busybox.tar"
+        os.environ.setdefault("CORTEN_BUILDX", f"{assets}/clients/usr/libexec/docker/cli-plugins/docker-buildx")
         parts = {
             "memory": [
                 f"{HERE}/memory.py", f"corten={ours}:cortend --data-root {work}|corten-launcher|corten-monitor|corten\\.runtime\\.launcher",

@@ -537,3 +537,20 @@ def test_a_proxy_of_the_environment(fake, monkeypatch):
         for image in engine.client.get("/images/json"):
             engine.client.delete(f"/images/{image['Id']}", force=1)
         engine.stop()
+
+
+def test_a_layer_that_is_refused_while_it_still_arrives_is_refused_for_its_own_reason(engine, fake):
+    registry = fake()
+    app = App(registry)
+    tar = archive((entry("../escape"), b"x"), (entry("more"), os.urandom(1 << 20)))
+    hostile = registry.put("app", "blobs", gzip.compress(tar), LAYER)
+    app.config_data = app.config_data.replace(hashlib.sha256(app.tars[1]).hexdigest().encode(), hashlib.sha256(tar).hexdigest().encode())
+    app.put(layers=[app.layers[0], hostile])
+
+    def in_two_parts(handler) -> None:
+        del registry.faults[app.blob(hostile)]
+        partly(0.5, lambda: time.sleep(1))(handler)  # the worker has ended by then, and its pipe with it
+
+    registry.faults[app.blob(hostile)] = in_two_parts
+    assert "invalid tar entry '../escape': it leads out of the layer" in said(engine, registry, good_layers=1)
+    assert app.blob(hostile) not in registry.faults

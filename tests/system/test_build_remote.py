@@ -48,6 +48,8 @@ def web():
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             data = files.get(self.path)
+            if self.path == "/private" and self.headers["Authorization"] == "Bearer hush":
+                data = DATA
             self.send_response(200 if data is not None else 404)
             self.send_header("Last-Modified", "Sat, 01 Jan 2000 00:00:00 GMT")
             self.send_header("Content-Length", str(len(data or b"")))
@@ -157,6 +159,13 @@ def test_what_a_repository_does_not_have(engine, repository):
         (f"ADD {address}?nosuch=1 /", 'unexpected query "nosuch" of a git repository'),
     ):  # fmt: skip
         assert build(engine, {"Dockerfile": f"FROM busybox\n{line}\n"}).error.startswith(error), line
+
+
+def test_a_secret_opens_an_address(engine, web):
+    text = f"FROM busybox\nADD {web}/private /p\n".encode()
+    corten(engine, "build", "-q", "-t", "remote:p", "--secret", "id=HTTP_AUTH_TOKEN_127.0.0.1,env=TOKEN", "-", input=text, env={**os.environ, "TOKEN": "hush\n"})
+    assert shown(engine, "remote:p", "cat", "/p") == "some bytes\n"
+    assert b"404 Not Found" in corten(engine, "build", "-q", "--no-cache", "-", input=text, code=1).stderr
 
 
 def test_contexts_by_address(engine, web, repository):

@@ -87,7 +87,7 @@ def test_somebody_elses_rule_is_named(engine, place):
 def test_the_hosts_input_rule_behind_a_copy_is_named(engine, place):
     with rules_of(place, engine, base("accept", 'tcp dport 8080 drop comment "mine"')):
         found = trace(engine, "stranger", NEAR, 8080)
-        assert found["DroppedBy"]["Rule"].startswith("rule 2 of chain input of table inet mineinet"), found
+        assert found["DroppedBy"]["Rule"].startswith("rule 2 (mine) of chain input of table inet mineinet"), found
 
 
 def test_who_has_no_way_is_told_why(engine):

@@ -179,7 +179,7 @@ def test_saved_and_loaded_with_all_platforms(engine, multi, tmp_path):
         inner = json.load(archive.extractfile(f"blobs/sha256/{head['digest'].removeprefix('sha256:')}"))
         classic = json.load(archive.extractfile("manifest.json"))
     assert [entry["platform"]["architecture"] for entry in inner["manifests"]] == ALL[:2]
-    assert [item["RepoTags"] for item in classic] == [None, [name]]
+    assert [item["RepoTags"] for item in classic] == [[name]]
     (tmp_path / "x.tar").write_bytes(data)
     copied = subprocess.run([need("skopeo"), "--insecure-policy", "copy", "-q", "--all", f"oci-archive:{tmp_path}/x.tar", f"dir:{tmp_path}/copy"],
                             capture_output=True, text=True, check=False)  # fmt: skip

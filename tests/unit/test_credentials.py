@@ -8,7 +8,7 @@ import os
 
 import pytest
 
-from corten.cli.credentials import HelperFailed, registry_headers
+from corten.cli.credentials import HelperFailed, all_registries_header, registry_headers
 from corten.errors import Invalid
 
 
@@ -73,3 +73,21 @@ def test_a_bad_file_is_named(config, text):
     config(text)
     with pytest.raises(Invalid, match=r"config.json: "):
         registry_headers("reg.example/a")
+
+
+def sent_with_a_build() -> dict:
+    headers = all_registries_header()
+    return json.loads(base64.urlsafe_b64decode(headers["X-Registry-Config"])) if headers else {}
+
+
+def test_a_build_gets_all_that_is_known(config, helper):
+    assert sent_with_a_build() == {}
+    config({"auths": {"a.example": {"auth": auth("me:a")}, "empty.example": {}}})
+    assert sent_with_a_build() == {"a.example": {"username": "me", "password": "a"}}
+    helper("all", 'test $1 = list && echo "{\\"one.example\\":\\"me\\"}" || echo "{\\"Username\\":\\"me\\",\\"Secret\\":\\"of $server\\"}"')
+    helper("own", 'echo "{\\"Username\\":\\"<token>\\",\\"Secret\\":\\"t\\"}"')
+    config({"credsStore": "all", "credHelpers": {"own.example": "own"}})
+    assert sent_with_a_build() == {"one.example": {"username": "me", "password": "of one.example"}, "own.example": {"identitytoken": "t"}}
+    config({"credsStore": "nosuch"})
+    with pytest.raises(HelperFailed, match="docker-credential-nosuch does not give the credentials of all registries"):
+        all_registries_header()

@@ -174,6 +174,12 @@ def test_proxies_are_seen_by_steps_only():
     assert Vertex(step).digest == Vertex(the_exec("RUN a")).digest
 
 
+def test_a_build_argument_takes_the_place_of_a_bad_default():
+    images = Images()
+    plan("ARG x=${no:?}\nFROM a:$x", images, arguments={"x": "1"})
+    assert images.asked == [("a:1", "linux/amd64")]
+
+
 def test_arguments_that_nothing_declares_are_named():
     found = plan("ARG u\nFROM a\nARG v", arguments={"u": "1", "v": "1", "w": "1", "x": "2", "HTTP_PROXY": "p", "BUILDKIT_SYNTAX": "docker/dockerfile:1", "BUILDKIT_INLINE_CACHE": "1"})
     assert found.warnings == ("[Warning] One or more build-args [BUILDKIT_INLINE_CACHE w x] were not consumed",)

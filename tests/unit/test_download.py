@@ -36,8 +36,8 @@ def server(answer):
         thread.join()
 
 
-async def read(url: str) -> bytes:
-    async with download(url) as found:
+async def read(url: str, authorization: str) -> bytes:
+    async with download(url, authorization) as found:
         return b"".join([data async for data in found.pieces])
 
 
@@ -51,7 +51,8 @@ def sends(data: bytes, length: int | None = None):
     return answer
 
 
-def test_credentials_stay_with_the_origin_that_they_are_for():
+@pytest.mark.parametrize("user, header", [("user:secret@", ""), ("", "Basic dXNlcjpzZWNyZXQ=")])
+def test_credentials_stay_with_the_origin_that_they_are_for(user, header):
     seen: dict[str, str | None] = {}
 
     def second(handler):
@@ -67,7 +68,7 @@ def test_credentials_stay_with_the_origin_that_they_are_for():
             handler.end_headers()
 
         with server(first) as address:
-            assert asyncio.run(read(f"http://user:secret@{address}/x")) == b"data"
+            assert asyncio.run(read(f"http://{user}{address}/x", header)) == b"data"
     assert seen == {"first": "Basic dXNlcjpzZWNyZXQ=", "second": None}
 
 

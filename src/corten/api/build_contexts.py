@@ -36,7 +36,7 @@ async def contexts(
     layout: Layout, run_job: RunJob, sent: AsyncIterator[bytes], request: BuildRequest
 ) -> AsyncIterator[BuildContexts]:  # fmt: skip
     """The main one is `sent`, unless the request has its address. Raises what cannot be fetched, ArchiveRefused, Invalid."""
-    remote, address, addresses = Remote(layout, run_job), request.remote, request.extras.contexts
+    remote, address, addresses = Remote(layout, run_job, request.extras.secrets), request.remote, request.extras.contexts
     keep = parse_bool(request.options.arguments.get(_KEEP_GIT_DIR, "false"))
     main = await (remote.context(address, keep_git_dir=keep) if address else Context.receive(layout, run_job, sent))
     fetched: dict[str, Context] = {}

@@ -7,8 +7,6 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import msgspec
-
 from corten.builder import checks
 from corten.builder.graph import Copy, File, Image, Scratch, Shown, Vertex
 from corten.builder.near_miss import did_you_mean
@@ -84,11 +82,7 @@ async def _find(node: Node, around: Around, images: ImageSource, known: list[str
     platform = node.platform or options.target_platform
     context = _context_of(node, options)
     if isinstance(context, Vertex):
-        onto = Vertex(
-            File((Copy(1, ("/",), "/", wildcard=False),)),
-            (Vertex(Scratch()), context),
-            Shown(f"[context {node.key}]", node.label),
-        )
+        onto = Vertex(File((Copy(1, ("/",), "/", wildcard=False),)), (Vertex(Scratch()), context), Shown(f"[context {node.key}]", node.label))
         return Base(context, platform, chain=onto)
     reference = context if context is not None else node.reference
     if reference == SCRATCH:
@@ -96,9 +90,7 @@ async def _find(node: Node, around: Around, images: ImageSource, known: list[str
     try:
         name = parse_reference(reference).with_default_tag()
     except Invalid as error:
-        raise located(
-            Invalid(f'failed to parse stage name "{reference}": {error}'), node.span, node.reference
-        ) from None
+        raise located(Invalid(f'failed to parse stage name "{reference}": {error}'), node.span, node.reference) from None
     try:
         return await _image(node, name, platform, around, images)
     except CortenError as error:
@@ -117,30 +109,16 @@ def _context_of(node: Node, options: BuildOptions) -> Vertex | str | None:
 
 async def _image(node: Node, reference: Reference, platform: Platform, around: Around, images: ImageSource) -> Base:
     found = await images.find(reference.familiar, platform)
-    if not matches(platform, found.config.platform):
-        _check_platform(node, platform, found, around)
+    own = found.config.platform
+    if not matches(platform, own):
+        comments = node.origin.written.comments if node.origin else ()
+        around.checks.report(checks.INVALID_BASE_IMAGE_PLATFORM, node.span, node.reference, str(platform), str(own), comments=comments)
     if node.platform is None and around.options.platform is None:
-        platform = found.config.platform if found.config.architecture else platform
-    config = msgspec.structs.replace(found.config.run)
-    shown = Shown(
-        f"FROM {reference.name}"
-        + (f":{reference.tag}" if reference.tag else "")
-        + (f"@{reference.digest}" if reference.digest else ""),
-        node.label,
-        node.span.first,
-        around.options.file,
-    )
-    tree = Vertex(Image(found.id, found.reference), (), shown) if found.chain else Vertex(Scratch(), (), shown)
-    return Base(tree, platform, config, found)
+        platform = own if own.architecture else platform
+    shown = Shown(f"FROM {_in_full(reference)}", node.label, node.span.first, around.options.file)
+    tree = Vertex(Image(found.id, found.reference) if found.chain else Scratch(), (), shown)
+    return Base(tree, platform, found.config.run, found)
 
 
-def _check_platform(node: Node, wanted: Platform, found: FoundImage, around: Around) -> None:
-    comments = node.origin.written.comments if node.origin else ()
-    around.checks.report(
-        checks.INVALID_BASE_IMAGE_PLATFORM,
-        node.span,
-        node.reference,
-        str(wanted),
-        str(found.config.platform),
-        comments=comments,
-    )
+def _in_full(reference: Reference) -> str:
+    return reference.name + (f":{reference.tag}" if reference.tag else "") + (f"@{reference.digest}" if reference.digest else "")

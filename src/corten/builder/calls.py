@@ -5,6 +5,7 @@ Source: BuildKit's frontend/subrequests (lint, outline, targets), for the JSON t
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -48,7 +49,7 @@ async def check(source: str, options: BuildOptions, images: ImageSource) -> Chec
     """All stages, if no target is given. Raises what the registry refuses only as a part of the result."""
     findings: list[Finding] = []
     try:
-        reading = read(source, replace(options, all_stages=not options.target), findings)
+        reading = await asyncio.to_thread(read, source, replace(options, all_stages=not options.target), findings)
         await carry_out(reading, reading.table.target(options.target), images)
         reading.around.checks.enforce()
     except Invalid as error:
@@ -101,7 +102,7 @@ def _filled(**fields: Any) -> dict[str, Any]:
 
 async def outline(source: str, options: BuildOptions, images: ImageSource) -> Outline:
     """Raises as convert does."""
-    reading = read(source, options)
+    reading = await asyncio.to_thread(read, source, options)
     target = reading.table.target(options.target)
     await carry_out(reading, target, images)
     states = [reading.around.states[node] for node in _lineage(target) if node in reading.around.states]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from corten.builder.directives import read_directives
 from corten.builder.near_miss import did_you_mean
-from corten.builder.source import Span
+from corten.builder.source import Span, Written
 from corten.errors import Invalid
 from corten.spec.go_values import parse_bool
 
@@ -211,6 +211,9 @@ class Checks:
             if finding not in self._seen:
                 self._seen.add(finding)
                 self.findings.append(finding)
+
+    def report_on(self, written: Written, rule: Rule, *operands: str) -> None:
+        self.report(rule, written.span, *operands, comments=written.comments)
 
     def enforce(self) -> None:
         """Raises Invalid if findings are errors and there are some."""

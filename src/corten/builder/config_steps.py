@@ -67,12 +67,8 @@ def _check_secret(stage: StageState, name: str) -> None:
 def _only_last_counts(stage: StageState, instruction: Instruction) -> None:
     before = stage.last.get(instruction.word)
     if before:
-        stage.around.checks.report(
-            checks.MULTIPLE_INSTRUCTIONS_DISALLOWED,
-            before.span,
-            instruction.written.name,
-            comments=instruction.written.comments,
-        )
+        comments = instruction.written.comments
+        stage.around.checks.report(checks.MULTIPLE_INSTRUCTIONS_DISALLOWED, before.span, instruction.written.name, comments=comments)
     stage.last[instruction.word] = instruction
 
 

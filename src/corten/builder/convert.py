@@ -97,7 +97,7 @@ def read(source: str, options: BuildOptions, findings: list[Finding] | None = No
     check_descriptions(_definitions(program), found)
     lexer = Lexer(dockerfile.escape)
     predefined = platform_arguments(options, program.stages[-1].name)
-    check_default_bases(program, global_scope(predefined, program.arguments, {}, lexer), lexer, found)
+    check_default_bases(program, predefined, lexer, found)
     scope = global_scope(predefined, program.arguments, options.arguments, lexer)
     around = Around(options, scope, lexer, found, proxy_environment(options.arguments))
     return Reading(dockerfile, program, around, Table(program, scope, options, lexer, found))

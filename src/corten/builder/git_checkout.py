@@ -10,6 +10,8 @@ import os
 import re
 import shutil
 import signal
+from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from corten.builder.graph import Git
 from corten.errors import Invalid, NotSupported, RegistryError
@@ -18,6 +20,10 @@ _SETTINGS = {
     "core.hooksPath": "/dev/null", "core.fsmonitor": "false", "http.lowSpeedLimit": "1000", "http.lowSpeedTime": "60", "advice.detachedHead": "false",
     "safe.directory": "*", "gc.auto": "0",
 }  # fmt: skip
+_SETTLED = {
+    "LC_ALL": "C", "GIT_CONFIG_NOSYSTEM": "1", "GIT_TERMINAL_PROMPT": "0", "GIT_ASKPASS": "true", "GIT_ALLOW_PROTOCOL": "http:https:git",
+    "GIT_LFS_SKIP_SMUDGE": "1",
+}  # fmt: skip
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY")
 
 
@@ -25,37 +31,57 @@ class GitFailed(RegistryError):
     """git's own reason."""
 
 
-async def check_out(op: Git, folder: str) -> tuple[str, str]:
-    """Into `folder`, which is empty: the path of the files asked for, and the commit's id. Raises GitFailed, Invalid, NotSupported."""
+@dataclass(frozen=True)
+class _Host:
+    """Where git runs: a home of its own, with what opens the remote (in its environment, which others cannot see)."""
+
+    home: str
+    url: str
+    authorization: str
+
+    def environment(self) -> dict[str, str]:
+        found = {name: os.environ[name] for name in ("PATH", *_PROXIES) if name in os.environ}
+        found |= {"HOME": self.home, **_SETTLED}
+        if self.authorization:
+            address = urlsplit(self.url)
+            found |= {
+                "GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"http.{address.scheme}://{address.netloc}/.extraheader",
+                "GIT_CONFIG_VALUE_0": f"Authorization: {self.authorization}",
+            }  # fmt: skip
+        return found
+
+
+async def check_out(op: Git, folder: str, authorization: str = "") -> tuple[str, str]:
+    """Into `folder`, which is empty: the path of the files asked for, and the commit's id. `authorization` is a header's value for HTTP. Raises GitFailed, Invalid, NotSupported."""
     if not re.match(r"(?:https?|git)://", op.url, re.IGNORECASE):
         raise NotSupported(f"{op.url}: git over SSH needs the client's agent, which is not forwarded yet; use https://")
     if shutil.which("git") is None:
         raise NotSupported(f"{op.url}: this needs git on the engine's host, and it is not installed (package git)")
-    work = f"{folder}/files"
+    work, host = f"{folder}/files", _Host(folder, op.url, authorization)
     os.mkdir(work, 0o755)
-    await _git(folder, "init", "-q", work)
-    await _git(folder, "-C", work, "checkout", "-q", "--detach", await _fetch(op, folder, work))
-    commit = await _git(folder, "-C", work, "rev-parse", "HEAD")
+    await _git(host, "init", "-q", work)
+    await _git(host, "-C", work, "checkout", "-q", "--detach", await _fetch(op, host, work))
+    commit = await _git(host, "-C", work, "rev-parse", "HEAD")
     if op.checksum and not commit.startswith(op.checksum):
         raise Invalid(f"expected checksum to match {op.checksum}, got {commit}")
     if op.submodules and os.path.exists(f"{work}/.gitmodules"):
-        await _git(folder, "-C", work, "submodule", "update", "-q", "--init", "--recursive", "--depth=1")
+        await _git(host, "-C", work, "submodule", "update", "-q", "--init", "--recursive", "--depth=1")
     return _inside(work, op), commit
 
 
-async def _fetch(op: Git, folder: str, work: str) -> str:
+async def _fetch(op: Git, host: _Host, work: str) -> str:
     """What to check out. One commit is fetched only, or all of them where the remote does not give out a commit by its id."""
     ref = op.ref or "HEAD"
     if ref.startswith("-"):
         raise Invalid(f"{ref!r} is no git ref")
     try:
-        await _git(folder, "-C", work, "fetch", "-q", "--depth=1", "--no-tags", "--", op.url, ref)
+        await _git(host, "-C", work, "fetch", "-q", "--depth=1", "--no-tags", "--", op.url, ref)
         return "FETCH_HEAD"
     except GitFailed:
         if not re.fullmatch("[0-9a-f]{7,64}", ref):
             raise
-        await _git(folder, "-C", work, "fetch", "-q", "--tags", "--", op.url, "+refs/heads/*:refs/remotes/origin/*")
-        return await _git(folder, "-C", work, "rev-parse", "--verify", f"{ref}^{{commit}}")
+        await _git(host, "-C", work, "fetch", "-q", "--tags", "--", op.url, "+refs/heads/*:refs/remotes/origin/*")
+        return await _git(host, "-C", work, "rev-parse", "--verify", f"{ref}^{{commit}}")
 
 
 def _inside(work: str, op: Git) -> str:
@@ -69,16 +95,11 @@ def _inside(work: str, op: Git) -> str:
     return path
 
 
-async def _git(home: str, *arguments: str) -> str:
+async def _git(host: _Host, *arguments: str) -> str:
     """What it writes. Ends with everything that it has started when the caller is cancelled."""
-    environment = {name: os.environ[name] for name in ("PATH", *_PROXIES) if name in os.environ}
-    environment |= {
-        "HOME": home, "LC_ALL": "C", "GIT_CONFIG_NOSYSTEM": "1", "GIT_TERMINAL_PROMPT": "0", "GIT_ASKPASS": "true", "GIT_ALLOW_PROTOCOL": "http:https:git",
-        "GIT_LFS_SKIP_SMUDGE": "1",
-    }  # fmt: skip
     settings = [word for name, value in _SETTINGS.items() for word in ("-c", f"{name}={value}")]
     process = await asyncio.create_subprocess_exec(
-        "git", *settings, *arguments, env=environment, cwd=home, umask=0o022, start_new_session=True,
+        "git", *settings, *arguments, env=host.environment(), cwd=host.home, umask=0o022, start_new_session=True,
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     try:

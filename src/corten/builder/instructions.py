@@ -13,7 +13,7 @@ from corten.builder.flags import Flags, read_flags
 from corten.builder.near_miss import did_you_mean
 from corten.builder.parser import Dockerfile, Heredoc, Node, heredoc_word
 from corten.builder.run_options import DeviceOptions, mount_origin, read_device
-from corten.builder.source import Span, syntax_error
+from corten.builder.source import Span, Written, syntax_error
 from corten.errors import DockerfileError, Invalid
 from corten.spec.engine import Healthcheck
 from corten.spec.health_flags import health_settings
@@ -23,16 +23,6 @@ NETWORKS = ("default", "none", "host")
 SECURITY = ("sandbox", "insecure")
 _STAGE_NAME = re.compile(r"[a-z][a-z0-9-_.]*")
 _ONBUILD = re.compile(r"\s*ONBUILD\s*", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class Written:
-    """How it stands in the file: its name and its whole text, lines joined. `comments` are those right above."""
-
-    name: str
-    text: str
-    span: Span
-    comments: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-import secrets
+import secrets as random_names
 import shutil
 import tarfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -16,16 +16,16 @@ from corten.builder.context import Context
 from corten.builder.git_checkout import check_out
 from corten.builder.git_reference import parse_git_reference
 from corten.builder.graph import Git, Http
+from corten.builder.remote_auth import git_authorization, http_authorization
 from corten.errors import Invalid, RegistryError
 from corten.registry.download import download
+from corten.spec.archive_head import BLOCK, is_archive
 from corten.store.layers import RunJob
 from corten.store.layout import Layout
 from corten.store.tar_writer import TarWriter
 
 _CHUNK = 1 << 18
 _LEFT = 64 << 20  # bytes that no download takes
-_ARCHIVES = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")  # gzip, bzip2, xz, zstd
-_MAGIC_AT, _MAGIC = 257, b"ustar"  # of a tar that is not packed
 
 
 @dataclass(frozen=True)
@@ -43,20 +43,19 @@ class _File:
 
     def is_archive(self) -> bool:
         with open(self.path, "rb") as file:
-            head = file.read(tarfile.BLOCKSIZE)
-        return head.startswith(_ARCHIVES) or head[_MAGIC_AT:].startswith(_MAGIC)
+            return is_archive(file.read(BLOCK))
 
 
 class Remote:
     """Everything is fetched anew for each build: whether a step can be used again is told by the content."""
 
-    def __init__(self, layout: Layout, run_job: RunJob) -> None:
-        self._layout, self._run_job = layout, run_job
+    def __init__(self, layout: Layout, run_job: RunJob, secrets: Mapping[str, bytes]) -> None:
+        self._layout, self._run_job, self._secrets = layout, run_job, secrets
 
     async def url(self, op: Http) -> Context:
         """A folder with the one file, root's. Raises RegistryError, Invalid for another checksum."""
         async with self._folder() as folder:
-            file = await fetch(op.url, folder)
+            file = await self._fetch(op.url, folder)
             if op.checksum and file.digest != op.checksum:
                 raise Invalid(f"digest mismatch {op.checksum}: {file.digest} of {op.url}")
             return await self._receive(_with_one_file(file, op.name, op.mode), file.digest)
@@ -64,7 +63,7 @@ class Remote:
     async def git(self, op: Git) -> Context:
         """Raises what check_out does."""
         async with self._folder() as folder:
-            root, commit = await check_out(op, folder)
+            root, commit = await check_out(op, folder, git_authorization(op.url, self._secrets))
             packed = f"{folder}/packed"
             await asyncio.to_thread(_pack, root, packed)
             return await self._receive(_File(packed, "", 0).pieces(), commit)
@@ -77,8 +76,11 @@ class Remote:
         if not address.startswith(("http://", "https://")):
             raise Invalid(f"{address} is no address of a build context: want a git repository, http:// or https://")
         async with self._folder() as folder:
-            file = await fetch(address, folder)
+            file = await self._fetch(address, folder)
             return await self._receive(file.pieces() if file.is_archive() else _with_one_file(file, "Dockerfile", 0o644), file.digest)
+
+    async def _fetch(self, url: str, folder: str) -> _File:
+        return await fetch(url, folder, http_authorization(url, self._secrets))
 
     async def _receive(self, pieces: AsyncIterator[bytes], revision: str) -> Context:
         context = await Context.receive(self._layout, self._run_job, pieces)
@@ -88,7 +90,7 @@ class Remote:
     @asynccontextmanager
     async def _folder(self) -> AsyncIterator[str]:
         """Gone afterwards, whatever happens; after a crash with all else that is temporary."""
-        folder = f"{self._layout.temporary}/remote-{secrets.token_hex(8)}"
+        folder = f"{self._layout.temporary}/remote-{random_names.token_hex(8)}"
         os.mkdir(folder, 0o700)
         try:
             yield folder
@@ -102,10 +104,10 @@ def room_in(folder: str) -> int:
     return max(0, found.f_bavail * found.f_frsize - _LEFT)
 
 
-async def fetch(url: str, folder: str) -> _File:
+async def fetch(url: str, folder: str, authorization: str = "") -> _File:
     """Raises RegistryError for a refusal, and for more than there is room for."""
     path, digest, room, size = f"{folder}/fetched", hashlib.sha256(), room_in(folder), 0
-    async with download(url) as found:
+    async with download(url, authorization) as found:
         _check_room(url, found.total, room)
         with open(path, "wb") as file:
             async for piece in found.pieces:

@@ -16,6 +16,16 @@ class Span:
     last: int
 
 
+@dataclass(frozen=True)
+class Written:
+    """How it stands in the file: its name and its whole text, lines joined. `comments` are those right above."""
+
+    name: str
+    text: str
+    span: Span
+    comments: tuple[str, ...] = ()
+
+
 def syntax_error(reason: str, span: Span, word: str = "") -> DockerfileSyntax:
     return DockerfileSyntax(reason=reason, line=span.first, last_line=span.last, word=word)
 

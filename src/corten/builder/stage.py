@@ -112,7 +112,7 @@ class StageState:
 
     def report(self, rule: Rule, *operands: str) -> None:
         if self.current:
-            self.around.checks.report(rule, self.current.span, *operands, comments=self.current.written.comments)
+            self.around.checks.report_on(self.current.written, rule, *operands)
 
     # --- changes
     def set(self, **changes: Any) -> None:

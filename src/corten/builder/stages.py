@@ -5,7 +5,7 @@ Besides the Dockerfile's stages there are nodes for images and contexts that onl
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
@@ -15,7 +15,7 @@ from corten.builder.checks import Checks
 from corten.builder.instructions import Copy, From, Instruction, Program, Run, Stage
 from corten.builder.near_miss import did_you_mean, near_miss
 from corten.builder.options import BuildOptions
-from corten.builder.scope import GlobalScope
+from corten.builder.scope import GlobalScope, global_scope
 from corten.builder.source import Span, located
 from corten.errors import DockerfileError, Invalid
 from corten.spec.platform import Platform, parse_platform
@@ -181,12 +181,7 @@ def _stage_node(stage: Stage, scope: GlobalScope, options: BuildOptions, lexer: 
     origin = stage.origin
     base = _expand_from(origin, origin.base, scope, lexer, found)
     if not base.text:
-        raise DockerfileError(
-            reason=f"base name ({origin.base}) should not be blank",
-            line=origin.span.first,
-            last_line=origin.span.last,
-            word=origin.base,
-        )
+        raise located(Invalid(f"base name ({origin.base}) should not be blank"), origin.span, origin.base)
     platform, used = _platform(origin, scope, lexer, found) if origin.platform else (None, frozenset[str]())
     replaced = bool(origin.stage) and origin.stage in options.contexts
     return Node(
@@ -203,7 +198,7 @@ def _expand_from(origin: From, text: str, scope: GlobalScope, lexer: Lexer, foun
         if name not in scope.declared:
             meant = near_miss(name, scope.names)
             hint = f" (did you mean {meant}?)" if meant else ""
-            found.report(checks.UNDEFINED_ARG_IN_FROM, origin.span, name, hint, comments=origin.written.comments)
+            found.report_on(origin.written, checks.UNDEFINED_ARG_IN_FROM, name, hint)
     return result
 
 
@@ -219,12 +214,11 @@ def _platform(origin: From, scope: GlobalScope, lexer: Lexer, found: Checks) -> 
     except Invalid as error:
         reason = f"failed to parse platform {origin.platform}: {error}{hint}"
         raise located(Invalid(reason), origin.span, origin.platform) from None
-    comments = origin.written.comments
     if result.matched == {"TARGETPLATFORM"} and not result.unmatched and result.text == scope.values["TARGETPLATFORM"]:
-        found.report(checks.REDUNDANT_TARGET_PLATFORM, origin.span, origin.platform, comments=comments)
+        found.report_on(origin.written, checks.REDUNDANT_TARGET_PLATFORM, origin.platform)
     constant = not result.matched and not result.unmatched
     if constant and platform.os not in origin.stage and platform.architecture not in origin.stage:
-        found.report(checks.FROM_PLATFORM_FLAG_CONST_DISALLOWED, origin.span, result.text, comments=comments)
+        found.report_on(origin.written, checks.FROM_PLATFORM_FLAG_CONST_DISALLOWED, result.text)
     return platform, result.matched
 
 
@@ -236,21 +230,19 @@ def check_names(program: Program, found: Checks) -> None:
         if len(origin.as_written) == 2:
             _check_casing(origin, found)
         if stage.name in _RESERVED:
-            found.report(checks.RESERVED_STAGE_NAME, origin.span, stage.name, comments=origin.written.comments)
+            found.report_on(origin.written, checks.RESERVED_STAGE_NAME, stage.name)
         if stage.name and stage.name in seen:
-            found.report(checks.DUPLICATE_STAGE_NAME, origin.span, stage.name, comments=origin.written.comments)
+            found.report_on(origin.written, checks.DUPLICATE_STAGE_NAME, stage.name)
         seen.add(stage.name)
 
 
 def _check_casing(origin: From, found: Checks) -> None:
     keyword, stage = origin.as_written
     if stage != stage.lower():
-        found.report(checks.STAGE_NAME_CASING, origin.span, stage, comments=origin.written.comments)
+        found.report_on(origin.written, checks.STAGE_NAME_CASING, stage)
     for case in (str.lower, str.upper):
         if origin.written.name == case(origin.written.name) and keyword != case(keyword):
-            found.report(
-                checks.FROM_AS_CASING, origin.span, origin.written.name, keyword, comments=origin.written.comments
-            )
+            found.report_on(origin.written, checks.FROM_AS_CASING, origin.written.name, keyword)
 
 
 def check_instruction_casing(program: Program, found: Checks) -> None:
@@ -261,27 +253,20 @@ def check_instruction_casing(program: Program, found: Checks) -> None:
     for each in all_of_them:
         name = each.written.name
         if name != (name.lower() if lower else name.upper()):
-            found.report(
-                checks.CONSISTENT_INSTRUCTION_CASING,
-                each.span,
-                name,
-                "lowercase" if lower else "uppercase",
-                comments=each.written.comments,
-            )
+            found.report_on(each.written, checks.CONSISTENT_INSTRUCTION_CASING, name, "lowercase" if lower else "uppercase")
 
 
-def check_default_bases(program: Program, values: GlobalScope, lexer: Lexer, found: Checks) -> None:
-    """`values` are those without any build argument: a FROM must make sense with the defaults alone."""
+def check_default_bases(program: Program, predefined: Mapping[str, str], lexer: Lexer, found: Checks) -> None:
+    """A FROM must make sense without any build argument, too."""
+    try:
+        values = global_scope(predefined, program.arguments, {}, lexer).values
+    except Invalid:
+        return  # a default that cannot be expanded fails the build, unless a build argument takes its place
     for stage in program.stages:
         try:
-            parse_reference(lexer.expand(stage.origin.base, values.values))
+            parse_reference(lexer.expand(stage.origin.base, values))
         except Invalid:
-            found.report(
-                checks.INVALID_DEFAULT_ARG_IN_FROM,
-                stage.origin.span,
-                stage.origin.base,
-                comments=stage.origin.written.comments,
-            )
+            found.report_on(stage.origin.written, checks.INVALID_DEFAULT_ARG_IN_FROM, stage.origin.base)
 
 
 def check_descriptions(instructions: Iterable[tuple[Instruction, str, Sequence[str]]], found: Checks) -> None:
@@ -290,4 +275,4 @@ def check_descriptions(instructions: Iterable[tuple[Instruction, str, Sequence[s
         comments = instruction.written.comments
         if comments and names and comments[-1].split(" ")[0] not in names:
             example = names[0] if len(names) == 1 else "<arg_key>"
-            found.report(checks.INVALID_DEFINITION_DESCRIPTION, instruction.span, word, example, comments=comments)
+            found.report_on(instruction.written, checks.INVALID_DEFINITION_DESCRIPTION, word, example)

@@ -15,16 +15,16 @@ import click
 
 from corten.api.client import Client
 from corten.cli.build_calls import SHOWN
-from corten.cli.build_context import is_archive, sent_files, sent_folder
+from corten.cli.build_context import sent_files, sent_folder
 from corten.cli.build_results import FLAGS as RESULT_FLAGS
 from corten.cli.build_results import Results
-from corten.cli.credentials import build_headers
+from corten.cli.credentials import all_registries_header
 from corten.cli.main import Session
 from corten.cli.run import parse_bytes
 from corten.errors import Invalid
+from corten.spec.archive_head import BLOCK, is_archive
 from corten.spec.build_extras import HEADER, SENT, SENT_FOLDER, BuildExtras, encode_extras
 
-_BLOCK = 512  # of a tar
 _OUTSIDE = ".dockerfile.corten"  # a Dockerfile that is not in the context is sent under this name
 
 
@@ -88,7 +88,7 @@ def _from_input(dockerfile: str) -> Iterator[tuple[IO[bytes], dict[str, str]]]:
     if dockerfile == "-":
         raise click.UsageError("standard input can be the context or the Dockerfile, not both")
     source = cast("BufferedReader", sys.stdin.buffer)
-    head = source.peek(_BLOCK)
+    head = source.peek(BLOCK)
     if is_archive(head):
         yield source, {"dockerfile": dockerfile} if dockerfile else {}
         return
@@ -171,7 +171,7 @@ def _build(client: Client, body: IO[bytes] | None, query: dict[str, Any], extras
     """Show what the engine says; the image's id."""
     image, last = "", dict[str, str]()
     told = sys.stderr if results.takes_stdout else sys.stdout
-    for message in client.messages("/build", body=body, headers={HEADER: encode_extras(extras), **build_headers()}, **query):
+    for message in client.messages("/build", body=body, headers={HEADER: encode_extras(extras), **all_registries_header()}, **query):
         if "stream" in message:
             print(message["stream"], end="", flush=True, file=told)
         elif "aux" in message:
@@ -236,7 +236,8 @@ def command(session: Session, /, path: str, dockerfile: str, iidfile: str | None
         if method != "build":
             if body is None:
                 raise click.UsageError("--call needs a context that is here, not at an address")
-            with client.open("POST", "/corten/build/call", query={"method": method, **where, **build_query(options, _CALL_QUERY)}, body=body) as response:
+            query = {"method": method, **where, **build_query(options, _CALL_QUERY)}
+            with client.open("POST", "/corten/build/call", query=query, body=body, headers=all_registries_header()) as response:
                 found = json.load(response)
             raise SystemExit(SHOWN[method](found, dockerfile or "Dockerfile"))
         results.send_caches(client)

@@ -14,14 +14,6 @@ from typing import IO
 from corten.errors import CortenError, Invalid
 from corten.spec.ignore_file import Ignore, ignore_file_names, read_patterns
 
-_ARCHIVES = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")  # gzip, bzip2, xz, zstd
-_MAGIC_AT, _MAGIC = 257, b"ustar"
-
-
-def is_archive(head: bytes) -> bool:
-    """Of the first block of what comes on standard input: a tar, packed or not; else it is a Dockerfile."""
-    return head.startswith(_ARCHIVES) or head[_MAGIC_AT:].startswith(_MAGIC)
-
 
 @contextmanager
 def sent_folder(folder: str, dockerfile: str, more: Mapping[str, bytes], named: Mapping[str, str]) -> Iterator[IO[bytes]]:

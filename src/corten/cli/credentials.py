@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import os
 import subprocess
-import sys
 from urllib.parse import urlsplit
 
 import msgspec
@@ -48,33 +47,23 @@ def registry_headers(image: str) -> dict[str, str]:
     config = _read()
     domain = parse_reference(image).domain
     server = _HUB_KEY if domain == DEFAULT_DOMAIN else domain
-    found = _of(config, server)
-    return {"X-Registry-Auth": _encoded(found | {"serveraddress": server})} if found else {}
+    found = _credentials(config, server)
+    if not found:
+        return {}
+    return {"X-Registry-Auth": base64.urlsafe_b64encode(msgspec.json.encode(found | {"serveraddress": server})).decode()}
 
 
-def build_headers() -> dict[str, str]:
-    """X-Registry-Config: of every registry that is known, since what a build asks for is in its Dockerfile. A helper that fails is told, and no more.
-
-    Raises Invalid for a bad file.
-    """
+def all_registries_header() -> dict[str, str]:
+    """X-Registry-Config for a build, whose base images may be anywhere: all that is known. Raises Invalid, HelperFailed."""
     config = _read()
-    found: dict[str, dict[str, str]] = {}
-    for server in dict.fromkeys((*config.auths, *config.cred_helpers)):
-        try:
-            found[server] = _of(config, server)
-        except HelperFailed as error:
-            print(error.message, file=sys.stderr)
-    known = {server: values for server, values in found.items() if values}
-    return {"X-Registry-Config": _encoded(known)} if known else {}
+    servers = {*config.auths, *config.cred_helpers, *(_listed(config.creds_store) if config.creds_store else ())}
+    found = {server: secret for server in sorted(servers) if (secret := _credentials(config, server))}
+    return {"X-Registry-Config": base64.urlsafe_b64encode(msgspec.json.encode(found)).decode()} if found else {}
 
 
-def _of(config: _Config, server: str) -> dict[str, str]:
+def _credentials(config: _Config, server: str) -> dict[str, str]:
     helper = config.cred_helpers.get(server) or config.creds_store
     return _from_helper(helper, server) if helper else _from_file(config, server)
-
-
-def _encoded(value: object) -> str:
-    return base64.urlsafe_b64encode(msgspec.json.encode(value)).decode()
 
 
 def _path() -> str:
@@ -112,11 +101,25 @@ def _host(key: str) -> str:
     return urlsplit(key).netloc if "://" in key else key.partition("/")[0]
 
 
-def _from_helper(helper: str, server: str) -> dict[str, str]:
+def _ask(helper: str, verb: str, server: str) -> subprocess.CompletedProcess[bytes]:
     try:
-        done = subprocess.run([f"docker-credential-{helper}", "get"], input=server.encode(), capture_output=True, check=False)
+        return subprocess.run([f"docker-credential-{helper}", verb], input=server.encode(), capture_output=True, check=False)
     except OSError as error:
-        raise HelperFailed(helper=helper, server=server, reason=error.strerror) from None
+        raise HelperFailed(helper=helper, server=server or "all registries", reason=error.strerror) from None
+
+
+def _listed(helper: str) -> list[str]:
+    """The servers that a helper knows."""
+    done = _ask(helper, "list", "")
+    try:
+        return list(msgspec.json.decode(done.stdout, type=dict[str, str]))
+    except msgspec.DecodeError as error:
+        reason = done.stderr.decode(errors="replace").strip() or str(error)
+        raise HelperFailed(helper=helper, server="all registries", reason=reason) from None
+
+
+def _from_helper(helper: str, server: str) -> dict[str, str]:
+    done = _ask(helper, "get", server)
     if done.returncode:
         said = (done.stdout or done.stderr).decode(errors="replace").strip()
         if _NOT_FOUND in said:

@@ -26,12 +26,12 @@ class Download:
 
 
 @asynccontextmanager
-async def download(url: str) -> AsyncIterator[Download]:
-    """Raises Invalid for what is no address, RegistryError with Docker's text for a refusal or no answer."""
+async def download(url: str, authorization: str = "") -> AsyncIterator[Download]:
+    """`authorization` goes to the address's own host only. Raises Invalid for what is no address, RegistryError with Docker's text for a refusal or no answer."""
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)
     async with aiohttp.ClientSession(timeout=timeout, auto_decompress=False, trust_env=True) as session:
         try:
-            async with session.get(url) as response:
+            async with session.get(url, headers={"Authorization": authorization} if authorization else None) as response:
                 if response.status >= 400:
                     text = (await response.content.read(_TEXT_LIMIT)).decode("utf-8", "replace").strip()
                     status = response.status if response.status in _KNOWN_STATUSES else 500

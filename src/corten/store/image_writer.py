@@ -107,7 +107,9 @@ def documents(plan: SavePlan, sizes: dict[str, int]) -> tuple[dict[str, bytes], 
         rows = [heads[member.image] | {"platform": msgspec.to_builtins(member.platform)} for member in part.members]
         head = _store({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": rows}, manifests)
         index += [head | mark for mark in ([_mark(name) for name in part.names] or [{}])]
-    items = [_item(image, sizes) for image in plan.images]
+    # manifest.json knows no platforms: of an index it has the one that the names mean, as containerd's archives do
+    shown = [image for image in plan.images if image.names or image.id not in inside] or plan.images
+    items = [_item(image, sizes) for image in shown]
     files = {
         "index.json": msgspec.json.encode({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": index or None}),
         "manifest.json": msgspec.json.encode(items or None) + b"\n",

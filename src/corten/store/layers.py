@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
@@ -30,7 +31,7 @@ class Growing:
 
     def more(self) -> None:
         """Something has been written."""
-        with suppress(BlockingIOError):  # the worker has news enough to read
+        with suppress(BlockingIOError, BrokenPipeError):  # the worker has news enough to read, or has ended: its error is told at the end
             os.write(self._telling, b"+")
 
     def complete(self) -> None:
@@ -211,6 +212,7 @@ class Layers:
     async def pack(self, blob: str) -> AsyncIterator[tuple[asyncio.StreamReader, Awaitable[Packed]]]:
         """Gzip a stored tar in a worker: (the packed form, what it was once it has been read). Leaving early ends the worker."""
         reading, writing = os.pipe2(os.O_CLOEXEC)
+        fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _PIPE_BUFFER)  # a sixteenth of the turns that worker and engine take
         reader = asyncio.StreamReader(limit=_PIPE_BUFFER)
         transport, _ = await asyncio.get_running_loop().connect_read_pipe(
             lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(reading, "rb", buffering=0)
