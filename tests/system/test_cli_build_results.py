@@ -12,6 +12,7 @@ import pytest
 
 from tests.engines import eventually, free_port
 from tests.system.conftest import listens, need
+from tests.system.fake_s3 import KEY_ID, FakeS3
 from tests.system.test_build_outputs import skopeo_inspect
 from tests.system.test_cli_build import BIN, corten
 from tests.system.test_pull import HTPASSWD
@@ -97,6 +98,16 @@ def test_a_cache_in_a_folder(engine, own_engine, folder):
     assert first.read_bytes() == second.read_bytes()
     layout = subprocess.run([need("skopeo"), "inspect", "--raw", f"oci:{folder}/cache"], capture_output=True, check=True)
     assert json.loads(layout.stdout)["artifactType"] == "application/vnd.corten.build-cache.v1"
+
+
+def test_the_keys_of_a_bucket_are_in_no_log(engine, folder):
+    bucket = FakeS3()
+    try:
+        place = f"type=s3,bucket=b,region=r,endpoint_url={bucket.url},access_key_id={KEY_ID},secret_access_key=verysecret"
+        corten(engine, "build", "--cache-to", f"{place},mode=max", "--cache-from", place, f"{folder}/in")
+        assert "b/manifests/buildcache" in bucket.objects and "verysecret" not in engine.log()
+    finally:
+        bucket.stop()
 
 
 def test_what_cannot_be(engine, folder):

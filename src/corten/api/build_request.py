@@ -76,8 +76,9 @@ def read_request(call: Call) -> BuildRequest:
     _check_version(call)
     if call.flag("squash"):
         raise Invalid("squash is only supported with experimental mode")
-    cache_from = tuple(map(parse_cache_from, _json(call, "cachefrom", list[str], "cache-from") or ()))
-    cache_to = tuple(map(parse_cache_to, _json(call, "cacheto", list[str], "cache-to") or ()))
+    extras = decode_extras(call.request.headers.get(HEADER, ""))
+    cache_from = tuple(map(parse_cache_from, (*(_json(call, "cachefrom", list[str], "cache-from") or ()), *extras.cache_from)))
+    cache_to = tuple(map(parse_cache_to, (*(_json(call, "cacheto", list[str], "cache-to") or ()), *extras.cache_to)))
     platforms = tuple(_platform(text) for text in call.text("platform").split(","))
     options = BuildOptions(
         arguments={name: value for name, value in (_json(call, "buildargs", dict[str, str | None], "build args") or {}).items() if value is not None},
@@ -90,8 +91,7 @@ def read_request(call: Call) -> BuildRequest:
     return BuildRequest(
         options, dockerfile, tuple(_name(text) for text in call.values("t") if text), call.text("remote"), call.flag("q"), call.flag("nocache"),
         call.flag("pull"), call.flag("explain"), outputs, attest, cache_from, cache_to, platforms,
-        _registries(call.request.headers.get("X-Registry-Config", "")),
-        decode_extras(call.request.headers.get(HEADER, "")),
+        _registries(call.request.headers.get("X-Registry-Config", "")), extras,
     )  # fmt: skip
 
 

@@ -230,8 +230,8 @@ def command(session: Session, /, path: str, dockerfile: str, iidfile: str | None
     """Build an image from a Dockerfile and a context: a folder, an address, or - for standard input."""
     method = "check" if check else method
     addresses, folders = _named(options["build_context"])
-    extras = BuildExtras(_secrets(options["secret"]), _agents(options["ssh"]), addresses)
     client, results = session.client(), Results(options)
+    extras = BuildExtras(_secrets(options["secret"]), _agents(options["ssh"]), addresses, tuple(results.cache_to), tuple(results.cache_from))
     with _context(path, dockerfile, folders) as (body, where):
         if method != "build":
             if body is None:

@@ -47,18 +47,16 @@ FLAGS = [
 
 
 class Results:
-    """Of one build. `query` is for the request; `take` is told of every `aux` message; `receive` fetches what they named."""
+    """Of one build. `query` is for the request, `cache_to` and `cache_from` for its header; `take` is told of every `aux` message; `receive` fetches what they named."""
 
     def __init__(self, options: dict[str, Any]) -> None:
         parsed = _outputs(options)
         self._places = [(spec.type, where) for spec, where in parsed if spec.type in TO_CLIENT]
-        cache_to, cache_places = _cache_to(options["cache_to"])
+        self.cache_to, cache_places = _cache_to(options["cache_to"])
         self._places += [(f"cache-{LOCAL_CACHE}", where) for where in cache_places]
-        self._sources, cache_from = _cache_from(options["cache_from"])
+        self._sources, self.cache_from = _cache_from(options["cache_from"])
         self._parcels: list[dict[str, Any]] = []
-        values = {
-            "outputs": [{"Type": spec.type, "Attrs": spec.attrs or {}} for spec, _ in parsed], "attest": _attest(options), "cacheto": cache_to, "cachefrom": cache_from,
-        }  # fmt: skip
+        values = {"outputs": [{"Type": spec.type, "Attrs": spec.attrs or {}} for spec, _ in parsed], "attest": _attest(options)}
         self.query = {key: json.dumps(value) for key, value in values.items() if value}
         self.takes_stdout = any(where == _STDOUT for _, where in self._places)
         if self.takes_stdout and sys.stdout.isatty():
