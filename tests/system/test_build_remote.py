@@ -92,6 +92,20 @@ def repository(tmp_path_factory):
         commits.append(git("rev-parse", "HEAD"))
     git("tag", "v1", commits[0])
     git("branch", "old", commits[0])
+    other = base / "s.git"
+    other.mkdir()
+    for words in (["init", "-q"], ["commit", "-qm", "s", "--allow-empty"]):
+        subprocess.run(["git", "-C", str(other), *words], env=GIT, check=True)
+    (other / "inside").write_text("sub module")
+    for words in (["add", "."], ["commit", "-qm", "t"]):
+        subprocess.run(["git", "-C", str(other), *words], env=GIT, check=True)
+    commit = subprocess.run(["git", "-C", str(other), "rev-parse", "HEAD"], env=GIT, check=True, capture_output=True, text=True).stdout.strip()
+    git("checkout", "-q", "-b", "modules")
+    (work / ".gitmodules").write_text('[submodule "mod"]\n\tpath = mod\n\turl = ../s.git\n')
+    git("add", ".gitmodules")
+    git("update-index", "--add", "--cacheinfo", f"160000,{commit},mod")
+    git("commit", "-qm", "a submodule")
+    git("checkout", "-q", "main")
     port = free_port()
     daemon = subprocess.Popen(
         ["git", "daemon", "--export-all", f"--base-path={base}", "--listen=127.0.0.1", f"--port={port}", "--reuseaddr", str(base)],
@@ -149,6 +163,14 @@ def test_add_of_a_repository(engine, repository):
     assert shown(engine, "remote:1", "ls", "/s") == "Dockerfile\n"
     add(engine, f"ADD --keep-git-dir {address} /k")
     assert "HEAD" in shown(engine, "remote:1", "ls", "/k/.git")
+
+
+def test_submodules(engine, repository):
+    address, _ = repository
+    add(engine, f"ADD {address}#modules /r")
+    assert shown(engine, "remote:1", "sh", "-c", "cat /r/mod/inside; ls -A /r/mod") == "sub moduleinside\n"
+    add(engine, f"ADD {address}?branch=modules&submodules=false /r")
+    assert shown(engine, "remote:1", "ls", "-A", "/r/mod") == ""
 
 
 def test_what_a_repository_does_not_have(engine, repository):

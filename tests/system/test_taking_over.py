@@ -13,6 +13,12 @@ from tests.engines import eventually
 from tests.system.test_crash import monitors, state
 
 
+def is_told(code: int, wanted: int) -> bool:
+    """An orphan that somebody else reaps first tells its exit code from Linux 6.15 on; before that it may be unknown."""
+    knows = tuple(int(part) for part in os.uname().release.split(".")[:2]) >= (6, 15)
+    return code == wanted or (not knows and code == 255)
+
+
 def kill_monitors(engine) -> None:
     before = monitors(engine)
     for pid in before:
@@ -69,11 +75,11 @@ def test_containers_run_on(own_engine, engine_too):
     eventually(lambda: len(logged(engine, counting)) > seen)
     created = engine.client.post(f"/containers/{counting}/exec", {"Cmd": ["touch", "/end"]})["Id"]
     engine.client.post(f"/exec/{created}/start", {"Detach": True})
-    assert engine.client.post(f"/containers/{counting}/wait")["StatusCode"] == 7
+    assert is_told(engine.client.post(f"/containers/{counting}/wait")["StatusCode"], 7)
     lines = list(map(int, logged(engine, counting)))
     assert lines == list(range(1, len(lines) + 1))
     engine.client.post(f"/containers/{waiting}/stop")
-    assert state(engine, waiting)["ExitCode"] == 5
+    assert is_told(state(engine, waiting)["ExitCode"], 5)
     assert "Traceback" not in engine.log() + engine.monitor_log()
 
 

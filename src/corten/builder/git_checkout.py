@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import signal
+from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -60,6 +61,7 @@ async def check_out(op: Git, folder: str, authorization: str = "") -> tuple[str,
     work, host = f"{folder}/files", _Host(folder, op.url, authorization)
     os.mkdir(work, 0o755)
     await _git(host, "init", "-q", work)
+    await _git(host, "-C", work, "remote", "add", "origin", op.url)  # what submodules are relative to
     await _git(host, "-C", work, "checkout", "-q", "--detach", await _fetch(op, host, work))
     commit = await _git(host, "-C", work, "rev-parse", "HEAD")
     if op.checksum and not commit.startswith(op.checksum):
@@ -92,7 +94,15 @@ def _inside(work: str, op: Git) -> str:
         raise Invalid(f"the repository {op.url} has no folder {op.folder}")
     if not op.keep_git_dir:
         shutil.rmtree(f"{work}/.git")
+        _forget_submodules(work)
     return path
+
+
+def _forget_submodules(work: str) -> None:
+    """Each has a file that says where its own history was."""
+    for folder, _below, names in os.walk(work) if os.path.lexists(f"{work}/.gitmodules") else ():
+        if ".git" in names:
+            os.unlink(f"{folder}/.git")
 
 
 async def _git(host: _Host, *arguments: str) -> str:
@@ -105,7 +115,8 @@ async def _git(host: _Host, *arguments: str) -> str:
     try:
         output, errors = await process.communicate()
     except BaseException:
-        os.killpg(process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
         raise
     if process.returncode:
