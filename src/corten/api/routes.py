@@ -155,6 +155,7 @@ def make_routes(handlers: Handlers) -> list[Route]:
         _route("POST", "/images/create", image.create, query=create_image, body=TAR, answer=JSON_MESSAGES),
         _route("POST", "/build", handlers.builds.build, query=BUILD_QUERY, body=TAR, answer=JSON_MESSAGES),
         _route("POST", "/build/prune", handlers.build_cache.prune, query=PRUNE_QUERY, answer=answers.PrunedBuildCache),
+        _route("POST", "/build/cancel", handlers.builds.cancel, query={"id": str}),
         _route("POST", "/images/load", handlers.files.load, query={"quiet": bool, "platform": list[str]}, body=TAR, answer=JSON_MESSAGES),
         _route("GET", "/images/get", handlers.files.save, query={"names": list[str], "platform": list[str]}, answer=TAR),
         _route("GET", "/images/{name}/get", handlers.files.save, query={"platform": list[str]}, answer=TAR),
