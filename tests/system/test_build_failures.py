@@ -58,6 +58,21 @@ def test_a_client_that_leaves_ends_its_build(engine):
     assert build(engine, {"Dockerfile": "FROM busybox\nRUN echo first\n"}).cached == 1
 
 
+def test_a_build_is_cancelled_by_its_id(engine):
+    results = []
+    files = {"Dockerfile": "FROM busybox\nRUN sleep 4715\n"}
+    waiting = threading.Thread(target=lambda: results.append(build(engine, files, buildid="mine")))
+    waiting.start()
+    eventually(lambda: processes_with("4715"))
+    engine.client.post("/build/cancel", id="other")
+    engine.client.post("/build/cancel", id="mine")
+    waiting.join()
+    assert results[0].error == "the build was cancelled"
+    assert not processes_with("4715")
+    with pytest.raises(ApiError, match="build ID not provided"):
+        engine.client.post("/build/cancel")
+
+
 def test_a_step_that_two_want_goes_on_for_the_one_that_stays(engine):
     files = {"Dockerfile": "FROM busybox\nRUN echo one-$(cat /proc/sys/kernel/random/uuid); sleep 5.4714\n"}
     sock = begin(engine, files)

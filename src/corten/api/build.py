@@ -35,7 +35,7 @@ from corten.builder.progress import Finished
 from corten.builder.progress import Progress as StepProgress
 from corten.builder.solve import SolveOptions
 from corten.engine.build_images import BuildImages
-from corten.errors import CortenError
+from corten.errors import CortenError, Invalid
 from corten.registry.progress import Progress, Pushed
 from corten.spec.build_cache import INLINE as INLINE_CACHE
 from corten.spec.digest import encoded
@@ -51,22 +51,42 @@ class _ClientGone(Exception):
     """Nobody is there to be told."""
 
 
+class BuildCancelled(CortenError):
+    template = "the build was cancelled"
+
+
 class BuildHandlers:
     def __init__(self, builder: Builder, images: BuildImages, results: BuildResults, caches: BuildCacheTransfer, layout: Layout, run_job: RunJob) -> None:
         self._builder, self._images, self._results, self._caches = builder, images, results, caches
         self._layout, self._run_job = layout, run_job
+        self._to_cancel: dict[str, asyncio.Event] = {}  # by the id that the client gave its build
 
     async def build(self, call: Call) -> web.StreamResponse:
-        request = read_request(call)
+        request, stop = read_request(call), asyncio.Event()
+        build_id = call.text("buildid")
+        if build_id:
+            self._to_cancel[build_id] = stop
         try:
             async with contexts(self._layout, self._run_job, call.request.content.iter_any(), request) as given:
                 messages = _Messages(call, quiet=request.quiet)
                 async with messages.reporting():
                     with self._results.lease():
-                        await self._while_client_listens(call, self._build(request, given, messages))
+                        await self._while_client_listens(call, stop, self._build(request, given, messages))
                 return await messages.end()
         except _ClientGone:
             return web.Response()
+        finally:
+            if self._to_cancel.get(build_id) is stop:
+                del self._to_cancel[build_id]
+
+    async def cancel(self, call: Call) -> web.Response:
+        """`POST /build/cancel?id=`: end the build that was begun with that `buildid`. As in Docker, one that is not there is none to end."""
+        build_id = call.text("id")
+        if not build_id:
+            raise Invalid("build ID not provided")
+        if build_id in self._to_cancel:
+            self._to_cancel[build_id].set()
+        return web.Response(status=200)
 
     async def fetch(self, call: Call) -> web.StreamResponse:
         return await self._results.fetch(call)
@@ -158,18 +178,21 @@ class BuildHandlers:
             await asyncio.gather(work, return_exceptions=True)
 
     @staticmethod
-    async def _while_client_listens(call: Call, work: Any) -> None:
-        """Cancel the work once the client has closed the connection."""
-        task = asyncio.ensure_future(work)
+    async def _while_client_listens(call: Call, stop: asyncio.Event, work: Any) -> None:
+        """Cancel the work once the client has closed the connection, or somebody has asked for that."""
+        task, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
         try:
             while not task.done():
-                await asyncio.wait((task,), timeout=_PATIENCE)
+                await asyncio.wait((task, stopping), timeout=_PATIENCE, return_when=asyncio.FIRST_COMPLETED)
                 if call.gone and not task.done():
                     raise _ClientGone
+                if stop.is_set() and not task.done():
+                    raise BuildCancelled
             await task
         finally:
             task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            stopping.cancel()
+            await asyncio.gather(task, stopping, return_exceptions=True)
 
 
 class _Messages(JsonMessages):

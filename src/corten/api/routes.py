@@ -91,6 +91,7 @@ def _build_routes(handlers: Handlers) -> list[Route]:
     return [
         _route("POST", "/build", handlers.builds.build, query=BUILD_QUERY, body=TAR, answer=JSON_MESSAGES),
         _route("POST", "/build/prune", handlers.build_cache.prune, query=PRUNE_QUERY, answer=answers.PrunedBuildCache),
+        _route("POST", "/build/cancel", handlers.builds.cancel, query={"id": str}),
         _route("POST", "/corten/build/cache", handlers.builds.receive_cache, body=TAR, answer=ImportedBuildCache),
         _route("GET", "/corten/build/outputs/{id}", handlers.builds.fetch, answer=TAR),
     ]
