@@ -41,6 +41,7 @@ def main() -> None:
             "images": [f"{HERE}/images.py", *sides, "--archive", f"{assets}/images/debian.tar"],
             "builds": ["-m", "bench.builds", *sides, "--base", f"{assets}/images/debian.tar", "--docker", f"{assets}/clients/usr/bin/docker"],
         }
+        os.environ.setdefault("CORTEN_BUILDX", f"{assets}/buildx/usr/libexec/docker/cli-plugins/docker-buildx")
         for name, command in parts.items():
             _measure(name, command)
     os.makedirs(f"{work}/disk/plain", exist_ok=True)

@@ -2,6 +2,7 @@
 # What the tests need besides Corten: real clients, other runtimes, base images. assets.sh DIR [docker]
 #   DIR/clients/usr/bin/docker     today's docker CLI, unpacked (not installed) from the distribution's newest suite
 #   DIR/compose/             today's compose plugin, likewise; docker-compose 1.29 is installed where the distribution has it
+#   DIR/buildx/              today's buildx plugin, likewise
 #   DIR/images/{busybox,debian,services}.tar   docker archives made from packages: no image registry is asked
 #   DIR/dockerd (with `docker`)    the real Docker Engine, unpacked, for recording and benchmarks
 # The mirrors are those that this machine's apt is configured for. Says what it does; can be run again.
@@ -52,6 +53,10 @@ fi
 if [ "$ID" = debian ] && [ ! -d "$dir/compose/usr" ]; then
     echo "unpacking the compose plugin"
     rm -rf "$dir/compose"; unpack "$dir/compose" docker-compose
+fi
+if [ ! -d "$dir/buildx/usr" ]; then
+    echo "unpacking the buildx plugin"
+    rm -rf "$dir/buildx"; unpack "$dir/buildx" docker-buildx
 fi
 if [ "$want" = docker ] && [ ! -x "$dir/dockerd/usr/sbin/dockerd" ] && [ ! -x "$dir/dockerd/usr/bin/dockerd" ]; then
     echo "unpacking the Docker Engine"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.server
+import json
 import os
 import subprocess
 import threading
@@ -15,6 +16,9 @@ from corten.api.client import ApiError
 from tests.builds import build, context
 from tests.engines import eventually
 from tests.system.conftest import free_port
+from tests.system.test_build_outputs import build as made
+from tests.system.test_build_outputs import content, fetch, parcels
+from tests.system.test_build_outputs import context as archive
 from tests.system.test_cli_build import corten, shown
 
 DATA = b"some bytes\n"
@@ -193,3 +197,15 @@ def test_contexts_by_address(engine, web, repository):
         assert shown(engine, "remote:2", "cat", path) == text
     with pytest.raises(ApiError, match="ftp://x/y is no address of a build context"):
         engine.client.post("/build", remote="ftp://x/y")
+
+
+def test_the_provenance_names_what_was_fetched(engine, web, repository):
+    address, commits = repository
+    dockerfile = f"FROM scratch\nADD {web}/dir/data.bin /d/\nADD {address}#v1 /g/\n"
+    tree = parcels(made(engine, archive(Dockerfile=dockerfile), [{"Type": "tar"}], attest='{"Provenance": "max"}'))[0]
+    found = json.loads(content(fetch(engine, tree), "provenance.json"))["predicate"]
+    digests = {row["uri"]: row["digest"] for row in found["buildDefinition"]["resolvedDependencies"]}
+    assert digests == {f"{web}/dir/data.bin": {"sha256": DIGEST.partition(":")[2]}, f"{address}#v1": {"sha1": commits[0]}}
+    tree = parcels(made(engine, b" ", [{"Type": "tar"}], attest='{"Provenance": "min"}', remote=f"{address}#v1"))[0]
+    source = json.loads(content(fetch(engine, tree), "provenance.json"))["predicate"]["buildDefinition"]["externalParameters"]["configSource"]
+    assert source == {"path": "Dockerfile", "uri": f"{address}#v1", "digest": {"sha1": commits[0]}}

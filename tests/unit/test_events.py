@@ -105,3 +105,9 @@ def test_a_listener_that_has_gone_is_forgotten(monkeypatch):
         assert events.listeners == 0
 
     asyncio.run(run())
+
+
+def test_a_label_may_have_any_name():
+    events = Events()
+    events.emit("image", "tag", "sha256:1", kind="small", self="x", action="y")
+    assert events.past(0, 1 << 63)[-1].attributes == {"kind": "small", "self": "x", "action": "y"}

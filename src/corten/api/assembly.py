@@ -188,7 +188,7 @@ class Engine:
         repairing = Repairing(Checking(layout, blobs, self._layers, images), blobs, self._layers, images, self._containers, holds, hosts)
         steps = BuildSteps(self._endpoints, networks, network_files, groups, preparing.namespace_of, settings.cdi_spec_dirs)
         self._building = assemble(Parts(layout, self._database, blobs, self._layers, images, snapshots, maker, holds, sweeping, self._launch), steps,
-                                  settings.builder)  # fmt: skip
+                                  hosts, settings.builder)  # fmt: skip
         self._collecting.join("build-cache", Kind(self._building.pruning.items, self._building.pruning.let_go))
         cached, bases = BuildCacheHandlers(self._building.pruning), BuildImages(service, transfers)
         handlers = Handlers(
@@ -206,7 +206,7 @@ class Engine:
             SystemHandlers(system, hosts),
             EventHandlers(self._events),
             UsageHandlers(usage, service, volumes, cached),
-            BuildHandlers(self._building.builder, bases, layout, self._launch.run_job),
+            BuildHandlers(self._building.builder, bases, self._building.results, self._building.caches, layout, self._launch.run_job),
             cached,
             BuildCallHandlers(bases, layout, self._launch.run_job),
             VolumeHandlers(volumes, VolumePruning(volumes, folders, self._events)),
@@ -255,6 +255,7 @@ class Engine:
         await self._exits.settle()
         self._mounting.let_go()
         self._restoring.tear_down_if_idle()
+        self._building.parcels.close()
         self._launch.close()
         self._endpoints.close()
         self._database.close()

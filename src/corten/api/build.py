@@ -3,31 +3,43 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 from aiohttp import web
 
+from corten.api.build_cache_transfer import BuildCacheTransfer
 from corten.api.build_contexts import BuildContexts, contexts
 from corten.api.build_joints import JoinedImages
 from corten.api.build_lines import ClassicLines
+from corten.api.build_outputs import BuildResults, keeps_image, names_of, with_annotation
 from corten.api.build_request import BuildRequest, read_request
-from corten.api.build_source import read_source
+from corten.api.build_source import BuildSource, read_source
 from corten.api.call import Call
 from corten.api.json_messages import JsonMessages, progress_message
-from corten.builder.build import Builder, Built
+from corten.builder.attest.provenance import Invocation
+from corten.builder.build import Builder, Built, inline_of
+from corten.builder.cache_transfer.documents import INLINE
 from corten.builder.context import Context
 from corten.builder.context_shares import large_paths
 from corten.builder.convert import Reading, finish, read
 from corten.builder.exec_step import StepFailed
+from corten.builder.graph import Vertex
 from corten.builder.hosting import Private
+from corten.builder.outputs.delivery import Solved
 from corten.builder.plan import BuildPlan
+from corten.builder.progress import Finished
+from corten.builder.progress import Progress as StepProgress
 from corten.builder.solve import SolveOptions
 from corten.engine.build_images import BuildImages
 from corten.errors import CortenError, Invalid
 from corten.registry.progress import Progress, Pushed
+from corten.spec.build_cache import INLINE as INLINE_CACHE
 from corten.spec.digest import encoded
+from corten.spec.timestamps import now_ns
 from corten.store.layers import RunJob
 from corten.store.layout import Layout
 
@@ -44,8 +56,9 @@ class BuildCancelled(CortenError):
 
 
 class BuildHandlers:
-    def __init__(self, builder: Builder, images: BuildImages, layout: Layout, run_job: RunJob) -> None:
-        self._builder, self._images, self._layout, self._run_job = builder, images, layout, run_job
+    def __init__(self, builder: Builder, images: BuildImages, results: BuildResults, caches: BuildCacheTransfer, layout: Layout, run_job: RunJob) -> None:
+        self._builder, self._images, self._results, self._caches = builder, images, results, caches
+        self._layout, self._run_job = layout, run_job
         self._to_cancel: dict[str, asyncio.Event] = {}  # by the id that the client gave its build
 
     async def build(self, call: Call) -> web.StreamResponse:
@@ -57,7 +70,8 @@ class BuildHandlers:
             async with contexts(self._layout, self._run_job, call.request.content.iter_any(), request) as given:
                 messages = _Messages(call, quiet=request.quiet)
                 async with messages.reporting():
-                    await self._while_client_listens(call, stop, self._build(request, given, messages))
+                    with self._results.lease():
+                        await self._while_client_listens(call, stop, self._build(request, given, messages))
                 return await messages.end()
         except _ClientGone:
             return web.Response()
@@ -74,27 +88,64 @@ class BuildHandlers:
             self._to_cancel[build_id].set()
         return web.Response(status=200)
 
+    async def fetch(self, call: Call) -> web.StreamResponse:
+        return await self._results.fetch(call)
+
+    async def receive_cache(self, call: Call) -> web.StreamResponse:
+        return await self._caches.receive(call)
+
     async def _build(self, request: BuildRequest, given: BuildContexts, messages: _Messages) -> None:
         source = read_source(request, given.main, given.trees)
-        options = source.options
         with source.showing():
-            reading = await asyncio.to_thread(read, source.text, options)
-            reading.table.target(options.target)  # what is wrong so far is an ordinary answer
-            if not request.quiet:
-                await messages.begin()
-            plan = await self._plan(reading, request, messages)
-        newest = None if plan.epoch is None else plan.epoch * _SECOND
-        solving = SolveOptions(
-            {"context": given.main, **given.named}, Private(request.extras.secrets, request.extras.agents), options.network, newest,
-            frozenset({"*"} if request.no_cache else ()),
-        )  # fmt: skip
-        lines = ClassicLines(plan, messages.send, explain=request.explain)
-        names = [f"{name.name}:{name.tag}" for name in request.names]
-        built = await self._told(lines, self._builder.build(plan, solving, names, lines.take))
+            readings = [await asyncio.to_thread(read, source.text, replace(source.options, platform=platform)) for platform in request.platforms]
+            readings[0].table.target(source.options.target)  # what is wrong so far is an ordinary answer
+        if not request.quiet:
+            await messages.begin()
+        keep = keeps_image(request.outputs)
+        done = [await self._one(source, reading, request, given, messages, keep=keep) for reading in readings]
+        names = [f"{name.name}:{name.tag}" for name in request.stored_names]
+        if keep and len(done) > 1:
+            self._builder.name_together([built.image_id for _, built, _ in done], names)
+        solved = [solved for _, _, solved in done]
+        for output in request.outputs:
+            inline = inline_of(done[0][0].target, done[0][1].made) if request.inline_cache and len(done) == 1 else ""
+            await self._results.deliver(solved, with_annotation(output, INLINE, inline), names_of(output, request.names), request.registries, messages.send_result)
+        for place in request.cache_to:
+            if place.type != INLINE_CACHE:
+                await self._caches.send(place, [(plan.target, built.made) for plan, built, _ in done], request.registries, messages.send_result)
         if request.explain:
             await _tell_sizes(given.main, messages)
-        await _conclude(plan, built, request, messages)
-        self._images.tagged(built.image_id, [name.familiar for name in request.names])
+        for plan, built, _ in done:
+            await _conclude(plan, built, request, messages, keep=keep)
+        for _, built, _ in done if keep else ():
+            self._images.tagged(built.image_id, [name.familiar for name in request.stored_names])
+
+    async def _one(self, source: BuildSource, reading: Reading, request: BuildRequest, given: BuildContexts, messages: _Messages, *,
+                   keep: bool) -> tuple[BuildPlan, Built, Solved]:  # fmt: skip
+        """One platform's build; `keep`: its image is stored under its names."""
+        started, options = now_ns(), source.options
+        with source.showing():
+            plan = await self._plan(reading, request, messages)
+        lines, resolved = ClassicLines(plan, messages.send, explain=request.explain), dict[Vertex, str]()
+
+        def emit(event: StepProgress) -> None:
+            if isinstance(event, Finished) and event.revision:
+                resolved[event.vertex] = event.revision
+            lines.take(event)
+
+        names = [f"{name.name}:{name.tag}" for name in request.stored_names] if len(request.platforms) == 1 else []
+        async with self._caches.imports(request.cache_from, plan.target, request.registries, messages.send) as imports:
+            solving = SolveOptions(
+                {"context": given.main, **given.named}, Private(request.extras.secrets, request.extras.agents), options.network,
+                None if plan.epoch is None else plan.epoch * _SECOND, frozenset({"*"} if request.no_cache else ()), imports=imports,
+            )  # fmt: skip
+            built = await self._told(lines, self._builder.build(plan, solving, names, emit, store=keep, inline=request.inline_cache))
+        invocation = Invocation(
+            secrets.token_hex(16), started, now_ns(), options.file, source.text, plan.platform, options.target, options.arguments, options.labels,
+            request.remote, given.main.revision,
+        )  # fmt: skip
+        shown = next((name.familiar for output in request.outputs for name in names_of(output, request.names)), "image")
+        return plan, built, await self._results.solved(plan, built.config, request.attest, shown, invocation, resolved)
 
     async def _plan(self, reading: Reading, request: BuildRequest, messages: _Messages) -> BuildPlan:
         queue: asyncio.Queue[Progress | Pushed] = asyncio.Queue()
@@ -157,6 +208,10 @@ class _Messages(JsonMessages):
         else:
             self._held.append(message)
 
+    async def send_result(self, message: dict[str, Any]) -> None:
+        """What the client must have, quiet or not."""
+        await super().send(message)
+
     async def send_id(self, image_id: str) -> bool:
         """Whether that is all that the client wants to know."""
         if self._held is None:
@@ -183,7 +238,7 @@ class _Messages(JsonMessages):
             await super().send(message)
 
 
-async def _conclude(plan: BuildPlan, built: Built, request: BuildRequest, messages: _Messages) -> None:
+async def _conclude(plan: BuildPlan, built: Built, request: BuildRequest, messages: _Messages, *, keep: bool) -> None:
     if await messages.send_id(built.image_id):
         return
     await messages.send({"aux": {"ID": built.image_id}})
@@ -191,7 +246,7 @@ async def _conclude(plan: BuildPlan, built: Built, request: BuildRequest, messag
         text = warning if warning.startswith("[") else f"[Warning] {warning}"
         await messages.send({"stream": f"{text}\n"})
     await messages.send({"stream": f"Successfully built {encoded(built.image_id)[:12]}\n"})
-    for name in request.names:
+    for name in request.stored_names if keep else ():
         await messages.send({"stream": f"Successfully tagged {name.familiar}\n"})
 
 

@@ -5,17 +5,25 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from corten.api.build_cache_transfer import BuildCacheTransfer, CacheStore
 from corten.api.build_joints import JoinedHost
+from corten.api.build_outputs import BuildResults
+from corten.builder.attest.attestor import Attestor
 from corten.builder.build import Builder
 from corten.builder.cache import Cache
 from corten.builder.cache_mounts import CacheMounts
+from corten.builder.cache_transfer.export import CacheExport
+from corten.builder.cache_transfer.imports import Importer
 from corten.builder.exec_step import ExecSteps
 from corten.builder.export import Exporter
 from corten.builder.limits import BuilderSettings, Policy
+from corten.builder.outputs.delivery import Delivery
+from corten.builder.outputs.parcels import Parcels
 from corten.builder.prune import Pruning
 from corten.builder.solve import Solver
 from corten.builder.workshop import Workshop
 from corten.engine.build_steps import BuildSteps
+from corten.registry.hosts import RegistryHosts
 from corten.runtime.launch import Launch
 from corten.spec.ignore_file import Ignore
 from corten.store.blobs import Blobs
@@ -51,9 +59,12 @@ class Building:
     steps: ExecSteps
     cache_mounts: CacheMounts
     pruning: Pruning
+    results: BuildResults
+    caches: BuildCacheTransfer
+    parcels: Parcels
 
 
-def assemble(parts: Parts, host: BuildSteps, settings: BuilderSettings) -> Building:
+def assemble(parts: Parts, host: BuildSteps, hosts: RegistryHosts, settings: BuilderSettings) -> Building:
     workshop = Workshop(parts.layout, parts.snapshots, parts.maker, parts.launch.run_job)
     cache = Cache(parts.database, parts.layers)
     parts.holds.join(cache.holds)
@@ -62,8 +73,15 @@ def assemble(parts: Parts, host: BuildSteps, settings: BuilderSettings) -> Build
     solver = Solver(workshop, parts.images, cache, steps, lambda patterns: Ignore(patterns).ignores, parts.holds, settings,
                     at_once=max(2, os.cpu_count() or 1))  # fmt: skip
     pruning = Pruning(cache, cache_mounts, parts.images, parts.sweeping, solver.busy_since)
+    layout, blobs, layers, run_job = parts.layout, parts.blobs, parts.layers, parts.launch.run_job
+    parcels = Parcels(run_job)
+    parts.holds.join(parcels.holds)
+    results = BuildResults(Delivery(layout, blobs, layers), Attestor(layout, layers, parts.images, run_job), parcels, hosts, parts.holds)
+    export = CacheExport(layout, blobs, layers, cache, cache_mounts, run_job)
+    importer = Importer(layout, blobs, layers, cache, cache_mounts, run_job)
+    caches = BuildCacheTransfer(export, importer, parcels, hosts, CacheStore(layout, parts.images, layers, blobs, cache, parts.holds))
     policies = (Policy(_default_keep(parts.layout.root)),) if settings.policies is None else settings.policies
-    return Building(Builder(solver, Exporter(parts.blobs, parts.layers, parts.images), pruning, policies), steps, cache_mounts, pruning)
+    return Building(Builder(solver, Exporter(blobs, layers, parts.images), pruning, policies), steps, cache_mounts, pruning, results, caches, parcels)
 
 
 def _default_keep(folder: str) -> int:

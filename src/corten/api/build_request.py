@@ -13,23 +13,25 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from corten.api.build_outputs import names_of
 from corten.api.call import Call
 from corten.builder.graph import Limits
 from corten.builder.options import BuildOptions
-from corten.errors import Forbidden, Invalid, NotSupported, UnsupportedOption
+from corten.errors import Forbidden, Invalid, NotSupported
 from corten.registry.auth import Credentials
+from corten.spec.build_cache import INLINE, CachePlace, parse_cache_from, parse_cache_to
 from corten.spec.build_extras import HEADER, BuildExtras, decode_extras
+from corten.spec.build_outputs import IMAGE, Attest, Output, OutputSpec, read_output
 from corten.spec.engine import Ulimit
 from corten.spec.platform import Platform, parse_platform
 from corten.spec.reference import Reference, parse_reference
 
 T = TypeVar("T")
-_REFUSED_OUTPUTS = ("local", "tar", "oci", "docker", "registry")
 BUILD_QUERY: dict[str, Any] = {
     "dockerfile": str, "t": list[str], "q": bool, "nocache": bool, "pull": bool, "rm": bool, "forcerm": bool, "buildargs": str, "labels": str,
     "target": str, "platform": str, "networkmode": str, "extrahosts": str, "cachefrom": str, "memory": int, "memswap": int, "cpushares": int,
     "cpusetcpus": str, "cpusetmems": str, "cpuperiod": int, "cpuquota": int, "shmsize": int, "ulimits": str, "cgroupparent": str, "outputs": str,
-    "version": str, "squash": bool, "buildid": str, "remote": str, "explain": bool,
+    "version": str, "squash": bool, "buildid": str, "remote": str, "explain": bool, "attest": str, "cacheto": str,
 }  # fmt: skip
 
 
@@ -39,7 +41,7 @@ class OutsideContext(Invalid):
 
 @dataclass(frozen=True)
 class BuildRequest:
-    """`names` are references in full. `options` lacks the context, which has not been read yet."""
+    """`names` are references in full. `options` lacks the context, which has not been read yet. `platforms` has one at least."""
 
     options: BuildOptions
     dockerfile: str
@@ -49,8 +51,24 @@ class BuildRequest:
     no_cache: bool
     pull: bool
     explain: bool
+    outputs: tuple[Output, ...]
+    attest: Attest
+    cache_from: tuple[CachePlace, ...]
+    cache_to: tuple[CachePlace, ...]
+    platforms: tuple[Platform | None, ...]
     registries: Mapping[str, Credentials]
     extras: BuildExtras
+
+    @property
+    def inline_cache(self) -> bool:
+        """Whether the image shall carry its own cache: BuildKit's build argument counts, too."""
+        asked = self.options.arguments.get("BUILDKIT_INLINE_CACHE", "")
+        return asked in ("1", "true") or any(place.type == INLINE for place in self.cache_to)
+
+    @property
+    def stored_names(self) -> tuple[Reference, ...]:
+        """What the image is called in the store."""
+        return tuple(dict.fromkeys(name for output in self.outputs if output.type == IMAGE and output.store for name in names_of(output, self.names)))
 
 
 def read_request(call: Call) -> BuildRequest:
@@ -58,20 +76,22 @@ def read_request(call: Call) -> BuildRequest:
     _check_version(call)
     if call.flag("squash"):
         raise Invalid("squash is only supported with experimental mode")
-    _check_outputs(call)
-    _json(call, "cachefrom", list[str], "cache-from")  # Corten's cache goes by content: an image that is here adds nothing to it
-    platform = _platform(call.text("platform"))
+    extras = decode_extras(call.request.headers.get(HEADER, ""))
+    cache_from = tuple(map(parse_cache_from, (*(_json(call, "cachefrom", list[str], "cache-from") or ()), *extras.cache_from)))
+    cache_to = tuple(map(parse_cache_to, (*(_json(call, "cacheto", list[str], "cache-to") or ()), *extras.cache_to)))
+    platforms = tuple(_platform(text) for text in call.text("platform").split(","))
     options = BuildOptions(
         arguments={name: value for name, value in (_json(call, "buildargs", dict[str, str | None], "build args") or {}).items() if value is not None},
-        target=call.text("target"), platform=platform, labels=_json(call, "labels", dict[str, str], "labels") or {},
+        target=call.text("target"), platform=platforms[0], labels=_json(call, "labels", dict[str, str], "labels") or {},
         network=_network(call.text("networkmode")), hosts=_hosts(call.text("extrahosts")), limits=_limits(call),
     )  # fmt: skip
-    dockerfile = call.text("dockerfile") or "Dockerfile"
+    dockerfile, outputs, attest = call.text("dockerfile") or "Dockerfile", _outputs(call), _json(call, "attest", Attest, "attestations") or Attest()
+    attest.check(outputs)
     _check_path(dockerfile)
     return BuildRequest(
         options, dockerfile, tuple(_name(text) for text in call.values("t") if text), call.text("remote"), call.flag("q"), call.flag("nocache"),
-        call.flag("pull"), call.flag("explain"), _registries(call.request.headers.get("X-Registry-Config", "")),
-        decode_extras(call.request.headers.get(HEADER, "")),
+        call.flag("pull"), call.flag("explain"), outputs, attest, cache_from, cache_to, platforms,
+        _registries(call.request.headers.get("X-Registry-Config", "")), extras,
     )  # fmt: skip
 
 
@@ -83,10 +103,13 @@ def _check_version(call: Call) -> None:
         raise Invalid(f'invalid version "{version}"')
 
 
-def _check_outputs(call: Call) -> None:
-    for output in _json(call, "outputs", list[dict[str, object]], "outputs") or []:
-        if output.get("Type") in _REFUSED_OUTPUTS:
-            raise UnsupportedOption(key=f"the output type {output['Type']!r}")
+def _outputs(call: Call) -> tuple[Output, ...]:
+    """What Docker's client calls `moby`, or nothing at all, is the image in the store. What is wrong in an output is told before anything is built."""
+    specs = [spec for spec in _json(call, "outputs", list[OutputSpec], "outputs") or [] if spec.type != "moby"]
+    outputs = tuple(read_output(spec) for spec in specs) or (Output(IMAGE),)
+    for output in outputs:
+        names_of(output, ())
+    return outputs
 
 
 def _platform(text: str) -> Platform | None:

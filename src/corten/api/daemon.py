@@ -15,8 +15,12 @@ import click
 
 from corten.api.assembly import Engine
 from corten.api.settings import Settings, parse_arguments
+from corten.builder.attest.scan_job import SCAN_JOB
+from corten.builder.cache_transfer.mount_job import PACK_MOUNT_JOB, UNPACK_MOUNT_JOB
 from corten.builder.context_job import CONTEXT_JOB
 from corten.builder.file_job import FILE_JOB
+from corten.builder.outputs.oci_tar import OCI_JOB
+from corten.builder.outputs.tree_tar import TREE_JOB
 from corten.engine.copy_up import COPY_UP_JOB
 from corten.engine.copying import COPY_JOB
 from corten.engine.idmap import IDMAP_JOB
@@ -41,6 +45,11 @@ _JOBS = {
     COPY_JOB: "corten.engine.copy_job:job",
     CONTEXT_JOB: "corten.builder.context_job:job",
     FILE_JOB: "corten.builder.file_job:job",
+    OCI_JOB: "corten.builder.outputs.oci_tar:job",
+    PACK_MOUNT_JOB: "corten.builder.cache_transfer.mount_job:pack_job",
+    UNPACK_MOUNT_JOB: "corten.builder.cache_transfer.mount_job:unpack_job",
+    SCAN_JOB: "corten.builder.attest.scan_job:job",
+    TREE_JOB: "corten.builder.outputs.tree_tar:job",
 }
 _log = logging.getLogger("corten")
 

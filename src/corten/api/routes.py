@@ -40,6 +40,7 @@ from corten.api.volumes import VolumeHandlers
 from corten.registry.auth import Credentials
 from corten.registry.search import Found
 from corten.spec import answers, disk_answers
+from corten.spec.build_cache import ImportedBuildCache
 from corten.spec.engine import (
     Config,
     CreateRequest,
@@ -84,6 +85,16 @@ def _route(methods: str, path: str, handler: Handler, **row: Any) -> Route:
 
 JSON_MESSAGES, TAR, STREAM = Stream("application/json"), Stream("application/x-tar"), Stream(RAW_STREAM)
 _TEXT = Stream("text/plain")
+
+
+def _build_routes(handlers: Handlers) -> list[Route]:
+    return [
+        _route("POST", "/build", handlers.builds.build, query=BUILD_QUERY, body=TAR, answer=JSON_MESSAGES),
+        _route("POST", "/build/prune", handlers.build_cache.prune, query=PRUNE_QUERY, answer=answers.PrunedBuildCache),
+        _route("POST", "/build/cancel", handlers.builds.cancel, query={"id": str}),
+        _route("POST", "/corten/build/cache", handlers.builds.receive_cache, body=TAR, answer=ImportedBuildCache),
+        _route("GET", "/corten/build/outputs/{id}", handlers.builds.fetch, answer=TAR),
+    ]
 
 
 def make_routes(handlers: Handlers) -> list[Route]:
@@ -153,9 +164,7 @@ def make_routes(handlers: Handlers) -> list[Route]:
         _route("GET", "/images/json", image.list, query={"all": bool, "digests": bool, "filter": str, "filters": Filters, "shared-size": bool, "manifests": bool},
                answer=list[answers.ImageSummary]),
         _route("POST", "/images/create", image.create, query=create_image, body=TAR, answer=JSON_MESSAGES),
-        _route("POST", "/build", handlers.builds.build, query=BUILD_QUERY, body=TAR, answer=JSON_MESSAGES),
-        _route("POST", "/build/prune", handlers.build_cache.prune, query=PRUNE_QUERY, answer=answers.PrunedBuildCache),
-        _route("POST", "/build/cancel", handlers.builds.cancel, query={"id": str}),
+        *_build_routes(handlers),
         _route("POST", "/images/load", handlers.files.load, query={"quiet": bool, "platform": list[str]}, body=TAR, answer=JSON_MESSAGES),
         _route("GET", "/images/get", handlers.files.save, query={"names": list[str], "platform": list[str]}, answer=TAR),
         _route("GET", "/images/{name}/get", handlers.files.save, query={"platform": list[str]}, answer=TAR),

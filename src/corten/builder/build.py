@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from corten.builder.export import Exporter
+from corten.builder.cache_transfer.documents import INLINE, inline_annotation
+from corten.builder.export import Exporter, config_document
+from corten.builder.graph import Vertex, layers_of
 from corten.builder.limits import Policy
 from corten.builder.plan import BuildPlan
 from corten.builder.progress import Emit
 from corten.builder.prune import Pruned, Pruning
+from corten.builder.results import MadeLayer
 from corten.builder.solve import SolveOptions, Solver
+from corten.spec.digest import digest_of
 
 
 @dataclass(frozen=True)
 class Built:
-    """`created` (nanoseconds) is what the image says of its age."""
+    """`created` (nanoseconds) is what the image says of its age. `config` is its config document, `chain` its layers' diff ids, `made`
+    what every step put on it.
+    """
 
     image_id: str
     created: int
     chain: tuple[str, ...]
+    config: bytes
+    made: Mapping[Vertex, MadeLayer]
+
+
+def inline_of(target: Vertex, made: Mapping[Vertex, MadeLayer]) -> str:
+    """The annotation of an image that carries its own cache."""
+    return inline_annotation((made[step].key, made[step].diff_id) for step in layers_of(target))
 
 
 class Builder:
@@ -28,14 +41,24 @@ class Builder:
         self.solver, self._exporter, self._pruning, self._policies = solver, exporter, pruning, policies
         self._tidying: asyncio.Task[Pruned] | None = None
 
-    async def build(self, plan: BuildPlan, options: SolveOptions, names: list[str], emit: Emit) -> Built:
-        """Solve the plan and store the image under its names (in full). Raises what the first failing step did; no image is made then."""
+    async def build(self, plan: BuildPlan, options: SolveOptions, names: list[str], emit: Emit, *, store: bool = True,
+                    inline: bool = False) -> Built:  # fmt: skip
+        """Solve the plan and, with `store`, keep the image under its names (in full). `inline`: it carries its own cache.
+
+        Raises what the first failing step did; no image is made then.
+        """
         with self.solver.running():
             result, made = await self.solver.solve(plan.target, options, emit)
             created = result.time if options.newest is None else options.newest
-            image_id = self._exporter.store(plan, result, made, created, names)
+            annotations = {INLINE: inline_of(plan.target, made)} if inline else None
+            config = config_document(plan, result, made, created)
+            image_id = self._exporter.store(plan, result, made, config, names, annotations) if store else digest_of(config)
         self._tidy()
-        return Built(image_id, created, result.chain)
+        return Built(image_id, created, result.chain, config, made)
+
+    def name_together(self, image_ids: Sequence[str], names: Sequence[str]) -> None:
+        """Have the names (in full) mean the images of several platforms."""
+        self._exporter.name_together(image_ids, names)
 
     def _tidy(self) -> None:
         """Let go of what the settings do not let stay, while nobody waits for it."""

@@ -98,7 +98,7 @@ class Cache:
         """The first ingredient in which the nearest run differs; None if nothing like it has been run."""
         best: tuple[int, Ingredients] | None = None
         for row in self._near(place, description):
-            theirs = self._inputs(row.key)
+            theirs = self.inputs(row.key)
             equal = len(set(theirs) & set(ingredients))
             if best is None or equal > best[0]:
                 best = equal, theirs
@@ -109,7 +109,8 @@ class Cache:
         same = [row for row in same if row.description == description] or same
         return sorted(same, key=lambda row: -row.used)[:_NEAREST]
 
-    def _inputs(self, key: str) -> Ingredients:
+    def inputs(self, key: str) -> Ingredients:
+        """What a row was made from; none where that is not known."""
         packed = self._database.build_inputs(key)
         return _decode_inputs(zstandard.decompress(packed)) if packed else []
 

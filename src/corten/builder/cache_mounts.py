@@ -20,6 +20,11 @@ from corten.store.sizes import tree_size
 Seed = Callable[[str], Awaitable[None]]
 
 
+def folder_name(mount: CacheMount) -> str:
+    """Of a private mount the first of its folders."""
+    return hashlib.sha256(mount.id.encode()).hexdigest()[:32]
+
+
 class CacheMounts:
     def __init__(self, layout: Layout, cache: Cache) -> None:
         self._layout, self._cache = layout, cache
@@ -31,7 +36,7 @@ class CacheMounts:
 
         shared: with anybody; locked: alone, later ones wait; private: alone, later ones get another folder.
         """
-        name = hashlib.sha256(mount.id.encode()).hexdigest()[:32]
+        name = folder_name(mount)
         if mount.sharing == "locked":
             async with self._locks[name]:
                 async with self._folder(name, mount, seed) as path:
@@ -42,13 +47,24 @@ class CacheMounts:
         async with self._folder(name, mount, seed) as path:
             yield path
 
+    def path(self, name: str) -> str:
+        return f"{self._layout.cache_mounts}/{name}"
+
+    async def adopt(self, name: str, folder: str, description: str) -> None:
+        """A folder that came from elsewhere, moved; left where it is if there is one already."""
+        async with self._locks[f"{name} making"]:
+            if not os.path.isdir(self.path(name)):
+                os.rename(folder, self.path(name))
+                now = now_ns()
+                self._cache.put(CacheRow(name, MOUNT, description, "", now, now, 0, folder=name), [])
+
     @staticmethod
     def _numbered(name: str) -> list[str]:
         return [name, *(f"{name}-{number}" for number in range(1, 1000))]
 
     @asynccontextmanager
     async def _folder(self, name: str, mount: CacheMount, seed: Seed | None) -> AsyncIterator[str]:
-        path = f"{self._layout.cache_mounts}/{name}"
+        path = self.path(name)
         self._users[name] += 1
         try:
             async with self._locks[f"{name} making"]:
@@ -78,13 +94,13 @@ class CacheMounts:
 
     def size(self, folder: str) -> int:
         """Bytes. For threads: it walks."""
-        return tree_size(f"{self._layout.cache_mounts}/{folder}")
+        return tree_size(self.path(folder))
 
     def in_use(self, folder: str) -> bool:
         return bool(self._users[folder])
 
     def remove(self, folder: str) -> None:
-        shutil.rmtree(f"{self._layout.cache_mounts}/{folder}", ignore_errors=True)
+        shutil.rmtree(self.path(folder), ignore_errors=True)
 
     def sweep(self) -> None:
         """Start-up: folders that no row names."""

@@ -26,10 +26,11 @@ class NoSuchFile(NotFound):
 
 
 class Context:
-    """`listed` are all entries, whatever an ignore file says."""
+    """`listed` are all entries, whatever an ignore file says. `revision`: of what came from an address, the commit or the digest that it had."""
 
     def __init__(self, folder: str, listed: list[Entry], received: Received) -> None:
         self.folder, self.listed, self.received = folder, listed, received
+        self.revision = ""
         self._claimed: set[int] = set()
 
     @classmethod

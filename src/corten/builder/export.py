@@ -15,17 +15,19 @@ from corten.spec.image import (
     DOCKER_LAYER,
     DOCKER_MANIFEST,
     OCI_CONFIG,
+    OCI_INDEX,
     OCI_LAYER,
     OCI_MANIFEST,
     Descriptor,
     History,
     ImageConfig,
+    Index,
     Manifest,
     RootFS,
     packed_type,
 )
 from corten.store.blobs import Blobs
-from corten.store.images import Images
+from corten.store.images import Images, Listed
 from corten.store.layers import Layers
 
 _SECOND = 1_000_000_000
@@ -34,6 +36,11 @@ _SECOND = 1_000_000_000
 def moment(nanoseconds: int) -> str:
     """RFC 3339 in whole seconds, UTC."""
     return datetime.fromtimestamp(nanoseconds // _SECOND, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def config_document(plan: BuildPlan, result: Result, made: Mapping[Vertex, MadeLayer], created: int) -> bytes:
+    """`created` is nanoseconds since the epoch. Its digest is the image's id."""
+    return msgspec.json.encode(make_config(plan, result, made, moment(created)))
 
 
 def make_config(plan: BuildPlan, result: Result, made: Mapping[Vertex, MadeLayer], created: str) -> ImageConfig:
@@ -52,10 +59,9 @@ class Exporter:
     def __init__(self, blobs: Blobs, layers: Layers, images: Images) -> None:
         self._blobs, self._layers, self._images = blobs, layers, images
 
-    def store(self, plan: BuildPlan, result: Result, made: Mapping[Vertex, MadeLayer], created: int, names: Sequence[str]) -> str:
-        """Make the image visible under its names (in full), in one transaction; its id. `created` is nanoseconds since the epoch."""
-        document = make_config(plan, result, made, moment(created))
-        data = msgspec.json.encode(document)
+    def store(self, plan: BuildPlan, result: Result, made: Mapping[Vertex, MadeLayer], data: bytes, names: Sequence[str],
+              annotations: dict[str, str] | None = None) -> str:  # fmt: skip
+        """Make the image of this config visible under its names (in full), in one transaction; its id. `annotations` are its manifest's."""
         image_id = self._blobs.put(data)
         base = self._images.get(plan.base.id) if plan.base else None
         docker = base is not None and base.row.media_type == DOCKER_MANIFEST  # one manifest does not mix the two vocabularies
@@ -65,11 +71,19 @@ class Exporter:
         manifest = Manifest(
             config=Descriptor(DOCKER_CONFIG if docker else OCI_CONFIG, image_id, len(data)),
             layers=[known.get(diff_id) or self._descriptor(diff_id, layer_type, lengths) for diff_id in result.chain],
-            media_type=DOCKER_MANIFEST if docker else OCI_MANIFEST,
+            media_type=DOCKER_MANIFEST if docker else OCI_MANIFEST, annotations=annotations,
         )
         written = msgspec.json.encode(manifest)
         self._images.store(image_id, Descriptor(manifest.media_type, self._blobs.put(written), len(written)), names, made_here=True)
         return image_id
+
+    def name_together(self, image_ids: Sequence[str], names: Sequence[str]) -> None:
+        """Have the names (in full) mean stored images of several platforms: an index over them."""
+        images = [image for image_id in image_ids if (image := self._images.get(image_id))]
+        entries = [Descriptor(image.row.media_type, image.row.manifest, image.row.manifest_size, image.config.platform) for image in images]
+        target = self._blobs.put(msgspec.json.encode(Index(entries, media_type=OCI_INDEX)))
+        for image in images:
+            self._images.point(image.id, names, Listed(target, image.row.manifest))
 
     def _descriptor(self, diff_id: str, layer_type: str, lengths: Mapping[str, int]) -> Descriptor:
         """A layer made here is a tar that need not be there yet; one that was there before has the blob that it came with."""

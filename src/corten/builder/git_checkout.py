@@ -52,8 +52,8 @@ class _Host:
         return found
 
 
-async def check_out(op: Git, folder: str, authorization: str = "") -> str:
-    """Into `folder`, which is empty: the path of the files asked for. `authorization` is a header's value for HTTP. Raises GitFailed, Invalid, NotSupported."""
+async def check_out(op: Git, folder: str, authorization: str = "") -> tuple[str, str]:
+    """Into `folder`, which is empty: the path of the files asked for, and the commit's id. `authorization` is a header's value for HTTP. Raises GitFailed, Invalid, NotSupported."""
     if not re.match(r"(?:https?|git)://", op.url, re.IGNORECASE):
         raise NotSupported(f"{op.url}: git over SSH needs the client's agent, which is not forwarded yet; use https://")
     if shutil.which("git") is None:
@@ -68,7 +68,7 @@ async def check_out(op: Git, folder: str, authorization: str = "") -> str:
         raise Invalid(f"expected checksum to match {op.checksum}, got {commit}")
     if op.submodules and os.path.exists(f"{work}/.gitmodules"):
         await _git(host, "-C", work, "submodule", "update", "-q", "--init", "--recursive", "--depth=1")
-    return _inside(work, op)
+    return _inside(work, op), commit
 
 
 async def _fetch(op: Git, host: _Host, work: str) -> str:

@@ -50,13 +50,17 @@ class Difference:
 
 @dataclass(frozen=True)
 class Finished:
-    """`chain` is the result's layers (a folder has none). `missed` is set where the cache had something like it and not this."""
+    """`chain` is the result's layers (a folder has none). `missed` is set where the cache had something like it and not this.
+
+    `revision`: the commit or digest of a source that is at an address.
+    """
 
     vertex: Vertex
     time: int
     cached: bool
     chain: tuple[str, ...] = ()
     missed: Difference | None = None
+    revision: str = ""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from corten.builder.git_checkout import check_out
 from corten.builder.git_reference import parse_git_reference
 from corten.builder.graph import Git, Http
 from corten.builder.remote_auth import git_authorization, http_authorization
-from corten.errors import Invalid
+from corten.errors import Invalid, RegistryError
 from corten.registry.download import download
 from corten.spec.archive_head import BLOCK, is_archive
 from corten.store.layers import RunJob
@@ -25,6 +25,7 @@ from corten.store.layout import Layout
 from corten.store.tar_writer import TarWriter
 
 _CHUNK = 1 << 18
+_LEFT = 64 << 20  # bytes that no download takes
 
 
 @dataclass(frozen=True)
@@ -57,15 +58,15 @@ class Remote:
             file = await self._fetch(op.url, folder)
             if op.checksum and file.digest != op.checksum:
                 raise Invalid(f"digest mismatch {op.checksum}: {file.digest} of {op.url}")
-            return await self._receive(_with_one_file(file, op.name, op.mode))
+            return await self._receive(_with_one_file(file, op.name, op.mode), file.digest)
 
     async def git(self, op: Git) -> Context:
         """Raises what check_out does."""
         async with self._folder() as folder:
-            root = await check_out(op, folder, git_authorization(op.url, self._secrets))
+            root, commit = await check_out(op, folder, git_authorization(op.url, self._secrets))
             packed = f"{folder}/packed"
             await asyncio.to_thread(_pack, root, packed)
-            return await self._receive(_File(packed, "", 0).pieces())
+            return await self._receive(_File(packed, "", 0).pieces(), commit)
 
     async def context(self, address: str, *, keep_git_dir: bool = False) -> Context:
         """A git repository, a tar, or a Dockerfile without any context (as which it is in it)."""
@@ -76,19 +77,15 @@ class Remote:
             raise Invalid(f"{address} is no address of a build context: want a git repository, http:// or https://")
         async with self._folder() as folder:
             file = await self._fetch(address, folder)
-            return await self._receive(file.pieces() if file.is_archive() else _with_one_file(file, "Dockerfile", 0o644))
+            return await self._receive(file.pieces() if file.is_archive() else _with_one_file(file, "Dockerfile", 0o644), file.digest)
 
     async def _fetch(self, url: str, folder: str) -> _File:
-        path, digest = f"{folder}/fetched", hashlib.sha256()
-        async with download(url, http_authorization(url, self._secrets)) as found:
-            with open(path, "wb") as file:
-                async for piece in found.pieces:
-                    digest.update(piece)
-                    file.write(piece)
-            return _File(path, f"sha256:{digest.hexdigest()}", found.modified)
+        return await fetch(url, folder, http_authorization(url, self._secrets))
 
-    async def _receive(self, pieces: AsyncIterator[bytes]) -> Context:
-        return await Context.receive(self._layout, self._run_job, pieces)
+    async def _receive(self, pieces: AsyncIterator[bytes], revision: str) -> Context:
+        context = await Context.receive(self._layout, self._run_job, pieces)
+        context.revision = revision
+        return context
 
     @asynccontextmanager
     async def _folder(self) -> AsyncIterator[str]:
@@ -99,6 +96,31 @@ class Remote:
             yield folder
         finally:
             await asyncio.shield(asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True))
+
+
+def room_in(folder: str) -> int:
+    """Bytes that may be written there: what is free but for a part that is left to the rest of the engine."""
+    found = os.statvfs(folder)
+    return max(0, found.f_bavail * found.f_frsize - _LEFT)
+
+
+async def fetch(url: str, folder: str, authorization: str = "") -> _File:
+    """Raises RegistryError for a refusal, and for more than there is room for."""
+    path, digest, room, size = f"{folder}/fetched", hashlib.sha256(), room_in(folder), 0
+    async with download(url, authorization) as found:
+        _check_room(url, found.total, room)
+        with open(path, "wb") as file:
+            async for piece in found.pieces:
+                size += len(piece)
+                _check_room(url, size, room)
+                digest.update(piece)
+                file.write(piece)
+        return _File(path, f"sha256:{digest.hexdigest()}", found.modified)
+
+
+def _check_room(url: str, size: int, room: int) -> None:
+    if size > room:
+        raise RegistryError(f"{url} has {size} bytes, and there is room for {room} on the engine's disk")
 
 
 async def _with_one_file(file: _File, name: str, mode: int) -> AsyncIterator[bytes]:

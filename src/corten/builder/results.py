@@ -30,8 +30,9 @@ class Result:
 
 @dataclass(frozen=True)
 class MadeLayer:
-    """The layer of a step; an empty `diff_id` means that it changed nothing. `length` is its tar's bytes, `size` its files'."""
+    """The layer of a step; an empty `diff_id` means that it changed nothing. `length` is its tar's bytes, `size` its files', `key` the step's in the cache."""
 
     diff_id: str = ""
     length: int = 0
     size: int = 0
+    key: str = ""

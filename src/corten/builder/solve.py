@@ -15,6 +15,7 @@ from functools import partial
 
 from corten.builder import exec_step, file_step, step_mounts
 from corten.builder.cache import REGULAR, Cache, CacheRow
+from corten.builder.cache_transfer.imports import Import
 from corten.builder.context import Context
 from corten.builder.exec_step import ExecSteps, ExecWork
 from corten.builder.file_step import FileWork
@@ -57,6 +58,7 @@ class SolveOptions:
     network: str = "default"
     newest: int | None = None
     no_cache: frozenset[str] = frozenset()
+    imports: tuple[Import, ...] = ()
 
 
 class Solver:
@@ -126,7 +128,8 @@ class Solve:
         except CortenError as error:
             self._emit(Failed(vertex, now_ns(), error))
             raise
-        self._emit(Finished(vertex, now_ns(), cached=False, chain=result.chain))
+        revision = result.folder.context.revision if result.folder else ""
+        self._emit(Finished(vertex, now_ns(), cached=False, chain=result.chain, revision=revision))
         return result
 
     # --- sources
@@ -169,11 +172,18 @@ class Solve:
         key = key_of(ingredients)
         row, missed = None, None
         if self._may_use_cache(vertex):
-            row = self._solver.cache.find(key)
+            row = self._solver.cache.find(key) or await self._import(key)
             if row is None:
                 missed = self._solver.cache.explain(_place(vertex), vertex.shown.text, ingredients)
         layer = MadeLayer(row.layer, row.length, row.size) if row else await self._carry_out(vertex, work, key, ingredients)
-        return self._finish(vertex, inputs, work, layer, cached=row is not None, missed=missed)
+        return self._finish(vertex, inputs, work, replace(layer, key=key), cached=row is not None, missed=missed)
+
+    async def _import(self, key: str) -> CacheRow | None:
+        for place in self._options.imports:
+            row = await place.bring(key)
+            if row:
+                return row
+        return None
 
     def _finish(self, vertex: Vertex, inputs: list[Result], work: Work, layer: MadeLayer, *, cached: bool, missed: Difference | None) -> Result:
         self.layers[vertex] = layer

@@ -16,6 +16,8 @@ import click
 from corten.api.client import Client
 from corten.cli.build_calls import SHOWN
 from corten.cli.build_context import sent_files, sent_folder
+from corten.cli.build_results import FLAGS as RESULT_FLAGS
+from corten.cli.build_results import Results
 from corten.cli.credentials import all_registries_header
 from corten.cli.main import Session
 from corten.cli.run import parse_bytes
@@ -165,14 +167,16 @@ def _agents(values: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
-def _build(client: Client, body: IO[bytes] | None, query: dict[str, Any], extras: BuildExtras) -> str:
+def _build(client: Client, body: IO[bytes] | None, query: dict[str, Any], extras: BuildExtras, results: Results) -> str:
     """Show what the engine says; the image's id."""
     image, last = "", dict[str, str]()
+    told = sys.stderr if results.takes_stdout else sys.stdout
     for message in client.messages("/build", body=body, headers={HEADER: encode_extras(extras), **all_registries_header()}, **query):
         if "stream" in message:
-            print(message["stream"], end="", flush=True)
+            print(message["stream"], end="", flush=True, file=told)
         elif "aux" in message:
             image = message["aux"].get("ID", image)
+            results.take(message["aux"])
         elif "status" in message and last.get(message.get("id", "")) != message["status"]:
             last[message.get("id", "")] = message["status"]
             print(f"{message['id']}: {message['status']}" if "id" in message else message["status"], file=sys.stderr)
@@ -208,6 +212,7 @@ _FLAGS = [
     click.option("--explain", is_flag=True, help="Say of every step that was not in the cache what is different"),
     click.option("--check", is_flag=True, help="Build nothing; show what build checks find (as --call=check)"),
     click.option("--call", "method", type=click.Choice(["build", *SHOWN]), default="build", show_default=True, help="What to ask of the Dockerfile"),
+    *RESULT_FLAGS,
 ]
 
 
@@ -225,8 +230,8 @@ def command(session: Session, /, path: str, dockerfile: str, iidfile: str | None
     """Build an image from a Dockerfile and a context: a folder, an address, or - for standard input."""
     method = "check" if check else method
     addresses, folders = _named(options["build_context"])
-    extras = BuildExtras(_secrets(options["secret"]), _agents(options["ssh"]), addresses)
-    client = session.client()
+    client, results = session.client(), Results(options)
+    extras = BuildExtras(_secrets(options["secret"]), _agents(options["ssh"]), addresses, tuple(results.cache_to), tuple(results.cache_from))
     with _context(path, dockerfile, folders) as (body, where):
         if method != "build":
             if body is None:
@@ -235,7 +240,9 @@ def command(session: Session, /, path: str, dockerfile: str, iidfile: str | None
             with client.open("POST", "/corten/build/call", query=query, body=body, headers=all_registries_header()) as response:
                 found = json.load(response)
             raise SystemExit(SHOWN[method](found, dockerfile or "Dockerfile"))
-        image = _build(client, body, {**where, **build_query(options)}, extras)
+        results.send_caches(client)
+        image = _build(client, body, {**where, **build_query(options), **results.query}, extras, results)
+    results.receive(client)
     if iidfile:
         with open(iidfile, "w", encoding="ascii") as file:
             file.write(image)

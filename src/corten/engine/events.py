@@ -30,7 +30,7 @@ class Events:
         self._ring: deque[Event] = deque(maxlen=RING)
         self._listeners: set[asyncio.Queue[Event | None]] = set()
 
-    def emit(self, kind: str, action: str, actor: str, **attributes: str) -> None:
+    def emit(self, kind: str, action: str, actor: str, /, **attributes: str) -> None:
         event = Event(kind, action, actor, attributes, now_ns())
         self._ring.append(event)
         for queue in tuple(self._listeners):

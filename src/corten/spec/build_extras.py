@@ -21,12 +21,16 @@ LONGEST = 1 << 20  # characters of the header
 class BuildExtras(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """`secrets`: content by id. `agents`: sockets on the engine's host by id. `contexts`: address by name.
 
+    `cache_to` and `cache_from` are places as `cacheto` and `cachefrom` have them, for those whose keys no address should have.
+
     An address is `docker-image://REFERENCE`, a git repository, http(s):// of a tar, or `sent:N`.
     """
 
     secrets: dict[str, bytes] = msgspec.field(default_factory=dict)
     agents: dict[str, str] = msgspec.field(default_factory=dict)
     contexts: dict[str, str] = msgspec.field(default_factory=dict)
+    cache_to: tuple[str, ...] = ()
+    cache_from: tuple[str, ...] = ()
 
 
 def encode_extras(extras: BuildExtras) -> str:

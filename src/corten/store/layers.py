@@ -51,6 +51,13 @@ class Layers:
     def find(self, diff_id: str) -> LayerRow | None:
         return self._database.layer(diff_id)
 
+    def need(self, diff_id: str) -> LayerRow:
+        """Of a layer that something stored stands on. Raises StoreCorrupt if it is not there."""
+        row = self.find(diff_id)
+        if row is None:
+            raise StoreCorrupt(f"layer {diff_id} is missing from the store: pull, load or build its image again")
+        return row
+
     async def unpack(self, blob: str, diff_id: str) -> LayerRow:
         """Unpack a blob as the layer `diff_id`; idempotent, and shared by callers at the same time.
 

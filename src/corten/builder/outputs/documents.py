@@ -1,0 +1,133 @@
+"""The documents of a built image outside of the store: manifests, attestation manifests, and an index over them. Pure.
+
+Sources: OCI image-spec manifest.md, image-index.md; BuildKit docs/attestations/attestation-storage.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from corten.spec.build_outputs import Output
+from corten.spec.digest import digest_of, encoded
+from corten.spec.image import (
+    DOCKER_CONFIG,
+    DOCKER_LIST,
+    DOCKER_MANIFEST,
+    OCI_CONFIG,
+    OCI_INDEX,
+    OCI_MANIFEST,
+    Descriptor,
+    ImageConfig,
+    Index,
+    Manifest,
+    RootFS,
+)
+from corten.spec.platform import Platform
+
+IN_TOTO = "application/vnd.in-toto+json"
+STATEMENT = "https://in-toto.io/Statement/v0.1"
+_UNKNOWN = Platform("unknown", "unknown")
+_REFERENCE_TYPE, _REFERENCE_DIGEST, _PREDICATE_TYPE = "vnd.docker.reference.type", "vnd.docker.reference.digest", "in-toto.io/predicate-type"
+
+
+@dataclass(frozen=True)
+class Predicate:
+    """What is attested (JSON), and its type. `file` is its name where the result is a file tree."""
+
+    type: str
+    body: bytes
+    file: str
+
+
+@dataclass(frozen=True)
+class PlatformImage:
+    """One platform's image: its config as it is stored, its layers as they go out, and what is attested of it."""
+
+    platform: Platform
+    config: bytes
+    layers: tuple[Descriptor, ...]
+    predicates: tuple[Predicate, ...] = ()
+
+
+@dataclass(frozen=True)
+class Documents:
+    """`root` is what a name points to. `blobs` are the small ones (configs, statements), `manifests` all manifests and indexes but the root."""
+
+    root: Descriptor
+    root_data: bytes
+    blobs: Mapping[str, bytes]
+    manifests: Mapping[str, tuple[str, bytes]]  # digest -> (media type, document)
+
+
+class _Statement(msgspec.Struct, frozen=True, rename="camel"):
+    subject: list[dict[str, Any]]
+    predicate_type: str
+    predicate: msgspec.Raw
+    type_: str = msgspec.field(name="_type", default=STATEMENT)
+
+
+def statement(predicate: Predicate, subjects: Sequence[tuple[str, str]]) -> bytes:
+    """An in-toto statement; `subjects` are (name, digest)."""
+    named = [{"name": name, "digest": {"sha256": encoded(digest)}} for name, digest in subjects]
+    return msgspec.json.encode(_Statement(named, predicate.type, msgspec.Raw(predicate.body)))
+
+
+def assemble(images: Sequence[PlatformImage], output: Output, names: Sequence[str]) -> Documents:
+    """One manifest; or an index, where there are several images, attestations, or annotations of an index. `names` are shown in purls."""
+    blobs: dict[str, bytes] = {}
+    manifests: dict[str, tuple[str, bytes]] = {}
+    runnable: list[Descriptor] = []
+    attested: list[Descriptor] = []
+    for image in images:
+        found = _manifest(image, output, blobs, manifests)
+        runnable.append(found)
+        if image.predicates:
+            attested.append(_attestation(image, found, names, blobs, manifests))
+    if len(runnable) == 1 and not attested and not output.index_annotations:
+        media_type, data = manifests.pop(runnable[0].digest)
+        return Documents(Descriptor(media_type, digest_of(data), len(data)), data, blobs, manifests)
+    media_type = OCI_INDEX if output.oci_types else DOCKER_LIST
+    index = msgspec.json.encode(Index([*runnable, *attested], media_type=media_type, annotations=dict(output.index_annotations) or None))
+    return Documents(Descriptor(media_type, digest_of(index), len(index)), index, blobs, manifests)
+
+
+def _manifest(image: PlatformImage, output: Output, blobs: dict[str, bytes], manifests: dict[str, tuple[str, bytes]]) -> Descriptor:
+    config = digest_of(image.config)
+    blobs[config] = image.config
+    media_type, config_type = (OCI_MANIFEST, OCI_CONFIG) if output.oci_types else (DOCKER_MANIFEST, DOCKER_CONFIG)
+    described = Descriptor(config_type, config, len(image.config))
+    document = Manifest(described, list(image.layers), media_type=media_type, annotations=dict(output.annotations) or None)
+    return _add(manifests, media_type, msgspec.json.encode(document), image.platform)
+
+
+def _attestation(image: PlatformImage, about: Descriptor, names: Sequence[str], blobs: dict[str, bytes],
+                 manifests: dict[str, tuple[str, bytes]]) -> Descriptor:  # fmt: skip
+    subjects = [(purl_of(name, image.platform), about.digest) for name in names] or [("_", about.digest)]
+    layers: list[Descriptor] = []
+    for predicate in image.predicates:
+        data = statement(predicate, subjects)
+        blobs[digest_of(data)] = data
+        layers.append(Descriptor(IN_TOTO, digest_of(data), len(data), annotations={_PREDICATE_TYPE: predicate.type}))
+    config = msgspec.json.encode(ImageConfig("unknown", RootFS([layer.digest for layer in layers]), os="unknown"))
+    blobs[digest_of(config)] = config
+    data = msgspec.json.encode(Manifest(Descriptor(OCI_CONFIG, digest_of(config), len(config)), layers, media_type=OCI_MANIFEST))
+    annotations = {_REFERENCE_DIGEST: about.digest, _REFERENCE_TYPE: "attestation-manifest"}
+    return _add(manifests, OCI_MANIFEST, data, _UNKNOWN, annotations)
+
+
+def _add(manifests: dict[str, tuple[str, bytes]], media_type: str, data: bytes, platform: Platform, annotations: dict[str, str] | None = None) -> Descriptor:
+    digest = digest_of(data)
+    manifests[digest] = (media_type, data)
+    return Descriptor(media_type, digest, len(data), platform, annotations)
+
+
+def purl_of(name: str, platform: Platform) -> str:
+    """`pkg:docker/NAME@TAG?platform=linux%2Famd64`, of a familiar name (purl-spec, type docker)."""
+    head, _, tag = name.rpartition(":")
+    if not head or "/" in tag:
+        head, tag = name, "latest"
+    return f"pkg:docker/{head}@{tag}?platform={str(platform).replace('/', '%2F')}"
