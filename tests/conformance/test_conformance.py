@@ -14,6 +14,8 @@ from tests.conformance.record import RECORDED
 from tests.conformance.shape import compare
 from tests.engines import RunningEngine
 
+OF_BUILDS = {"dockerfiles.json", "build_trees.json"}  # recorded by record_dockerfiles.py and record_build_trees.py
+
 CASES = {name: (module, requests) for module, cases in MODULES.items() for name, requests in cases.items()}
 
 
@@ -55,7 +57,7 @@ def differences(expected: dict, actual: dict, *, exact: bool) -> dict[str, str]:
 
 def test_every_case_is_recorded():
     assert len(CASES) == sum(map(len, MODULES.values())), "two cases of one name"
-    assert {f"{module}.json" for module in MODULES} == set(os.listdir(RECORDED))
+    assert {f"{module}.json" for module in MODULES} == set(os.listdir(RECORDED)) - OF_BUILDS
     for module, cases in MODULES.items():
         assert set(ANSWERS[module]) == set(cases), module
         for name, requests in cases.items():

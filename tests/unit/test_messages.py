@@ -87,3 +87,23 @@ def test_what_a_monitor_does_not_know_is_not_asked_of_it(packet):
             link.close()
 
     asyncio.run(ask())
+
+
+def test_what_has_been_said_is_heard_without_waiting_for_the_loop():
+    """An exec's end, before a client that has seen its streams end asks for the exit code."""
+
+    async def ask() -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            heard: list[object] = []
+            link = Link(ours, messages.decode_from_monitor, heard.append, lambda: heard.append("lost"), pings=True)
+            for number in range(3):
+                theirs.send(messages.encode(messages.Exited("c", f"e{number}", number, False, 0)))
+            link.catch_up()
+            assert [(notice.exec_id, notice.exit_code) for notice in heard] == [("e0", 0), ("e1", 1), ("e2", 2)]
+            link.catch_up()  # nothing more, and it does not wait
+            theirs.close()
+            link.catch_up()
+            assert heard[3:] == ["lost"]
+
+    asyncio.run(ask())

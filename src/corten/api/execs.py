@@ -61,7 +61,7 @@ class ExecHandlers:
             os.close(connection.fd)
 
     async def inspect(self, call: Call) -> web.Response:
-        return json_response(views.exec_view(self._execs.find(call.parameters["id"])))
+        return json_response(views.exec_view(self._execs.current(call.parameters["id"])))
 
     async def resize(self, call: Call) -> web.Response:
         height, width = window_size(call)

@@ -21,7 +21,7 @@ from corten.linux.descriptors import unread
 RAW_STREAM = "application/vnd.docker.raw-stream"
 MULTIPLEXED_STREAM = "application/vnd.docker.multiplexed-stream"
 _NUMBERS = {"stdout": 1, "stderr": 2}
-_HEAD_PATIENCE, _HEAD_PAUSE = 0.05, 0.0002  # seconds
+_HEAD_PATIENCE, _HEAD_PAUSE, _LONGEST_PAUSE = 1.0, 0.0002, 0.005  # seconds
 _DEFAULT_KEYS = b"\x10\x11"  # ctrl-p ctrl-q
 
 
@@ -86,15 +86,16 @@ async def hijack(request: web.BaseRequest, *, framed: bool, version: Version) ->
 
 
 async def _head_read(sock: socket.socket) -> None:
-    """Wait until the client has taken the head, if that can be known (UNIX sockets), and for 50 ms at most.
+    """Wait until the client has taken the head, if that can be known (UNIX sockets), and for a second at most.
 
     docker-py reads the head through a buffer and what follows past it: output that came along with the head would be lost to it.
     """
     if sock.family != socket.AF_UNIX:
         return
-    end = time.monotonic() + _HEAD_PATIENCE
+    end, pause = time.monotonic() + _HEAD_PATIENCE, _HEAD_PAUSE
     while unread(sock.fileno()) and time.monotonic() < end:
-        await asyncio.sleep(_HEAD_PAUSE)
+        await asyncio.sleep(pause)
+        pause = min(pause * 1.5, _LONGEST_PAUSE)
 
 
 def over() -> web.Response:

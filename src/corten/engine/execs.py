@@ -108,6 +108,13 @@ class Execs:
             record = found[0]
         return record
 
+    def current(self, exec_id: str) -> ExecRecord:
+        """As it is now, whatever waits to be heard. Raises NoSuchExec."""
+        record = self.find(exec_id)
+        if record.running:
+            self._launch.catch_up(record.container)
+        return self.find(exec_id)
+
     def of_container(self, container_id: str) -> list[str]:
         return [record.id for record in self._records.values() if record.container == container_id and record.running]
 

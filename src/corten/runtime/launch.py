@@ -232,6 +232,12 @@ class Launch:
                 await link.ask()
         raise JustEnded(operation="find", operand=request.container, errno=3, reason="no monitor serves the container")
 
+    def catch_up(self, container: str) -> None:
+        """Hear what the container's monitor has said by now."""
+        for path, load in tuple(self._loads.items()):
+            if container in load:
+                self._monitors[path].catch_up()
+
     async def kept(self, container: str) -> list[int]:
         """Copies of the descriptors that an earlier daemon left with the container's monitor; the caller's."""
         for path, load in self._loads.items():

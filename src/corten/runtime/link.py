@@ -69,17 +69,25 @@ class Link:
         self._knows: frozenset[str] = frozenset()  # which of messages.ADDED
         self._loop.add_reader(sock.fileno(), self._readable)
 
-    def _readable(self) -> None:
+    def catch_up(self) -> None:
+        """Take everything that has been said by now. A monitor says that a process has ended before it closes its clients' connections:
+        who has seen his end must not be told that it still runs.
+        """
+        while self._sock.fileno() >= 0 and self._readable():
+            continue
+
+    def _readable(self) -> bool:
+        """Take one message, if there is one."""
         try:
             data, fds = descriptors.receive_packet(self._sock)
         except BlockingIOError:
-            return
+            return False
         except OSError:
             data, fds = b"", []
         if not data:
             self.close()
             self._on_lost()
-            return
+            return False
         self._heard, self.silent = self._loop.time(), False
         message = self._decode(data)
         if fds and isinstance(message, messages.Done) and message.serial in self._waiting:
@@ -87,6 +95,7 @@ class Link:
         else:
             descriptors.close_all(fds)
         self._take(message)
+        return True
 
     def _take(self, message: messages.FromMonitor) -> None:
         if isinstance(message, messages.Hello):
