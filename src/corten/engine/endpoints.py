@@ -138,6 +138,9 @@ class Endpoints:
         """Make the links of a leased record inside a namespace (path), and lead its ports there. Raises OSError; then no link stays."""
         await self._attach(record, namespace)
         self._firewall.put(record.id, self.elements(record))
+
+    def announce(self, record: ContainerRecord) -> None:
+        """It is attached, and set up: tell who wants to know."""
         self._exposure.log(record)
         self._files.started(record)
         for place in record.active_endpoints:

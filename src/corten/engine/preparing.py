@@ -63,8 +63,10 @@ class Preparing:
 
     async def create_message(self, record: ContainerRecord, run_dir: str, config: RuntimeConfig) -> messages.Create:
         """Raises LogDriverFailed."""
+        asked = record.host_config.sysctls or {}
+        at_once = not any(name.startswith("net.") for name in asked)  # a link takes over what these say when it is made
         return messages.Create(
             0, record.id, self._layout.container(record.id), run_dir, self._snapshots.mounts(record.id, record.diff_ids),
             await self._logs.settings(record), record.config.open_stdin, record.config.stdin_once,
-            self._runtimes.command(record.host_config.runtime, hooks=config.hooks is not None),
+            self._runtimes.command(record.host_config.runtime, hooks=config.hooks is not None), tell_pid=at_once,
         )  # fmt: skip

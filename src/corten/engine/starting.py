@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import shutil
@@ -69,13 +70,12 @@ class Starting:
             config = self._preparing.write_bundle(record, await self._mounting.mount(record))
             shutil.rmtree(run_dir, ignore_errors=True)
             os.mkdir(run_dir, 0o700)
-            created = await self._launch.create(await self._preparing.create_message(record, run_dir, config))
+            created = await self._set_up(record, await self._preparing.create_message(record, run_dir, config))
             self._mounting.settle(record)
             for warning in created.warnings:
                 _log.warning("container %s: %s", record.name, warning)
+            self._endpoints.announce(record)
             try:
-                namespace = f"/proc/{created.pid}/ns/net"
-                await self._endpoints.attach(record, namespace)
                 await self._attaching.hand_over(record)
                 started_at = rfc3339_nano(now_ns())
                 await self._launch.call(messages.Start(0, record.id))
@@ -98,6 +98,23 @@ class Starting:
         record = self._containers.save(msgspec.structs.replace(state, endpoints=record.endpoints, ports=record.ports))
         self._containers.emit("start", record)
         self._probing.watch(record)
+
+    async def _set_up(self, record: ContainerRecord, request: messages.Create) -> messages.Created:
+        """Make the sandbox, and connect its network while its mounts are still being made."""
+        cloned: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        creating = asyncio.ensure_future(self._launch.create(request, lambda pid: None if cloned.done() else cloned.set_result(pid)))
+        try:
+            await asyncio.wait((cloned, creating), return_when=asyncio.FIRST_COMPLETED)
+            pid = cloned.result() if cloned.done() else (await creating).pid  # another runtime's: known when all is made
+            await self._endpoints.attach(record, f"/proc/{pid}/ns/net")
+            return await creating
+        except BaseException:
+            await asyncio.wait((creating,))
+            if failed := creating.exception():
+                raise failed from None  # and so there was nothing to attach to
+            with suppress(KernelRefused):  # its monitor has undone it already, or has gone
+                await self._launch.call(messages.Discard(0, record.id))
+            raise
 
     async def _start_failed(self, record: ContainerRecord, error: CortenError) -> CortenError:
         if isinstance(error, KernelRefused) and error.operation == "look up user":

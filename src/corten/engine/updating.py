@@ -5,6 +5,7 @@ The kernel's files are written by the engine itself, whoever runs the container:
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import suppress
 
@@ -53,11 +54,13 @@ class Updating:
     def _write(self, record: ContainerRecord, after: HostConfig) -> None:
         group = self._groups.of(record)
         settings = live_settings(record.host_config, after, unified=self._groups.unified)
-        previous = [_as_it_is(setting, group) for setting in settings]
+        previous: list[Setting] = []
         try:
+            previous += [_as_it_is(setting, group) for setting in settings]
             group.apply(settings, None)
         except OSError as error:
-            if isinstance(error, FileNotFoundError) and not os.path.isdir(os.path.dirname(error.filename)):
+            gone = error.errno == errno.ENODEV or (error.errno == errno.ENOENT and not os.path.isdir(os.path.dirname(error.filename or "")))
+            if gone:
                 return  # it has just ended, and its group with it: what is stored holds from the next start
             for setting in reversed(previous):
                 with suppress(OSError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import time
@@ -23,10 +24,15 @@ def write(path: str, value: str) -> None:
 
 
 def read(path: str) -> str:
+    """Empty for a group that has gone, also between the opening of its file and the reading (ENODEV)."""
     try:
         with open(path, encoding="utf-8") as file:
             return file.read()
     except (FileNotFoundError, NotADirectoryError):
+        return ""
+    except OSError as error:
+        if error.errno != errno.ENODEV:
+            raise
         return ""
 
 

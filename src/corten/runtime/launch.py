@@ -74,6 +74,7 @@ class Launch:
         self._on_notice, self._on_monitor_lost = on_notice, on_monitor_lost
         self._monitors: dict[str, Link] = {}
         self._loads: dict[str, set[str]] = {}
+        self._cloned: dict[str, Callable[[int], None]] = {}  # who wants to know of a container's pid
         self._terminals: dict[str, int] = {}  # copies, which outlive the monitor that has the container
         self._numbers = itertools.count(1)
         self._spawning: asyncio.Task[str] | None = None
@@ -114,7 +115,11 @@ class Launch:
             raise
         greeting: Late = asyncio.get_running_loop().create_future()
 
-        def notice(message: Notice | messages.Hello) -> None:
+        def notice(message: Notice | messages.Hello | messages.Cloned) -> None:
+            if isinstance(message, messages.Cloned):
+                if told := self._cloned.get(message.container):
+                    told(message.pid)
+                return
             if isinstance(message, messages.Hello):
                 self._loads[path] = {running.container for running in message.containers}
                 greeting.set_result(message.containers)
@@ -164,12 +169,19 @@ class Launch:
                 self._spawning = asyncio.ensure_future(self._spawn())
             await asyncio.shield(self._spawning)
 
-    async def create(self, request: messages.Create) -> messages.Created:
-        """Set a container up until just before its program. A monitor that turns out to be silent is passed over once."""
+    async def create(self, request: messages.Create, on_cloned: Callable[[int], None] | None = None) -> messages.Created:
+        """Set a container up until just before its program. A monitor that turns out to be silent is passed over once.
+
+        `on_cloned` is told the pid as soon as there are namespaces, if the request says so.
+        """
+        if on_cloned:
+            self._cloned[request.container] = on_cloned
         try:
             return await self._create(request)
         except MonitorSilent:
             return await self._create(request)
+        finally:
+            self._cloned.pop(request.container, None)
 
     async def take_over(self, request: messages.TakeOver, fds: Sequence[int]) -> None:
         """Have another monitor look after a running container. Raises KernelRefused if it cannot, MonitorSilent."""

@@ -54,7 +54,7 @@ class Link:
     """`pings`: the other side answers them at any time (a monitor; the launcher's jobs may take as long as they like)."""
 
     def __init__(self, sock: socket.socket, decode: Callable[[bytes], messages.FromMonitor],
-                 on_notice: Callable[[Notice | messages.Hello], None], on_lost: Callable[[], None], *, pings: bool) -> None:  # fmt: skip
+                 on_notice: Callable[[Notice | messages.Hello | messages.Cloned], None], on_lost: Callable[[], None], *, pings: bool) -> None:  # fmt: skip
         sock.setblocking(False)
         self._sock, self._decode, self._pings = sock, decode, pings
         self._on_notice, self._on_lost = on_notice, on_lost
@@ -100,7 +100,7 @@ class Link:
     def _take(self, message: messages.FromMonitor) -> None:
         if isinstance(message, messages.Hello):
             self.pid, self._knows = message.pid, frozenset(message.knows)
-        if isinstance(message, messages.Exited | messages.Detached | messages.Hello):
+        if isinstance(message, messages.Exited | messages.Detached | messages.Hello | messages.Cloned):
             self._on_notice(message)
             return
         future = self._waiting.pop(message.serial, None)

@@ -7,9 +7,10 @@
       |<------- Done / Failure --|                      |                            |
       |-- connect; <------------------- Hello ----------|                            |
       |-- Create --------------------------------------->|-- clone3 ----------------->|
+      |<------------------------------- Cloned ----------|                            |
       |                                                  |-- Proceed (maps written) ->| operations
+      |   (network is attached to /proc/PID/ns/net)      |                            | operations
       |<------------------------------- Created ---------|<- Ready (+PTY master) -----|
-      |   (network is attached to /proc/PID/ns/net)      |                            |
       |-- Start --------------------------------------->|-- Proceed ---------------->| execve
       |<------------------------------- Done ------------|<- end of file -------------|
       |-- Exec / Attach / Resize / Signal / Freeze ---->|                            |
@@ -104,6 +105,14 @@ class Create(_Message, frozen=True):
     open_stdin: bool
     stdin_once: bool
     runtime: list[str] = []  # another OCI runtime's command line up to its verb; empty for the built-in one
+    tell_pid: bool = False  # with Cloned, as soon as there is one
+
+
+class Cloned(_Message, frozen=True):
+    """The sandbox has its namespaces, and is being set up. To who has asked for it, before Created; not of other runtimes' containers."""
+
+    container: str
+    pid: int
 
 
 class Created(_Message, frozen=True):
@@ -286,7 +295,7 @@ class Ready(_Message, frozen=True):
 ToLauncher = SpawnMonitor | RunJob
 ToMonitor = Create | Start | Exec | Attach | Resize | Signal | Freeze | Discard | Ping | Keep | GiveKept | SetLog | GiveTerminal | TakeOver
 ADDED: tuple[type[ToMonitor], ...] = (SetLog, GiveTerminal, TakeOver)  # since the first release: an older monitor does not know them
-FromMonitor = Hello | Created | Done | Failure | Exited | Detached
+FromMonitor = Hello | Created | Done | Failure | Exited | Detached | Cloned
 FromLauncher = Done | Failure
 FromChild = HooksDue | Ready | Failure
 

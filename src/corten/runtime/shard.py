@@ -90,6 +90,8 @@ class Shard:
             message.container, config, group, message.run_dir, process, connection, runtime, spool_folder=message.bundle
         )
         self.watch(message.container, "", process)
+        if message.tell_pid and not runtime:
+            reply(messages.Cloned(message.container, child.pid))
 
     def take_over(self, message: messages.TakeOver, fds: list[int], reply: Reply, connection: socket.socket) -> None:
         """Look after a container that runs already. What it had said and nobody read is still in its FIFOs."""
