@@ -22,7 +22,7 @@ from corten.builder.ingredients import Ingredients
 from corten.builder.results import MadeLayer, Result
 from corten.builder.step_mounts import Bound, bind_mount
 from corten.builder.workshop import Workshop
-from corten.errors import CortenError, Invalid, KernelRefused
+from corten.errors import CortenError, Invalid, KernelRefused, UnsupportedOption
 from corten.runtime import messages
 from corten.runtime.launch import Launch
 from corten.spec.runtime import Mount
@@ -207,6 +207,8 @@ class ExecSteps:
             if mount.required:
                 raise NoSuchAgent(id=mount.id)
             return
+        if (mount.mode, mount.uid, mount.gid) != (0o600, 0, 0):  # the socket is the client's own file
+            raise UnsupportedOption(key=f"mode, uid or gid of the ssh mount {mount.target}")
         mounts.append(Mount(mount.target, "bind", path, ["bind", "rprivate"]))
         if not any(entry.startswith("SSH_AUTH_SOCK=") for entry in env):
             env.append(f"SSH_AUTH_SOCK={mount.target}")
