@@ -10,6 +10,7 @@ import subprocess
 import pytest
 
 from tests.engines import RunningEngine, eventually, free_port
+from tests.places import Place
 from tests.system.fake_registry import FakeRegistry
 
 
@@ -54,6 +55,23 @@ def own_engine(assets):
         yield running
     finally:
         running.stop()
+
+
+@pytest.fixture(scope="module")
+def place():
+    """Hosts of the test module's own (tests/places.py)."""
+    need("nft")
+    need("nsenter")
+    with Place() as made:
+        yield made
+
+
+@pytest.fixture
+def placed_engine(place, assets):
+    """An engine on such a host, of the test's own; what others have of nftables there goes with it."""
+    with place.engine("f", assets) as running:
+        yield running
+    place.nft("flush", "ruleset")
 
 
 def need(program: str) -> str:

@@ -13,27 +13,16 @@ import pytest
 
 from corten.api.client import ApiError
 from tests.engines import RunningEngine, eventually
-from tests.system.conftest import need
-from tests.system.test_beside_firewalls import FAR, NEAR, Place, is_reached
+from tests.places import FAR, NEAR, socket_in
 from tests.system.test_host_firewall import base, rules_of
-from tests.system.test_network import inspect, socket_in
+from tests.system.test_network import inspect
 
 HTTPD = ("httpd", "-f", "-p", "80", "-h", "/var/www")
 
 
 @pytest.fixture(scope="module")
-def place():
-    need("nft")
-    need("nsenter")
-    with Place() as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
 def engine(place, assets):
-    running = RunningEngine("g", prefix=("nsenter", f"--net=/var/run/netns/{place.name}"))
-    try:
-        running.load(f"{assets}/images/busybox.tar")
+    with place.engine("g", assets) as running:
         for name, fields in (("one", {}), ("two", {}), ("inner", {"Internal": True}), ("quiet", {"Options": {"com.docker.network.bridge.enable_icc": "false"}})):
             running.client.post("/networks/create", {"Name": name, **fields})
         running.run(*HTTPD, name="web", NetworkMode="one", PortBindings={"80/tcp": [{"HostPort": "8080"}]})
@@ -42,10 +31,8 @@ def engine(place, assets):
         running.run("sleep", "600", name="shut", NetworkMode="inner")
         for name in ("quiet1", "quiet2"):
             running.run(*HTTPD, name=name, NetworkMode="quiet")
-        eventually(lambda: is_reached(place, 8080))
+        eventually(lambda: place.is_reached(8080))
         yield running
-    finally:
-        running.stop()
 
 
 def corten(engine: RunningEngine, *words: str) -> subprocess.CompletedProcess:

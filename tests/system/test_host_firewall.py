@@ -13,37 +13,25 @@ import pytest
 
 from corten.linux.namespaces import network_namespace
 from tests.engines import RunningEngine, eventually
+from tests.places import FAR, NEAR, Place, socket_in
 from tests.system.conftest import need
-from tests.system.test_beside_firewalls import FAR, NEAR, Place, is_reached
-from tests.system.test_network import inside, socket_in
+from tests.system.test_network import inside
 
 PORT, OTHER, DATAGRAMS = 8080, 8081, 5300
 SECOND = "10.231.79.3"  # the outside machine's second address
 
 
 @pytest.fixture(scope="module")
-def place():
-    need("nft")
-    need("nsenter")
-    with Place() as made:
-        with network_namespace(made.outside):
-            subprocess.run(["ip", "address", "add", f"{SECOND}/24", "dev", "eth0"], check=True)
-        yield made
-
-
-@pytest.fixture(scope="module")
 def served(place, assets):
     """An engine in the place with one container that has three ports published."""
-    running = RunningEngine("i", prefix=("nsenter", f"--net=/var/run/netns/{place.name}"))
-    try:
-        running.load(f"{assets}/images/busybox.tar")
-        ports = {"80/tcp": [{"HostPort": str(PORT)}, {"HostPort": str(OTHER)}], "53/udp": [{"HostPort": str(DATAGRAMS)}]}
+    with network_namespace(place.outside):
+        subprocess.run(["ip", "address", "add", f"{SECOND}/24", "dev", "eth0"], check=True)
+    ports = {"80/tcp": [{"HostPort": str(PORT)}, {"HostPort": str(OTHER)}], "53/udp": [{"HostPort": str(DATAGRAMS)}]}
+    with place.engine("i", assets) as running:
         container = running.run("httpd", "-f", "-p", "80", "-h", "/var/www", name="web", PortBindings=ports)
-        eventually(lambda: is_reached(place, PORT))
+        eventually(lambda: place.is_reached(PORT))
         with echo(inside(running, container)):
             yield running
-    finally:
-        running.stop()
 
 
 @contextmanager
@@ -79,25 +67,7 @@ def rules_of(place: Place, served: RunningEngine, text: str) -> Iterator[None]:
         for family, table in tables:
             place.nft("delete", "table", family, table)
         eventually(lambda: "_entry" not in place.nft("list", "table", "inet", served.bridge), 5)
-    assert outcome(place, PORT) == "open"
-
-
-def outcome(place: Place, port: int, source: str = FAR) -> str:
-    """What an outside host sees: open, refused, unreachable or nothing at all."""
-    caller = socket_in(place.outside, socket.SOCK_STREAM)
-    caller.settimeout(0.5)
-    caller.bind((source, 0))
-    try:
-        caller.connect((NEAR, port))
-    except ConnectionRefusedError:
-        return "refused"
-    except TimeoutError:
-        return "silence"
-    except OSError:
-        return "unreachable"
-    finally:
-        caller.close()
-    return "open"
+    assert place.outcome(PORT) == "open"
 
 
 def echoes(place: Place) -> bool:
@@ -174,8 +144,8 @@ def test_input_rules_hold_for_published_ports(served, place, title):
     rules, *expected = CASES[title]
     with rules_of(place, served, rules):
         if title == "a limit that is used up":
-            outcome(place, PORT)
-        seen = [outcome(place, PORT), outcome(place, OTHER), outcome(place, PORT, SECOND), echoes(place)]
+            place.outcome(PORT)
+        seen = [place.outcome(PORT), place.outcome(OTHER), place.outcome(PORT, SECOND), echoes(place)]
         assert seen == expected, place.nft("list", "table", "inet", served.bridge)
 
 
@@ -209,7 +179,7 @@ def test_rules_as_ufw_writes_them(served, place):
     with network_namespace(place.fd):
         subprocess.run([need("iptables-nft-restore")], input=UFW, text=True, check=True)
     with rules_of(place, served, "table ip filter { }\n"):  # taken away whole at the end
-        assert [outcome(place, PORT), outcome(place, OTHER), outcome(place, OTHER, SECOND), echoes(place)] == ["open", "silence", "refused", False]
+        assert [place.outcome(PORT), place.outcome(OTHER), place.outcome(OTHER, SECOND), echoes(place)] == ["open", "silence", "refused", False]
         eventually(lambda: "of chain ufw-user-input of table ip filter (match recent) cannot be obeyed" in served.log())
         for _ in range(3):  # connections that are there go on
             with network_namespace(place.outside):
@@ -219,22 +189,22 @@ def test_rules_as_ufw_writes_them(served, place):
 
 def test_changes_are_followed(served, place):
     with rules_of(place, served, base("accept", f"tcp dport {PORT} ip saddr @friends drop", more="set friends { type ipv4_addr; }")):
-        assert outcome(place, PORT) == "open"
+        assert place.outcome(PORT) == "open"
         place.nft("add", "element", "inet", "mineinet", "friends", f"{{ {FAR} }}")
-        eventually(lambda: outcome(place, PORT) == "silence", 5)
-        assert outcome(place, PORT, SECOND) == "open"
+        eventually(lambda: place.outcome(PORT) == "silence", 5)
+        assert place.outcome(PORT, SECOND) == "open"
         place.nft("flush", "set", "inet", "mineinet", "friends")
-        eventually(lambda: outcome(place, PORT) == "open", 5)
+        eventually(lambda: place.outcome(PORT) == "open", 5)
         place.nft("insert", "rule", "inet", "mineinet", "input", "tcp", "dport", str(PORT), "drop")
-        eventually(lambda: outcome(place, PORT) == "silence", 5)
+        eventually(lambda: place.outcome(PORT) == "silence", 5)
         place.nft("flush", "table", "inet", served.bridge)  # somebody empties our table: the copy comes back with the rest
-        eventually(lambda: outcome(place, OTHER) == "open", 5)
-        assert outcome(place, PORT) == "silence"
+        eventually(lambda: place.outcome(OTHER) == "open", 5)
+        assert place.outcome(PORT) == "silence"
 
 
 def test_the_host_itself_is_not_kept_out(served, place):
     with rules_of(place, served, base("drop", "ct state established accept", 'iifname "lo" accept')):
-        assert outcome(place, PORT) == "silence"
+        assert place.outcome(PORT) == "silence"
         for address in ("127.0.0.1", NEAR):
             with socket_in(place.fd, socket.SOCK_STREAM) as caller:
                 caller.connect((address, PORT))
@@ -243,7 +213,7 @@ def test_the_host_itself_is_not_kept_out(served, place):
 def test_what_cannot_be_obeyed_is_named(served, place):
     more = "set met { type ipv4_addr; flags dynamic; size 10; }"
     with rules_of(place, served, base("accept", f"tcp dport {PORT} add @met {{ ip saddr }} drop", f"tcp dport {OTHER} drop", "meta skuid 0 drop", more=more)):
-        assert (outcome(place, PORT), outcome(place, OTHER)) == ("open", "silence")
+        assert (place.outcome(PORT), place.outcome(OTHER)) == ("open", "silence")
         eventually(lambda: served.log().count("cannot be obeyed for published ports: it holds for the host's own programs only") >= 2)
         assert "of chain input of table inet mineinet (a set that packets fill)" in served.log()
 
@@ -261,9 +231,9 @@ def test_the_old_xtables_are_named(served, place):
 def test_an_engine_that_starts_obeys_from_its_first_moment(served, place):
     with rules_of(place, served, base("accept", f"tcp dport {PORT} drop")):
         served.kill()
-        assert outcome(place, PORT) == "silence"  # the rules stay without an engine
+        assert place.outcome(PORT) == "silence"  # the rules stay without an engine
         served.start()
-        assert (outcome(place, PORT), outcome(place, OTHER)) == ("silence", "open")
+        assert (place.outcome(PORT), place.outcome(OTHER)) == ("silence", "open")
 
 
 def test_ipv6_obeys_its_own_rules(served, place):

@@ -16,6 +16,7 @@ from pyroute2 import IPRoute, NetNS, netns
 from corten.api.client import ApiError, demultiplex
 from corten.linux.namespaces import network_namespace
 from tests.engines import RunningEngine, eventually
+from tests.places import socket_in
 from tests.system.conftest import free_port, listens
 
 _SUBNET = f"10.231.{os.getpid() % 250}"  # of this run
@@ -51,13 +52,6 @@ def inspect(engine, container: str) -> dict:
 def inside(engine, container: str) -> int:
     """A descriptor of the container's network namespace."""
     return os.open(f"/proc/{inspect(engine, container)['State']['Pid']}/ns/net", os.O_RDONLY)
-
-
-def socket_in(fd: int, kind: int) -> socket.socket:
-    with network_namespace(fd):
-        made = socket.socket(socket.AF_INET, kind)
-    made.settimeout(5)
-    return made
 
 
 @pytest.fixture

@@ -12,8 +12,9 @@ import pytest
 from dnslib import DNSRecord
 
 from tests.engines import RunningEngine, eventually
+from tests.places import socket_in
 from tests.system.conftest import need
-from tests.system.test_network import inside, socket_in
+from tests.system.test_network import inside
 
 
 @contextmanager

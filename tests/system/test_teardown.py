@@ -1,4 +1,4 @@
-"""What is taken away by hand, by `corten system teardown`, and how it comes back; who can reach a port, said when it is published."""
+"""What `corten system teardown` takes away, and how it comes back; who can reach a port, said when it is published."""
 
 from __future__ import annotations
 
@@ -14,30 +14,11 @@ from pyroute2 import NetNS
 from corten.api.client import ApiError
 from corten.linux.namespaces import network_namespace
 from tests.engines import RunningEngine, eventually
-from tests.system.conftest import need
-from tests.system.test_beside_firewalls import NEAR, Place, is_reached
-from tests.system.test_network import inspect, socket_in
+from tests.places import NEAR, Place, socket_in
+from tests.system.test_network import inspect
 
 BINDINGS = {"80/tcp": [{"HostPort": "8080"}]}
 HTTPD = ("httpd", "-f", "-p", "80", "-h", "/var/www")
-
-
-@pytest.fixture(scope="module")
-def place():
-    need("nft")
-    need("nsenter")
-    with Place() as made:
-        yield made
-
-
-@pytest.fixture
-def engine(place, assets):
-    running = RunningEngine("t", prefix=("nsenter", f"--net=/var/run/netns/{place.name}"))
-    try:
-        running.load(f"{assets}/images/busybox.tar")
-        yield running
-    finally:
-        running.stop()
 
 
 def links(place: Place) -> set[str]:
@@ -63,9 +44,7 @@ def test_teardown_leaves_nothing_of_ours_and_all_of_others(place, assets):
     place.nft("-f", "-", text="table inet somebodys { chain forward { type filter hook forward priority 0; accept; }\n }")
     sysctl(place, "net/ipv4/ip_forward", "0")
     before, rules = links(place), place.nft("list", "ruleset")
-    running = RunningEngine("t", prefix=("nsenter", f"--net=/var/run/netns/{place.name}"))
-    try:
-        running.load(f"{assets}/images/busybox.tar")
+    with place.engine("t", assets) as running:
         network = running.client.post("/networks/create", {"Name": "mine"})["Id"]
         container = running.run(*HTTPD, NetworkMode="mine", PortBindings=BINDINGS)
         assert sysctl(place, "net/ipv4/ip_forward") == "1"
@@ -82,64 +61,35 @@ def test_teardown_leaves_nothing_of_ours_and_all_of_others(place, assets):
         assert place.nft("list", "ruleset") == rules
         assert sysctl(place, "net/ipv4/ip_forward") == "0"
         running.client.post(f"/containers/{container}/start")  # and all of it is made again
-        eventually(lambda: is_reached(place, 8080))
+        eventually(lambda: place.is_reached(8080))
         assert sysctl(place, "net/ipv4/ip_forward") == "1"
         assert running.bridge in place.nft("list", "tables")
-    finally:
-        running.stop()
-        place.nft("delete", "table", "inet", "somebodys")
+    place.nft("delete", "table", "inet", "somebodys")
 
 
-def test_a_bridge_taken_away_by_hand_is_mended_at_the_next_start(engine, place):
-    first = engine.run(*HTTPD, PortBindings=BINDINGS)
-    eventually(lambda: is_reached(place, 8080))
-    with NetNS(place.name) as there:
-        there.link("del", index=there.link_lookup(ifname=engine.bridge)[0])
-    assert not is_reached(place, 8080)
-    second = engine.run("sleep", "60")
-    assert f"network bridge: its bridge {engine.bridge} is gone: made again" in engine.log()
-    eventually(lambda: is_reached(place, 8080))  # the one that ran on is on it again
-    assert inspect(engine, second)["NetworkSettings"]["IPAddress"] != inspect(engine, first)["NetworkSettings"]["IPAddress"]
-
-
-def test_a_veth_taken_away_by_hand_is_said_and_mended(engine, place):
-    container = engine.run(*HTTPD, PortBindings=BINDINGS)
-    eventually(lambda: is_reached(place, 8080))
-    with NetNS(place.name) as there:
-        veth = next(name for row in there.get_links() if (name := dict(row["attrs"])["IFLA_IFNAME"]).startswith("veth"))
-        there.link("del", index=there.link_lookup(ifname=veth)[0])
-    engine.kill()
-    engine.start()
-    assert f"its link {veth} of network bridge is gone" in engine.log()
-    engine.client.post(f"/containers/{container}/restart", t=0)
-    eventually(lambda: is_reached(place, 8080))
-
-
-def test_who_can_reach_a_port_is_said(engine, place):
-    made = engine.client.post("/containers/create", {"Image": "busybox", "Cmd": ["sleep", "60"], "HostConfig": {"PortBindings": BINDINGS}})
+def test_who_can_reach_a_port_is_said(placed_engine, place):
+    made = placed_engine.client.post("/containers/create", {"Image": "busybox", "Cmd": ["sleep", "60"], "HostConfig": {"PortBindings": BINDINGS}})
     assert len(made["Warnings"]) == 1
     assert f"port 8080/tcp is published on all addresses of this host ({NEAR}): no input rule of this host keeps anybody out." in made["Warnings"][0]
-    engine.client.post(f"/containers/{made['Id']}/start")
-    assert f"{made['Warnings'][0][:60]}" in engine.log()
+    placed_engine.client.post(f"/containers/{made['Id']}/start")
+    assert f"{made['Warnings'][0][:60]}" in placed_engine.log()
     place.nft("-f", "-", text="table inet mine {\nchain input {\ntype filter hook input priority 0; policy drop;\n}\n}\n")
     try:
-        eventually(lambda: "_entry" in place.nft("list", "table", "inet", engine.bridge))
-        made = engine.client.post("/containers/create", {"Image": "busybox", "HostConfig": {"PortBindings": {"81/tcp": [{"HostIp": "0.0.0.0", "HostPort": ""}]}}})
+        eventually(lambda: "_entry" in place.nft("list", "table", "inet", placed_engine.bridge))
+        made = placed_engine.client.post("/containers/create", {"Image": "busybox", "HostConfig": {"PortBindings": {"81/tcp": [{"HostIp": "0.0.0.0", "HostPort": ""}]}}})
         assert "port for 81/tcp is published" in made["Warnings"][0]
         assert "only whom chain input of table inet mine of this host let in" in made["Warnings"][0]
     finally:
         place.nft("delete", "table", "inet", "mine")
     for bindings in ({"81/tcp": [{"HostIp": "127.0.0.1", "HostPort": ""}]}, {}):
-        made = engine.client.post("/containers/create", {"Image": "busybox", "HostConfig": {"PortBindings": bindings}})
+        made = placed_engine.client.post("/containers/create", {"Image": "busybox", "HostConfig": {"PortBindings": bindings}})
         assert made["Warnings"] == []
 
 
 def test_where_ports_go_by_default_is_a_setting(place, assets, tmp_path):
     config = tmp_path / "daemon.json"
     config.write_text(json.dumps({"default-publish-address": "127.0.0.1"}))
-    running = RunningEngine("d", "--config-file", str(config), prefix=("nsenter", f"--net=/var/run/netns/{place.name}"))
-    try:
-        running.load(f"{assets}/images/busybox.tar")
+    with place.engine("d", assets, "--config-file", str(config)) as running:
         running.client.post("/networks/create", {"Name": "mine"})
         for network, port in (("bridge", 8080), ("mine", 8081)):
             body = {"Image": "busybox", "Cmd": list(HTTPD), "HostConfig": {"NetworkMode": network, "PortBindings": {"80/tcp": [{"HostPort": str(port)}]}}}
@@ -149,8 +99,6 @@ def test_where_ports_go_by_default_is_a_setting(place, assets, tmp_path):
             assert inspect(running, made["Id"])["NetworkSettings"]["Ports"]["80/tcp"] == [{"HostIp": "127.0.0.1", "HostPort": str(port)}]
             with socket_in(place.fd, socket.SOCK_STREAM) as caller:
                 eventually(lambda caller=caller, port=port: caller.connect_ex(("127.0.0.1", port)) == 0)
-            assert not is_reached(place, port)
+            assert not place.is_reached(port)
         with pytest.raises(ApiError):
             running.client.post("/corten/system/teardown")
-    finally:
-        running.stop()

@@ -19,8 +19,9 @@ from pyroute2 import IPRoute
 from corten.api.client import ApiError
 from corten.linux.namespaces import network_namespace
 from tests.engines import RunningEngine, eventually
+from tests.places import socket_in
 from tests.system.conftest import free_port
-from tests.system.test_network import ASK, OUTSIDE, inside, inspect, outside, socket_in  # noqa: F401 (a fixture)
+from tests.system.test_network import ASK, OUTSIDE, inside, inspect, outside  # noqa: F401 (a fixture)
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +165,7 @@ def test_networks_are_apart(nets, outside):  # noqa: F811
     addresses = [place(nets, server, "front")["IPAddress"], place(nets, hidden, "back")["IPAddress"]]
     assert execute(nets, peer, "sh", "-c", ASK.format(addresses[0], 80)).endswith("hello from busybox\n")
     for client, address in ((plain, addresses[0]), (peer, addresses[1]), (plain, addresses[1]), (hidden, addresses[0])):
-        assert execute(nets, client, "sh", "-c", f"nc -w 1 {address} 80 </dev/null && echo through || echo no").strip().endswith("no")
+        assert execute(nets, client, "sh", "-c", f"nc -w 1 {address} 80 </dev/null 2>/dev/null && echo through || echo no").strip().endswith("no")
     assert "default" not in execute(nets, hidden, "ip", "route")
     listener = socket_in(outside, socket.SOCK_STREAM)
     listener.bind((OUTSIDE, 0))

@@ -54,6 +54,7 @@ from corten.engine.image_removal import ImageRemoval
 from corten.engine.image_transfers import ImageTransfers
 from corten.engine.images import ImageService
 from corten.engine.log_setup import LogSetup
+from corten.engine.lost_links import LostLinks
 from corten.engine.making import Making
 from corten.engine.mounting import Mounting
 from corten.engine.name_service import NameService
@@ -146,6 +147,7 @@ class Engine:
         names = NameService(kernel, self._containers, self._launch)
         exposure = Exposure(kernel, networks, firewall)
         self._endpoints = Endpoints(kernel, networks, firewall, self._containers, network_files, names, exposure)
+        self._lost_links = LostLinks(kernel.links, self._containers, networks, self._endpoints, exposure)
         connecting = Connecting(kernel, networks, firewall, self._containers, network_files, names, self._endpoints)
         service = ImageService(self._layers, images, self._containers, self._events)
         hosts = RegistryHosts(settings.insecure_registries, settings.mirrors)
@@ -240,6 +242,7 @@ class Engine:
         self._blobs.remove_stale_partials(time.time())
         self._building.cache_mounts.sweep()
         await self._restoring.restore()
+        self._lost_links.start()
         self._sweeping.remove_old_leftovers(time.time())
         await self._launch.warm()
         self._collecting.start()
@@ -254,6 +257,7 @@ class Engine:
         self._restarting.stop()
         await self._exits.settle()
         self._mounting.let_go()
+        self._lost_links.close()
         self._restoring.tear_down_if_idle()
         self._building.parcels.close()
         self._launch.close()

@@ -134,21 +134,17 @@ class Endpoints:
         prefix = network.options.get("com.docker.network.container_iface_prefix", "eth")
         return next(f"{prefix}{number}" for number in range(len(used) + 1) if f"{prefix}{number}" not in used)
 
-    async def attach(self, record: ContainerRecord, namespace: str) -> None:
-        """Make the links of a leased record inside a namespace (path), and lead its ports there. Raises OSError; then no link stays."""
-        await self._attach(record, namespace)
-        self._firewall.put(record.id, self.elements(record))
+    def prepare(self, record: ContainerRecord) -> None:
+        """What a leased record needs of the host before there is a namespace: its networks' bridges, and rules that lead to it.
 
-    def announce(self, record: ContainerRecord) -> None:
-        """It is attached, and set up: tell who wants to know."""
-        self._exposure.log(record)
-        self._files.started(record)
-        for place in record.active_endpoints:
-            self._networks.say("connect", self._networks.find(place.network_id), record)
-
-    async def _attach(self, record: ContainerRecord, namespace: str) -> None:
+        Raises OSError, CortenError; `give_back` undoes it.
+        """
         for place in record.active_endpoints:
             self.mend(place.network_id)
+        self._firewall.put(record.id, self.elements(record))
+
+    async def attach(self, record: ContainerRecord, namespace: str) -> None:
+        """Make the links of a prepared record inside a namespace (path). Raises OSError; then no link stays."""
         wired = [self.wire(record, place) for place in record.active_endpoints if place.mac]
         fd = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -161,6 +157,13 @@ class Endpoints:
         finally:
             os.close(fd)
 
+    def announce(self, record: ContainerRecord) -> None:
+        """It is attached, and set up: tell who wants to know. The log is written while the program is started."""
+        asyncio.get_running_loop().call_soon(self._exposure.log, record)
+        self._files.started(record)
+        for place in record.active_endpoints:
+            self._networks.say("connect", self._networks.find(place.network_id), record)
+
     # --- steps of builds
     def lease_guest(self, record: ContainerRecord) -> ContainerRecord:
         """As lease(), of a record that nobody stores. Raises the same."""
@@ -168,8 +171,11 @@ class Endpoints:
         return leased
 
     async def attach_guest(self, guest_id: str, namespace: str) -> None:
-        """As attach(), without ports and events."""
-        await self._attach(self._guests[guest_id], namespace)
+        """As prepare() and attach(), without rules and events."""
+        record = self._guests[guest_id]
+        for place in record.active_endpoints:
+            self.mend(place.network_id)
+        await self.attach(record, namespace)
 
     def release_guest(self, guest_id: str) -> None:
         """Idempotent."""
@@ -342,7 +348,7 @@ class Endpoints:
                 if record.active_endpoints:  # an engine died between its lease and its start
                     self._containers.save(record.without_leases())
                 continue
-            running = self._without_lost_links(record)
+            running = self.without_lost_links(record)
             named |= {place.veth for place in running.active_endpoints}
             self._ports.restore(running)
             self._firewall.put(running.id, self.elements(running))
@@ -384,13 +390,19 @@ class Endpoints:
         self._firewall.close(remove=True)
         return self._networks.tear_down()
 
-    def _without_lost_links(self, record: ContainerRecord) -> ContainerRecord:
+    def without_lost_links(self, record: ContainerRecord) -> ContainerRecord:
+        """If somebody has taken links of a running container away: say so, and it is on those networks no longer. Its ports stay held."""
         lost = [place for place in record.active_endpoints if place.veth and not self._kernel.has_link(place.veth)]
         if not lost:
             return record
         for place in lost:
-            _log.warning("container %s: its link %s of network %s is gone; start it again, or connect it", record.name, place.veth, place.network)
-        return self._containers.save(replace(record, endpoints=[place.ended() if place in lost else place for place in record.endpoints]))
+            _log.warning(
+                "container %s: its link %s of network %s is gone; restart the container, or connect it to the network again (docker network connect %s %s)",
+                record.name, place.veth, place.network, place.network, record.name,
+            )  # fmt: skip
+        record = self._containers.save(replace(record, endpoints=[place.ended() if place in lost else place for place in record.endpoints]))
+        self._firewall.put(record.id, self.elements(record))
+        return record
 
     def plan(self) -> str:
         """What there should be in the kernel, to be read: the bridges, and the table as nft(8) lists it."""

@@ -19,6 +19,17 @@ _log = logging.getLogger("corten.engine")
 class Exposure:
     def __init__(self, kernel: Kernel, networks: Networks, firewall: Firewall) -> None:
         self._kernel, self._networks, self._firewall = kernel, networks, firewall
+        self._known: tuple[set[str], list[str]] | None = None  # the bridges, and the addresses of all other links
+
+    def forget(self) -> None:
+        """The host's addresses have changed."""
+        self._known = None
+
+    def _addresses(self) -> list[str]:
+        bridges = self._firewall.bridges()
+        if self._known is None or self._known[0] != bridges:
+            self._known = bridges, [str(address) for address in self._kernel.addresses(bridges)]
+        return self._known[1]
 
     def warnings(self, record: ContainerRecord) -> list[str]:
         """Of a new container: none, or one about all its ports that will be open to all."""
@@ -38,7 +49,7 @@ class Exposure:
         ports = list(dict.fromkeys(found))
         if not ports:
             return []
-        addresses = [str(address) for address in self._kernel.addresses(self._firewall.bridges())]
+        addresses = self._addresses()
         shown = ", ".join(addresses[:_SHOWN]) + (f" and {len(addresses) - _SHOWN} more" if len(addresses) > _SHOWN else "")
         chains = self._firewall.host_chains()
         who = f"only whom {' and '.join(chains)} of this host let in" if chains else "no input rule of this host keeps anybody out"

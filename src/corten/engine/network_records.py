@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from ipaddress import IPv4Network, ip_address, ip_interface, ip_network
 
 import msgspec
@@ -24,7 +25,7 @@ class SubnetRecord(msgspec.Struct, frozen=True):
     reserved: list[str] = []
 
 
-class NetworkRecord(msgspec.Struct, frozen=True):
+class NetworkRecord(msgspec.Struct, frozen=True, dict=True):
     """`asked` is the IPAM configuration as the client sent it; `link` is the host's: the bridge, or a macvlan's parent."""
 
     id: str
@@ -50,12 +51,16 @@ class NetworkRecord(msgspec.Struct, frozen=True):
     def builtin(self) -> bool:
         return self.name in BUILTIN
 
-    @property
+    @cached_property
     def bridge_options(self) -> BridgeOptions:
         return parse_options(self.options, internal=self.internal)
 
+    @cached_property
+    def _ranges(self) -> tuple[Range, ...]:
+        return tuple(map(parse_subnet, self.subnets))
+
     def ranges(self, version: int) -> list[Range]:
-        return [row for row in map(parse_subnet, self.subnets) if row.subnet.version == version]
+        return [row for row in self._ranges if row.subnet.version == version]
 
     def asked_for_subnet(self, version: int) -> bool:
         return any(ip_network(pool.subnet).version == version for pool in self.asked)

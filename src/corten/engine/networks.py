@@ -38,7 +38,7 @@ from corten.errors import (
 )
 from corten.network import bridge_options, ipam, ipam_config, port_guard, sublink_options
 from corten.network.apply import FORWARDING, Kernel
-from corten.network.plan import make_elements
+from corten.network.plan import AnyAddress, make_elements
 from corten.spec.network import Ipam, NetworkCreate
 from corten.spec.timestamps import now_ns, rfc3339_nano
 from corten.store.database import Database
@@ -79,6 +79,8 @@ class Networks:
         self._networks = {network.id: network for network in stored}
         self._networks = {network.id: network for network in (*map(self._builtin, BUILTIN), *stored)}
         self._names = {network.name: network.id for network in self._networks.values()}
+        self._bare: set[str] = set()  # networks whose bridge has lost an address
+        self._torn_down = False
 
     def _ula_pool(self) -> ipam.Pool:
         seed = self._database.setting("ula-seed") or secrets.token_hex(16)
@@ -278,6 +280,7 @@ class Networks:
 
     def _raise_link(self, network: NetworkRecord) -> None:
         """Make what the network needs on the host. Idempotent. Raises OSError, NotSupported."""
+        self._torn_down = False
         if network.config_only or network.driver in ("host", "null"):
             return
         if network.driver == "bridge":
@@ -305,11 +308,31 @@ class Networks:
     def mend(self, network: NetworkRecord) -> bool:
         """Before a container comes to it: whether its bridge was gone and has been made again. Raises OSError, CortenError."""
         self._firewall.wake()
-        if network.driver != "bridge" or not network.link or self._kernel.has_link(network.link):
+        if network.driver != "bridge" or not network.link:
             return False
-        _log.warning("network %s: its bridge %s is gone: made again", network.name, network.link)
-        self._raise_link(network)
-        return True
+        gone = not self._kernel.has_link(network.link)
+        if gone:
+            _log.warning("network %s: its bridge %s is gone: made again", network.name, network.link)
+        if gone or network.id in self._bare:
+            self._raise_link(network)
+            self._bare.discard(network.id)
+        return gone
+
+    def link_lost(self, link: str) -> None:
+        """A link has gone from this host: if it is a network's bridge, say so. It is made again before a container comes to the network."""
+        for network in self._networks.values():
+            if network.driver == "bridge" and network.link == link and not self._torn_down:
+                _log.warning("network %s: its bridge %s has been taken away; it is made again at the next start or connect of a container on it", network.name, link)
+
+    def address_lost(self, link: str, address: AnyAddress) -> None:
+        """A link of this host has lost an address: if it is a network's gateway, say so. It is given again before a container comes to the network."""
+        for network in self._networks.values():
+            if network.driver == "bridge" and network.link == link and any(address == own.ip for own in bridge_of(network).addresses):
+                self._bare.add(network.id)
+                _log.warning(
+                    "network %s: its gateway %s has been taken off bridge %s; it is given again at the next start or connect of a container on it",
+                    network.name, address, link,
+                )  # fmt: skip
 
     def remove(self, name: str) -> None:
         """Raises Forbidden, NoSuchNetwork."""
@@ -368,6 +391,7 @@ class Networks:
 
     def tear_down(self) -> list[str]:
         """Take every bridge away of our making, with nothing on it; their names."""
+        self._torn_down = True
         removed = {network.link for network in self._networks.values() if self._owns_link(network) and self._kernel.has_link(network.link)}
         for link in sorted(removed):
             self._kernel.remove_link(link)

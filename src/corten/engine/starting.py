@@ -100,10 +100,12 @@ class Starting:
         self._probing.watch(record)
 
     async def _set_up(self, record: ContainerRecord, request: messages.Create) -> messages.Created:
-        """Make the sandbox, and connect its network while its mounts are still being made."""
+        """Make the sandbox; meanwhile, the rules of its network, and connect it while its mounts are still being made."""
         cloned: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         creating = asyncio.ensure_future(self._launch.create(request, lambda pid: None if cloned.done() else cloned.set_result(pid)))
         try:
+            await asyncio.sleep(0)  # it is sent
+            self._endpoints.prepare(record)
             await asyncio.wait((cloned, creating), return_when=asyncio.FIRST_COMPLETED)
             pid = cloned.result() if cloned.done() else (await creating).pid  # another runtime's: known when all is made
             await self._endpoints.attach(record, f"/proc/{pid}/ns/net")

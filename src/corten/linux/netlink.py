@@ -11,6 +11,8 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from corten.linux.syscalls import attach_socket_filter
+
 NETLINK_ROUTE = 0
 NETLINK_NETFILTER = 12
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x01, 0x04, 0x300
@@ -92,6 +94,10 @@ class Netlink:
 
     def fileno(self) -> int:
         return self._socket.fileno()
+
+    def let_through(self, program: bytes) -> None:
+        """Of notifications, only what a program of netlink_filters.py accepts is received from now on."""
+        attach_socket_filter(self._socket.fileno(), program)
 
     def close(self) -> None:
         self._socket.close()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 
@@ -23,7 +24,7 @@ from corten.linux.netlink import (
 )
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
-RTM_NEWADDR, RTM_GETADDR = 20, 22
+RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 IFF_UP = 1
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_LINKINFO, _IFLA_NET_NS_FD = 1, 3, 4, 10, 18, 28
@@ -33,6 +34,7 @@ _IFLA_VLAN_ID, _IFLA_MACVLAN_MODE, _IFLA_IPVLAN_MODE, _IFLA_IPVLAN_FLAGS = 1, 1,
 _MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
 _IPVLAN_MODES, _IPVLAN_FLAGS = {"l2": 0, "l3": 1, "l3s": 2}, {"bridge": 0, "private": 1, "vepa": 2}
 _IFLA_INFO_KIND, _IFLA_INFO_DATA, _VETH_INFO_PEER = 1, 2, 1
+_IFLA_INFO_SLAVE_KIND, _IFLA_INFO_SLAVE_DATA = 4, 5
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST = 1, 2, 4
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY = 1, 4, 5
 _EEXIST, _ENODEV, _ESRCH = 17, 19, 3
@@ -40,6 +42,8 @@ _IFA_F_NODAD = 2
 _SCOPE_GLOBAL = 0
 _IPV4, _IPV6 = socket.AF_INET, socket.AF_INET6
 NLM_F_REPLACE = 0x100
+# Multicast groups, as masks for Netlink: links, IPv4 and IPv6 addresses
+LINK_NOTIFICATIONS, ADDRESS_NOTIFICATIONS = 0x1, 0x10 | 0x100
 AnyAddress = IPv4Address | IPv6Address
 AnyInterface = IPv4Interface | IPv6Interface
 
@@ -82,6 +86,13 @@ def rename(index: int, name: str) -> Request:
 
 def set_master(index: int, bridge_index: int) -> Request:
     return Request(RTM_NEWLINK, 0, _link_header(index) + u32(_IFLA_MASTER, bridge_index), f"link {index} on bridge {bridge_index}")
+
+
+def set_new_bridge_port(name: str, *, hairpin: bool, isolated: bool) -> Request:
+    """As `set_bridge_port`, of a link that goes before it in the same batch: its index is not known yet."""
+    flags = attribute(_IFLA_BRPORT_MODE, bytes([hairpin])) + attribute(_IFLA_BRPORT_ISOLATED, bytes([isolated]))
+    info = nested(_IFLA_LINKINFO, text(_IFLA_INFO_SLAVE_KIND, "bridge"), nested(_IFLA_INFO_SLAVE_DATA, flags))
+    return Request(RTM_NEWLINK, 0, _link_header() + text(_IFLA_IFNAME, name) + info, f"flags of bridge port {name}")
 
 
 def set_bridge_port(index: int, *, hairpin: bool, isolated: bool) -> Request:
@@ -219,4 +230,21 @@ def addresses(netlink: Netlink) -> list[tuple[int, AnyInterface]]:
             value = parse_attributes(body[8:]).get(local)
             if value and body[0] == family and body[3] == _SCOPE_GLOBAL:
                 found.append((struct.unpack_from("=I", body, 4)[0], kind((value, body[1]))))
+    return found
+
+
+def removed_links(messages: Iterable[tuple[int, int, bytes]]) -> set[str]:
+    """Of notifications (type, sender, body): the names of links that are gone from here."""
+    gone = (body for kind, _, body in messages if kind == RTM_DELLINK and body[0] == socket.AF_UNSPEC)  # of the bridge family: off its bridge only
+    return {parse_attributes(body[16:]).get(_IFLA_IFNAME, b"").rstrip(b"\0").decode() for body in gone}
+
+
+def removed_addresses(messages: Iterable[tuple[int, int, bytes]]) -> list[tuple[int, AnyAddress]]:
+    """(link's index, address) of those that notifications say have gone."""
+    found: list[tuple[int, AnyAddress]] = []
+    for kind, _, body in messages:
+        if kind == RTM_DELADDR and body[0] in (_IPV4, _IPV6):
+            values = parse_attributes(body[8:])
+            packed = values.get(_IFA_LOCAL) or values[_IFA_ADDRESS]
+            found.append((struct.unpack_from("=I", body, 4)[0], IPv4Address(packed) if body[0] == _IPV4 else IPv6Address(packed)))
     return found

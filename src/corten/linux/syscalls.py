@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import socket
 from ctypes import c_char_p, c_int, c_long, c_size_t, c_uint, c_uint64, c_ulong, c_void_p
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -39,6 +40,7 @@ SYS_KEYCTL = 219 if _GENERIC else 250
 SYS_SECCOMP = 277 if _GENERIC else 317
 SYS_BPF = 280 if _GENERIC else 321
 FALLOC_FL_KEEP_SIZE = 1
+SO_ATTACH_FILTER = 26
 AT_NO_AUTOMOUNT = 0x800
 STATX_ATTR_MOUNT_ROOT = 0x2000
 _STATX_SIZE, _STATX_ATTRIBUTES = 256, 8  # struct statx: its size, where stx_attributes is
@@ -282,6 +284,14 @@ def seccomp_set_filter(program: bytes, flags: int = 0) -> None:
         _libc.syscall(c_long(SYS_SECCOMP), c_uint(SECCOMP_SET_MODE_FILTER), c_uint(flags), ctypes.byref(fprog)),
         "seccomp filter",
     )
+
+
+def attach_socket_filter(fd: int, program: bytes) -> None:
+    """Have a socket receive only what a classic BPF program (as above) lets through (SO_ATTACH_FILTER, socket(7))."""
+    buffer = ctypes.create_string_buffer(program, len(program))
+    fprog = sock_fprog(len(program) // 8, ctypes.addressof(buffer))
+    length = c_uint(ctypes.sizeof(fprog))
+    _check(_libc.setsockopt(c_int(fd), c_int(socket.SOL_SOCKET), c_int(SO_ATTACH_FILTER), ctypes.byref(fprog), length), "socket filter")
 
 
 def bpf_prog_load(program: bytes, prog_type: int) -> int:

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from ipaddress import IPv4Interface
 
-from corten.linux import nft_foreign, nft_guests, nft_trace, nftables, rtnetlink
+from corten.linux import netlink_filters, nft_foreign, nft_guests, nft_trace, nftables, rtnetlink
 from corten.linux.namespaces import network_namespace
 from corten.linux.netlink import NETLINK_NETFILTER, NETLINK_ROUTE, Netlink, Request
 from corten.linux.nft_foreign import HostTable
@@ -18,6 +18,7 @@ from corten.linux.nft_guests import ForeignChain, Guest
 from corten.linux.nft_sets import Element
 from corten.linux.nftables import Table
 from corten.network.link_removal import LinkRemoval
+from corten.network.link_watch import LinkWatch
 from corten.network.plan import AnyAddress, Bridge, Endpoint
 from corten.network.tracer import Tracer, following
 
@@ -36,12 +37,14 @@ class Changes:
 
 
 class Kernel:
-    """The host's network as the engine drives it: two netlink sockets in the host's namespace."""
+    """The host's network as the engine drives it: netlink sockets in the host's namespace, two to ask and two to listen."""
 
     def __init__(self) -> None:
         self._route = Netlink(NETLINK_ROUTE)
         self._netfilter = Netlink(NETLINK_NETFILTER)
         self._watch = Netlink(NETLINK_NETFILTER, nftables.NOTIFICATIONS)
+        self._watch.let_through(netlink_filters.all_but_from(self._netfilter.port))
+        self.links = LinkWatch()
         self.removal = LinkRemoval()
 
     def close(self) -> None:
@@ -49,6 +52,7 @@ class Kernel:
         self._route.close()
         self._netfilter.close()
         self._watch.close()
+        self.links.close()
 
     # --- the host
     def address_of(self, name: str) -> IPv4Interface | None:
@@ -213,9 +217,15 @@ class Kernel:
         if endpoint.kind != "veth":
             self._route.execute([rtnetlink.add_sublink(endpoint.kind, endpoint.mode, endpoint.interface, parent, namespace, mac, endpoint.mtu)])
             return
-        self._route.execute([rtnetlink.add_veth(endpoint.name, parent, endpoint.interface, inside_index, namespace, mac, endpoint.mtu)])
+        requests = [rtnetlink.add_veth(endpoint.name, parent, endpoint.interface, inside_index, namespace, mac, endpoint.mtu)]
         if endpoint.hairpin or endpoint.isolated:
-            self.set_port(endpoint)
+            requests.append(rtnetlink.set_new_bridge_port(endpoint.name, hairpin=endpoint.hairpin, isolated=endpoint.isolated))
+        try:
+            self._route.execute(requests)
+        except OSError as error:
+            if error.filename != requests[0].what:
+                self.remove_link(endpoint.name)  # it is there without its flags
+            raise
 
     def set_port(self, endpoint: Endpoint) -> None:
         index = rtnetlink.link_index(endpoint.name)
