@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import gc
 import logging
 import os
 import resource
@@ -77,6 +78,7 @@ async def serve(settings: Settings, layout: Layout, launcher: LauncherProcess) -
         loop.add_signal_handler(number, stopping.set)
     engine = Engine(settings, layout, launcher)
     await engine.start()
+    gc.freeze()  # what is there now stays: no later collection need look at it again (it would take tens of milliseconds)
     if settings.pidfile:
         with open(settings.pidfile, "w", encoding="utf-8") as file:
             file.write(f"{os.getpid()}\n")

@@ -7,6 +7,7 @@ import errno
 import os
 import signal
 import time
+from collections.abc import Iterable
 
 from corten.linux.cgroup import Cgroup
 
@@ -14,11 +15,18 @@ RETRIES, PAUSE = 200, 0.005  # a frozen or dying group settles within a second
 
 
 def write(path: str, value: str) -> None:
+    write_each(path, (value,))
+
+
+def write_each(path: str, values: Iterable[str]) -> None:
+    """One value after the other, each a write of its own."""
     fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
-        os.write(fd, value.encode())
-    except OSError as error:
-        raise OSError(error.errno, f"{os.strerror(error.errno or 0)} (writing {value!r})", path) from None
+        for value in values:
+            try:
+                os.write(fd, value.encode())
+            except OSError as error:
+                raise OSError(error.errno, f"{os.strerror(error.errno or 0)} (writing {value!r})", path) from None
     finally:
         os.close(fd)
 

@@ -8,10 +8,17 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from itertools import groupby
 
 from corten.linux import cgroup_files as files
 from corten.linux.cgroup import Layout, Setting
 from corten.spec.runtime import DeviceRule
+
+
+def _device_line(rule: DeviceRule) -> str:
+    major = "*" if rule.major is None or rule.major < 0 else str(rule.major)
+    minor = "*" if rule.minor is None or rule.minor < 0 else str(rule.minor)
+    return "a" if rule.type in ("a", "") else f"{rule.type} {major}:{minor} {rule.access or 'rwm'}"
 
 
 class CgroupV1:
@@ -64,14 +71,8 @@ class CgroupV1:
                 continue
             files.write(f"{directory}/{setting.file}", setting.value)
         if devices is not None and "devices" in self._directories:
-            for rule in devices:
-                self._apply_device(rule)
-
-    def _apply_device(self, rule: DeviceRule) -> None:
-        major = "*" if rule.major is None or rule.major < 0 else str(rule.major)
-        minor = "*" if rule.minor is None or rule.minor < 0 else str(rule.minor)
-        line = "a" if rule.type in ("a", "") else f"{rule.type} {major}:{minor} {rule.access or 'rwm'}"
-        files.write(self._directories["devices"] + ("/devices.allow" if rule.allow else "/devices.deny"), line)
+            for allow, rules in groupby(devices, key=lambda rule: rule.allow):
+                files.write_each(self._directories["devices"] + ("/devices.allow" if allow else "/devices.deny"), map(_device_line, rules))
 
     def enter(self) -> None:
         # "0" into `tasks` moves only the caller and takes no global lock; a pid into `cgroup.procs` waits 5 to 10 ms

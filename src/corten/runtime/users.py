@@ -6,6 +6,7 @@ Source: Docker Engine 28.5 (moby/sys/user GetExecUser): name, uid, name:group, u
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -70,8 +71,9 @@ def _group_id(wanted: str, teams: list[list[str]]) -> int:
 
 def _read(path: str) -> str:
     try:
-        with open(path, "rb") as file:
-            return file.read(_LIMIT).decode("utf-8", "replace")
+        with open(path, "rb", buffering=0) as file:
+            size = min(os.fstat(file.fileno()).st_size or _LIMIT, _LIMIT)  # Python makes room for all that it asks for
+            return (file.read(size) or b"").decode("utf-8", "replace")
     except OSError:
         return ""  # an image without the file: only numbers work, as in Docker
 
