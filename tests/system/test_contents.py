@@ -10,6 +10,7 @@ import http.server
 import io
 import json
 import lzma
+import os
 import tarfile
 import threading
 
@@ -145,6 +146,26 @@ def test_parents_stay_while_they_have_children(engine, docker, made):
     gone = [row.get("Deleted") for row in engine.client.delete("/images/second")]
     assert second in gone and first in gone
     assert {tag for image in engine.client.get("/images/json") for tag in image["RepoTags"]} == {"busybox:latest"}
+
+
+def test_a_committed_layer_is_kept_once_and_comes_out_as_it_was(engine, docker, made, tmp_path):
+    """As a folder: its tar is made when it is asked for, by a check or a save."""
+    container = engine.run("sh", "-c", f"{CHANGE_IT}; echo done; exec sleep 600")
+    with engine.client.open("GET", f"/containers/{container}/logs", query={"stdout": 1, "follow": 1}) as follow:
+        follow.read(9)
+    before = set(os.listdir(f"{engine.data_root}/blobs/sha256"))
+    made += ["kept:1"]
+    docker("commit", container, "kept:1")
+    diff_id = engine.client.get("/images/kept:1/json")["RootFS"]["Layers"][-1]
+    written = set(os.listdir(f"{engine.data_root}/blobs/sha256")) - before
+    assert len(written) == 2, "more than config and manifest"
+    assert engine.client.post("/corten/disk/check")["Problems"] == []
+    docker("save", "-o", str(tmp_path / "kept.tar"), "kept:1")
+    with tarfile.open(tmp_path / "kept.tar") as archive:
+        content = archive.extractfile(f"blobs/sha256/{diff_id.removeprefix('sha256:')}").read()
+    assert hashlib.sha256(content).hexdigest() == diff_id.removeprefix("sha256:")
+    names = tarfile.open(fileobj=io.BytesIO(content)).getnames()
+    assert {".wh.root", "etc/.wh.passwd", "var/.wh..wh..opq", "a/hard"} <= set(names)
 
 
 def test_the_same_tree_is_the_same_layer(engine, docker, made):

@@ -170,6 +170,7 @@ def test_a_difference_applied_gives_the_tree(tmp_path_factory, before, after):
     assert listed == expected_changes(old, new)
     with tarfile.open(fileobj=io.BytesIO(data), mode="r|") as archive:
         Unpacker(layer).apply(archive)
+    assert packed(layer) == data, "the unpacked layer is not the tar that it came from"
     with Overlay(f"{base}/two", layer, lower) as two:
         assert tree(two.merged) == wanted
     assert {name: node.status.st_mode for name, node in _all(overlay_view.root([layer, lower]))} == {

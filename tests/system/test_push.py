@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import os
 import subprocess
 import urllib.error
 import urllib.request
+import zlib
 
 import pytest
 
@@ -84,6 +86,26 @@ def test_a_pulled_image_goes_out_with_its_own_digest(own_engine, registry):
     engine.client.post(f"/images/{registry}/debian/tag", repo=f"{registry}/copies/debian", tag="kept")
     last = push(engine, f"{registry}/copies/debian", tag="kept")[-1]
     assert last["aux"]["Digest"] == digest == in_registry(registry, "copies/debian", "kept")[0]
+
+
+def test_what_goes_out_is_hardly_larger_than_gzip_makes_it(own_engine, registry, assets):
+    """One packer for all that is pushed: a loaded layer, and one committed over it. Held against zlib's level 6, gzip's own."""
+    engine = own_engine
+    engine.load(f"{assets}/images/debian.tar")
+    container = engine.client.post("/containers/create", {"Image": "debian", "Cmd": ["cp", "-a", "/usr/bin", "/copied"]})["Id"]
+    engine.client.post(f"/containers/{container}/start")
+    engine.client.post(f"/containers/{container}/wait")
+    engine.client.post("/commit", container=container, repo=f"{registry}/team/size", tag="1")
+    push(engine, f"{registry}/team/size", tag="1")
+    _, manifest = in_registry(registry, "team/size", "1")
+    assert len(manifest["layers"]) == 2
+    for layer in manifest["layers"]:
+        with urllib.request.urlopen(f"http://{registry}/v2/team/size/blobs/{layer['digest']}", timeout=60) as response:
+            packed = response.read()
+        assert layer["mediaType"].endswith("gzip")
+        plain = gzip.decompress(packed)
+        assert len(plain) > 5 << 20
+        assert len(packed) == layer["size"] <= 1.05 * len(zlib.compress(plain, 6))
 
 
 def test_every_tag_of_a_repository(engine, docker_cli, registry):

@@ -38,7 +38,6 @@ from corten.spec.timestamps import now_ns, rfc3339_nano
 from corten.store.blobs import Blobs
 from corten.store.holds import Holds
 from corten.store.images import Image, Images
-from corten.store.layer_diff import MadeLayer
 from corten.store.layer_maker import EMPTY_LAYER, LayerMaker
 from corten.store.snapshots import Snapshots
 
@@ -69,18 +68,18 @@ class Making:
     async def _commit(self, record: ContainerRecord, request: CommitRequest) -> str:
         states.check("commit", record)
         config = merged(apply_change_lines(request.config or record.config, request.changes), record.config)
-        layer = await self._freeze_and_pack(record, pause=request.pause)
+        layer = await self._freeze_and_copy(record, pause=request.pause)
         parent = self._images.get(record.image)
         if parent is None:
             raise NoSuchImage(name=record.image)
         created = rfc3339_nano(now_ns())
-        empty = layer.diff_id == EMPTY_LAYER
+        empty = layer.digest == EMPTY_LAYER
         entry = History(created, " ".join(record.config.cmd or []), request.author, request.comment, empty)
         base = parent.config
         document = ImageConfig(
             architecture=base.architecture, os=base.os, variant=base.variant, created=created, author=request.author,
             config=run_config(config), container=record.id, docker_version=SERVER_VERSION,
-            rootfs=RootFS([*base.rootfs.diff_ids, *([] if empty else [layer.diff_id])]), history=[*(base.history or []), entry],
+            rootfs=RootFS([*base.rootfs.diff_ids, *([] if empty else [layer.digest])]), history=[*(base.history or []), entry],
         )  # fmt: skip
         image_id = self._store(document, None if empty else layer, parent, request.reference, "create")
         name = request.reference.familiar if request.reference else ""
@@ -88,15 +87,16 @@ class Making:
         self._containers.emit("commit", current, comment=request.comment, imageID=image_id, imageRef=name)
         return image_id
 
-    async def _freeze_and_pack(self, record: ContainerRecord, *, pause: bool) -> MadeLayer:
-        """Paused only while its layer is read, unless somebody else has paused it."""
+    async def _freeze_and_copy(self, record: ContainerRecord, *, pause: bool) -> Descriptor:
+        """Its writable layer as a layer of an image: a tar that is not packed. Paused only while it is read, unless somebody else has paused it."""
         paused = False
         if pause and states.is_running(record) and not states.is_paused(record):
             with suppress(CortenError):  # it has just ended: then nothing writes any more
                 await self._stopping.pause(record)
                 paused = True
         try:
-            return await self._maker.from_upper(self._snapshots.upper(record.id))
+            diff_id, length = await self._maker.from_upper(self._snapshots.upper(record.id))
+            return Descriptor(OCI_LAYER, diff_id, length)
         finally:
             if paused:
                 with suppress(CortenError):  # killed, removed or resumed meanwhile
@@ -113,18 +113,20 @@ class Making:
                 config=run_config(config), docker_version=SERVER_VERSION, rootfs=RootFS([layer.diff_id]),
                 history=[History(created=created, comment=message)],
             )  # fmt: skip
-            return self._store(document, layer, None, reference, "import")
+            packed = Descriptor(packed_type(OCI_LAYER), layer.digest, layer.size)
+            return self._store(document, packed, None, reference, "import")
 
-    def _store(self, document: ImageConfig, layer: MadeLayer | None, parent: Image | None, reference: Reference | None, action: str) -> str:
+    def _store(self, document: ImageConfig, layer: Descriptor | None, parent: Image | None, reference: Reference | None, action: str) -> str:
         """Write config and manifest, and make the image visible."""
         data = msgspec.json.encode(document)
         image_id = self._blobs.put(data)
         below = self._images.manifest(parent).layers if parent else []
         docker = parent is not None and parent.row.media_type == DOCKER_MANIFEST  # one manifest does not mix the two vocabularies
-        layer_type = packed_type(DOCKER_LAYER if docker else OCI_LAYER)
+        if layer and docker:
+            layer = msgspec.structs.replace(layer, media_type=DOCKER_LAYER)
         manifest = Manifest(
             config=Descriptor(DOCKER_CONFIG if docker else OCI_CONFIG, image_id, len(data)),
-            layers=[*below, *([Descriptor(layer_type, layer.digest, layer.size)] if layer else [])],
+            layers=[*below, *([layer] if layer else [])],
             media_type=DOCKER_MANIFEST if docker else OCI_MANIFEST,
         )
         written = msgspec.json.encode(manifest)

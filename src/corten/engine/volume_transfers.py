@@ -27,10 +27,8 @@ from corten.registry.progress import Emit, Progress
 from corten.runtime.launch import Launch
 from corten.spec.image import OCI_LAYER, Descriptor, packed_type
 from corten.spec.reference import Reference
-from corten.store.layer_diff import MadeLayer
-from corten.store.layer_maker import REPACK_JOB
-from corten.store.layers import run_on_archive
 from corten.store.layout import Layout
+from corten.store.packing import PACK_JOB, Packed
 from corten.store.worker_stream import write_to_worker
 
 KIND = Kind("application/vnd.corten.volume.v1", "application/vnd.corten.volume.config.v1+json", packed_type(OCI_LAYER))
@@ -68,18 +66,13 @@ class VolumeTransfers:
     async def _packed(self, name: str) -> AsyncIterator[tuple[str, Descriptor]]:
         """The volume's content as a gzipped tar in a file that goes with the block; the same content gives the same bytes."""
         base = f"{self._layout.temporary}/packed-{secrets.token_hex(8)}"
-        os.mkdir(f"{base}-empty")
-        confined = os.open(f"{base}-empty", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             with open(base, "xb") as output:
-                fds = (confined, output.fileno())
                 async with aclosing(self._files.pack(name, WHOLE)) as content:
-                    result = await write_to_worker(lambda tar: run_on_archive(self._launch.run_job, REPACK_JOB, (tar, *fds)), content)
-            made = msgspec.json.decode(result, type=MadeLayer)
-            yield base, Descriptor(KIND.layer, made.digest, made.size, annotations={_TITLE: f"{name}.tar.gz"})
+                    result = await write_to_worker(lambda tar: self._launch.run_job(PACK_JOB, b"", (tar, output.fileno())), content)
+            packed = msgspec.json.decode(result, type=Packed)
+            yield base, Descriptor(KIND.layer, packed.digest, packed.size, annotations={_TITLE: f"{name}.tar.gz"})
         finally:
-            os.close(confined)
-            os.rmdir(f"{base}-empty")
             with suppress(FileNotFoundError):
                 os.unlink(base)
 

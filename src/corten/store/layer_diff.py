@@ -1,4 +1,4 @@
-"""The diff worker: a container's writable layer as the gzipped tar of an image layer, and any tar packed as one.
+"""The diff worker: a container's writable layer as the tar of an image layer; and any tar packed as one.
 
 Both run in a child of the launcher; reading a writable layer it is confined to that folder. Whiteouts go from overlay's form
 to the image's (`.wh.`). Sources: OCI image-spec layer.md; Docker Engine 28.5's layers, entry for entry.
@@ -86,12 +86,11 @@ def _write_folder(base: str, path: str, writer: TarWriter) -> None:
 
 
 def diff_job(_argument: bytes, fds: list[int]) -> bytes:
-    """Launcher job: descriptors are the writable layer's folder and the file to write. Returns MadeLayer as JSON."""
-    with os.fdopen(fds[1], "wb", buffering=_CHUNK, closefd=False) as output:
-        packer = Packer(output)
+    """Launcher job: descriptors are the writable layer's folder and where its tar goes."""
+    with os.fdopen(fds[1], "wb", buffering=_CHUNK) as output:  # closed here: the reader's end of file comes with the result, not after it
         confine_to(fds[0])
-        write_diff("/", TarWriter(packer))
-        return msgspec.json.encode(packer.finish())
+        write_diff("/", TarWriter(output))
+    return b""
 
 
 def repack_job(_argument: bytes, fds: list[int]) -> bytes:

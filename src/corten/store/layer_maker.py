@@ -1,11 +1,14 @@
-"""Making layers here: from a container's writable layer, or from any tar. Gzipped blob and unpacked layer at once.
+"""Making layers here: from a container's writable layer, or from any tar.
 
-The work is done by confined workers (layer_diff.py). Nothing is visible before it is whole.
+The work is done by confined workers (layer_diff.py). Nothing is visible before it is whole. A writable layer's copy is kept as its folder
+only: its tar is made again when somebody wants it (layer_seal.py), and packed when a registry does.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
+import fcntl
 import os
 import secrets
 from collections.abc import Sequence
@@ -13,11 +16,11 @@ from contextlib import suppress
 
 import msgspec
 
-from corten.errors import ArchiveRefused
+from corten.errors import ArchiveRefused, CortenError, KernelRefused
 from corten.store.blobs import Blobs
 from corten.store.layer_diff import MadeLayer
 from corten.store.layer_seal import Sealed, SealRequest
-from corten.store.layers import Layers, RunJob, run_on_archive
+from corten.store.layers import PIPE_BUFFER, Layers, RunJob, run_on_archive
 from corten.store.layout import Layout
 
 DIFF_JOB, REPACK_JOB, SEAL_JOB = "diff", "repack", "seal"
@@ -28,9 +31,25 @@ class LayerMaker:
     def __init__(self, layout: Layout, blobs: Blobs, layers: Layers, run_job: RunJob) -> None:
         self._layout, self._blobs, self._layers, self._run_job = layout, blobs, layers, run_job
 
-    async def from_upper(self, upper: str) -> MadeLayer:
-        """A writable layer as an image layer; one that is there already is shared. `diff_id` EMPTY_LAYER: nothing was stored."""
-        return await self._make(DIFF_JOB, upper, ())
+    async def from_upper(self, upper: str) -> tuple[str, int]:
+        """A copy of a writable layer as an image layer; one that is there already is shared. (Diff id, bytes of its tar); of EMPTY_LAYER
+        nothing is stored.
+        """
+        reading, writing = os.pipe2(os.O_CLOEXEC)
+        fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, PIPE_BUFFER)
+        folder = os.open(upper, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        writer = asyncio.ensure_future(self._run_job(DIFF_JOB, b"", (folder, writing)))
+        await asyncio.sleep(0)  # the job's own copies of the descriptors are made in its first step
+        os.close(folder)
+        os.close(writing)
+        try:
+            unpacked = await self._layers.take_in(reading, writer, EMPTY_LAYER)
+        except CortenError:
+            (failed,) = await asyncio.gather(writer, return_exceptions=True)  # without its reader it ends
+            if isinstance(failed, KernelRefused) and failed.errno != errno.EPIPE:
+                raise failed from None  # what could not be read comes before what came of that
+            raise
+        return unpacked.diff_id, unpacked.length
 
     async def from_tar(self, path: str) -> MadeLayer:
         """A tar in any compression as an image layer. Raises ArchiveRefused."""
@@ -69,18 +88,16 @@ class LayerMaker:
         folder_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             made = msgspec.json.decode(await run_on_archive(self._run_job, entry, (*sources, folder_fd, output)), type=MadeLayer)
-            if wanted := made.diff_id != EMPTY_LAYER or bool(sources):
-                await asyncio.to_thread(os.fsync, output)
-                os.rename(path, self._layout.blob(made.digest))
+            await asyncio.to_thread(os.fsync, output)
+            os.rename(path, self._layout.blob(made.digest))
         finally:
             os.close(output)
             os.close(folder_fd)
             with suppress(FileNotFoundError):
                 os.unlink(path)
-        if wanted:
-            try:
-                await self._layers.unpack(made.digest, made.diff_id)
-            except ArchiveRefused:
-                self._blobs.remove(made.digest)
-                raise
+        try:
+            await self._layers.unpack(made.digest, made.diff_id)
+        except ArchiveRefused:
+            self._blobs.remove(made.digest)
+            raise
         return made

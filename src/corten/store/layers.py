@@ -16,11 +16,11 @@ from corten.store.blobs import Blobs
 from corten.store.database import Database, LayerRow
 from corten.store.layout import Layout
 from corten.store.packing import PACK_JOB, Packed
-from corten.store.unpack import Unpacked, diff_id_of
+from corten.store.unpack import PLAIN, Unpacked, diff_id_of
 
 RunJob = Callable[[str, bytes, Sequence[int]], Awaitable[bytes]]
 UNPACK_JOB, RETAR_JOB = "unpack", "retar"
-_PIPE_BUFFER = 1 << 20
+PIPE_BUFFER = 1 << 20  # a sixteenth of the turns that two processes take at what a pipe has by itself
 
 
 class Growing:
@@ -108,32 +108,51 @@ class Layers:
 
     async def _unpack(self, source: int, blob: str, diff_id: str, news: int = -1, verified: Awaitable[bool] | None = None) -> LayerRow:
         """`source` and `news` (descriptors) are closed here."""
-        number = self._database.next_layer_number()
-        async with self._staged(number, source, diff_id, news) as (staging, size):
+        async with self._staged(source, diff_id, news) as (number, staging, unpacked):
             if verified and not await verified:
                 raise ArchiveRefused("the layer's download was broken off")
             os.rename(staging, self._layout.layer(number))
-        row = LayerRow(number, diff_id, blob, size)
+        row = LayerRow(number, diff_id, blob, unpacked.size)
         self._database.add_layer(row)
         return row
 
+    async def take_in(self, source: int, whole: Awaitable[object], unwanted: str) -> Unpacked:
+        """Unpack a tar that is made while it is read, and keep its folder only, unless its diff id is `unwanted`. `source` (descriptor) is
+        closed here. The folder must give the same tar again (layer_diff.py). `whole` is awaited before the layer is seen, and raises if that
+        was not all of it.
+        """
+        async with self._staged(source, argument=PLAIN) as (_, staging, unpacked):
+            await whole
+            if unpacked.diff_id != unwanted:
+                self.adopt(staging, unpacked.diff_id, unpacked.size)
+        return unpacked
+
     @asynccontextmanager
-    async def _staged(self, number: int, source: int, diff_id: str, news: int = -1) -> AsyncIterator[tuple[str, int]]:
-        """(a folder with the content unpacked, its bytes); what of it is not renamed is deleted at the end."""
-        staging = f"{self._layout.temporary}/layer-{number}"
-        os.mkdir(staging, 0o755)
+    async def _staged(self, source: int, diff_id: str = "", news: int = -1, argument: bytes = b"") -> AsyncIterator[tuple[int, str, Unpacked]]:
+        """(A number for it, a folder with the content unpacked, what it is); what of the folder is not renamed is deleted at the end.
+
+        `diff_id`: what it must be, if that is known. `source` and `news` (descriptors) are closed here.
+        """
+        staging = ""
         try:
-            unpacked = await self._run_worker(source, staging, news)
-            _compare(unpacked.diff_id, diff_id)
-            yield staging, unpacked.size
+            number = self._database.next_layer_number()
+            staging = f"{self._layout.temporary}/layer-{number}"
+            os.mkdir(staging, 0o755)
+            unpacked = await self._run_worker(source, staging, news, argument)
+            if diff_id:
+                _compare(unpacked.diff_id, diff_id)
+            yield number, staging, unpacked
         finally:
+            for fd in (source, news):
+                if fd >= 0:
+                    os.close(fd)
             if os.path.isdir(staging):
                 await asyncio.to_thread(shutil.rmtree, staging, ignore_errors=True)
 
     @asynccontextmanager
     async def unpacked_again(self, row: LayerRow) -> AsyncIterator[str]:
         """A folder with the layer's content anew from its blob, for as long as the block lasts. Raises ArchiveRefused."""
-        async with self._staged(self._database.next_layer_number(), self._blobs.open(row.blob), row.diff_id) as (staging, _):
+        async with self._staged(self._blobs.open(row.blob), row.diff_id) as (_, staging, _unpacked):
             yield staging
 
     async def renew(self, row: LayerRow) -> None:
@@ -145,14 +164,13 @@ class Layers:
             os.rename(staging, folder)
         await asyncio.to_thread(shutil.rmtree, old, ignore_errors=True)
 
-    async def _run_worker(self, source: int, staging: str, news: int) -> Unpacked:
+    async def _run_worker(self, source: int, staging: str, news: int, argument: bytes) -> Unpacked:
         folder = os.open(staging, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         fds = (source, folder) if news < 0 else (source, folder, news)
         try:
-            result = await run_on_archive(self._run_job, UNPACK_JOB, fds)
+            result = await run_on_archive(self._run_job, UNPACK_JOB, fds, argument)
         finally:
-            for fd in fds:
-                os.close(fd)
+            os.close(folder)
         return msgspec.json.decode(result, type=Unpacked)
 
     def adopt(self, folder: str, diff_id: str, size: int) -> None:
@@ -212,8 +230,8 @@ class Layers:
     async def pack(self, blob: str) -> AsyncIterator[tuple[asyncio.StreamReader, Awaitable[Packed]]]:
         """Gzip a stored tar in a worker: (the packed form, what it was once it has been read). Leaving early ends the worker."""
         reading, writing = os.pipe2(os.O_CLOEXEC)
-        fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _PIPE_BUFFER)  # a sixteenth of the turns that worker and engine take
-        reader = asyncio.StreamReader(limit=_PIPE_BUFFER)
+        fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, PIPE_BUFFER)
+        reader = asyncio.StreamReader(limit=PIPE_BUFFER)
         transport, _ = await asyncio.get_running_loop().connect_read_pipe(
             lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(reading, "rb", buffering=0)
         )

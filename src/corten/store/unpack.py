@@ -22,6 +22,7 @@ from corten.store.confine import confine_to
 
 WHITEOUT = ".wh."
 OPAQUE = ".wh..wh..opq"
+PLAIN = b"plain"
 _CHUNK, _NEWS = 1 << 20, 1 << 12
 _XATTR = "SCHILY.xattr."
 _ZEROS = bytes(_CHUNK)
@@ -30,10 +31,11 @@ _SHARE, _MOST_KEPT = 50, 256 << 20  # a fiftieth of the disk, and no more than 2
 
 
 class Unpacked(msgspec.Struct, frozen=True):
-    """`size` is the sum of the files' sizes in bytes; `implied` the folders that had no entry of their own."""
+    """`size` is the sum of the files' sizes in bytes, `length` the tar's; `implied` the folders that had no entry of their own."""
 
     diff_id: str
     size: int
+    length: int
     entries: int
     implied: list[str]
 
@@ -43,7 +45,7 @@ class _HashingReader(io.RawIOBase):
 
     def __init__(self, source: BinaryIO) -> None:
         self._source = source
-        self.hash = hashlib.sha256()
+        self.hash, self.length = hashlib.sha256(), 0
 
     def readable(self) -> bool:
         return True
@@ -51,6 +53,7 @@ class _HashingReader(io.RawIOBase):
     def read(self, size: int = -1) -> bytes:
         data = self._source.read(size)
         self.hash.update(data)
+        self.length += len(data)
         return data
 
 
@@ -121,7 +124,10 @@ class Unpacker:
         if name.startswith(WHITEOUT) and self._whiteouts:
             hidden = f"{parent}/{name[len(WHITEOUT) :]}".lstrip("/")
             self._clear(hidden)
-            os.mknod(self._base + hidden, stat.S_IFCHR | 0, 0)
+            target = self._base + hidden
+            os.mknod(target, stat.S_IFCHR | 0, 0)
+            os.chown(target, *(self._owner or (entry.uid, entry.gid)), follow_symlinks=False)
+            os.utime(target, ns=_times(entry), follow_symlinks=False)  # so that the layer's tar comes out the same when it is made again
             return
         self._make(archive, entry, path)
 
@@ -258,10 +264,13 @@ def _times(entry: tarfile.TarInfo) -> tuple[int, int]:
     return modified, modified
 
 
-def unpack(blob_fd: int, folder_fd: int, news_fd: int = -1) -> Unpacked:
-    """Unpack the blob into the folder; the process is confined to it from then on. `news_fd`: the blob is still being written."""
+def unpack(blob_fd: int, folder_fd: int, news_fd: int = -1, *, packed: bool = True) -> Unpacked:
+    """Unpack the blob into the folder; the process is confined to it from then on. `news_fd`: the blob is still being written.
+
+    `packed` False: it is a tar as it is, whatever its first name looks like.
+    """
     file = io.BufferedReader(GrowingFile(blob_fd, news_fd), _CHUNK)
-    reader = _HashingReader(open_decompressed(file))
+    reader = _HashingReader(open_decompressed(file) if packed else file)
     disk = os.fstatvfs(folder_fd)
     confine_to(folder_fd)
     unpacker = Unpacker(keep_free=min(_MOST_KEPT, disk.f_blocks * disk.f_frsize // _SHARE))
@@ -270,7 +279,7 @@ def unpack(blob_fd: int, folder_fd: int, news_fd: int = -1) -> Unpacked:
         # What follows the end marker belongs to the digest.
         while reader.read(_CHUNK):
             continue
-    return Unpacked("sha256:" + reader.hash.hexdigest(), unpacker.size, unpacker.entries, unpacker.implied)
+    return Unpacked("sha256:" + reader.hash.hexdigest(), unpacker.size, reader.length, unpacker.entries, unpacker.implied)
 
 
 def diff_id_of(path: str) -> str:
@@ -283,7 +292,9 @@ def diff_id_of(path: str) -> str:
         return "sha256:" + reader.hash.hexdigest()
 
 
-def job(_argument: bytes, fds: list[int]) -> bytes:
-    """Launcher job: descriptors are the blob, the empty target folder, and the pipe of news of a growing one. Returns Unpacked as JSON."""
+def job(argument: bytes, fds: list[int]) -> bytes:
+    """Launcher job: descriptors are the blob, the empty target folder, and the pipe of news of a growing one. The argument PLAIN: it is
+    not compressed. Returns Unpacked as JSON.
+    """
     os.umask(0)
-    return msgspec.json.encode(unpack(*fds))
+    return msgspec.json.encode(unpack(*fds, packed=argument != PLAIN))
