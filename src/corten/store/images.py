@@ -12,8 +12,17 @@ from typing import Any
 
 import msgspec
 
-from corten.errors import ArchiveRefused, StoreCorrupt
-from corten.spec.image import OCI_INDEX, Descriptor, ImageConfig, Index, Manifest, parse_config, parse_manifest
+from corten.errors import ArchiveRefused, CortenError, StoreCorrupt
+from corten.spec.image import (
+    MOST_LAYERS,
+    OCI_INDEX,
+    Descriptor,
+    ImageConfig,
+    Index,
+    Manifest,
+    parse_config,
+    parse_manifest,
+)
 from corten.spec.platform import matches, this_platform
 from corten.spec.reference import Reference
 from corten.spec.timestamps import now_ns
@@ -23,6 +32,12 @@ from corten.store.database import Database, ImageRow, MemberRow, NameRow
 from corten.store.holds import Hold
 from corten.store.layers import Layers
 from corten.store.layout import Layout
+
+
+class TooDeep(CortenError):
+    """Docker's words, and its status."""
+
+    template = "max depth exceeded: the image has {layers} layers, {most} are the most"
 
 
 @dataclass(frozen=True)
@@ -200,7 +215,10 @@ class Images:
     # --- changes
     def store(self, image_id: str, manifest: Descriptor, names: Sequence[str], parent: str = "", listed: Listed | None = None, *,
               made_here: bool = False) -> None:  # fmt: skip
-        """Make an image whose blobs and layers are complete visible, under its names, in one transaction."""
+        """Make an image whose blobs and layers are complete visible, under its names, in one transaction. Raises TooDeep."""
+        layers = len(set(self.config(image_id).rootfs.diff_ids))
+        if layers > MOST_LAYERS:
+            raise TooDeep(layers=layers, most=MOST_LAYERS)
         with self._database.transaction():
             self._database.put_image(ImageRow(image_id, manifest.digest, manifest.media_type, manifest.size, now_ns()))
             if parent:
