@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -59,13 +60,13 @@ def test_least_recently_used_goes_first_and_nothing_that_is_needed(engine, asset
     assert found["d:1"]["Unique"] >= 2 << 20
     assert found["d:1"]["Size"] > found["d:1"]["Unique"]
     planned = collect(engine, dryRun=1, free="99TB")
-    assert [step["Names"][:1] for step in planned] == [[], ["d:1"], ["busybox:latest"], ["a:1"]]
-    assert [found[name]["Next"] for name in ("d:1", "a:1", "b:1")] == [2, 4, 0]
+    assert [step["Names"][:1] for step in planned] == [["d:1"], [], ["busybox:latest"], ["a:1"]]
+    assert [found[name]["Next"] for name in ("d:1", "a:1", "b:1")] == [1, 4, 0]
     before = names(engine)
-    assert [step["Kind"] for step in collect(engine, free="1MB")] == ["dangling"]
-    assert names(engine) == before
+    assert [step["Names"] for step in collect(engine, free="1MB")] == [["d:1"]]
+    assert names(engine) == before - {"d:1"}
     done = collect(engine, free="3MB")
-    assert [step["Names"] for step in done] == [["d:1"], ["a:1"]]
+    assert [(step["Kind"], step["Names"]) for step in done] == [("dangling", []), ("images", ["a:1"])]
     assert names(engine) == before - {"a:1", "d:1"}
     engine.client.post("/corten/images/b:1/pin", pinned=0)
     engine.remove(used)
@@ -95,10 +96,148 @@ def test_watermarks_are_kept_by_themselves(assets, tmp_path):
         engine.stop()
 
 
+ALL_KINDS = "leftovers,logs,build-cache,containers,volumes,dangling,images"
+
+
+@pytest.fixture
+def configured(assets, tmp_path):
+    """With the kinds that no engine collects by itself, and nothing that would trigger it."""
+    settings = tmp_path / "daemon.json"
+    gc = {"high": "900TB", "low": "900TB", "kinds": ["containers", "volumes", "logs", "images"], "unused-for": {"containers": "0s", "volumes": "0s"}}
+    settings.write_text(json.dumps({"corten.gc": gc}))
+    engine = RunningEngine("k", "--config-file", str(settings))
+    try:
+        engine.load(f"{assets}/images/busybox.tar")
+        yield engine
+    finally:
+        engine.stop()
+
+
+def ended(engine, *command: str, **host: object) -> str:
+    container = engine.run(*command, **host)
+    engine.client.post(f"/containers/{container}/wait")
+    eventually(lambda: engine.client.get(f"/containers/{container}/json")["State"]["Status"] == "exited")
+    return container
+
+
+def known(engine, container: str) -> bool:
+    return container in {row["Id"] for row in engine.client.get("/containers/json", all=1)}
+
+
+def test_stopped_containers_and_their_volumes_go_and_no_others(configured):
+    engine = configured
+    write = ("sh", "-c", "head -c 300000 /dev/zero >/made; head -c 200000 /dev/zero >/data/made")
+    volumes = [{"Type": "volume", "Target": "/data"}]
+    old = ended(engine, *write, Mounts=volumes)
+    (volume,) = [mount["Name"] for mount in engine.client.get(f"/containers/{old}/json")["Mounts"]]
+    again = engine.run("sleep", "600", RestartPolicy={"Name": "always"})
+    engine.client.post(f"/containers/{again}/stop", t=0)
+    pinned = engine.client.post("/containers/create", {"Image": "busybox", "Cmd": ["true"], "Labels": {"dev.corten.pin": "1"}})["Id"]
+    running = engine.run("sleep", "600", Mounts=[{"Type": "volume", "Target": "/data"}])
+    base = ended(engine, "true")
+    sharing = engine.client.post("/containers/create", {"Image": "busybox", "Cmd": ["true"], "Labels": {"dev.corten.pin": "1"},
+                                                        "HostConfig": {"NetworkMode": f"container:{base}"}})["Id"]  # fmt: skip
+    named = ended(engine, "true", Mounts=[{"Type": "volume", "Source": "mine", "Target": "/data"}])
+    found = {row["Id"]: row for row in engine.client.get("/corten/disk")["Rows"]}
+    assert found[old]["Kept"] == found[volume]["Kept"] == found[named]["Kept"] == ""
+    assert found[old]["Unique"] >= 300_000
+    assert found[volume]["Unique"] == 200_000
+    assert found[again]["Kept"] == "its restart policy is always"
+    assert found[pinned]["Kept"] == "pinned"
+    assert found[running]["Kept"] == "it runs"
+    assert found[base]["Kept"].startswith("container ")
+    assert found[base]["Kept"].endswith(" uses it")
+    assert "mine" not in found
+    assert engine.client.get("/corten/disk")["Collector"]["UnusedFor"] == {"containers": "0s", "volumes": "0s"}
+    order = [(step["Kind"], step["Id"]) for step in collect(engine, dryRun=1, free="99TB")]
+    assert order == [("containers", old), ("volumes", volume), ("containers", named)]
+    assert [found[identity]["Next"] for _, identity in order] == [1, 2, 3]
+    assert known(engine, old)
+    done = collect(engine, free="400kB")
+    assert [(step["Kind"], step["Id"]) for step in done] == order[:2]
+    assert done[1]["Frees"] == 200_000
+    assert not known(engine, old)
+    assert volume not in {row["Name"] for row in engine.client.get("/volumes")["Volumes"]}
+    assert not os.path.exists(f"{engine.data_root}/volumes/{volume}")
+    collect(engine, free="99TB")
+    assert all(known(engine, container) for container in (again, pinned, running, base, sharing))
+    assert not known(engine, named)
+    assert "mine" in {row["Name"] for row in engine.client.get("/volumes")["Volumes"]}
+
+
+def test_a_watermark_in_bytes_counts_what_is_collected(assets, tmp_path):
+    settings = tmp_path / "daemon.json"
+    settings.write_text("{}")
+    engine = RunningEngine("b", "--config-file", str(settings))
+    try:
+        engine.load(f"{assets}/images/busybox.tar")
+        old, young = (ended(engine, "sh", "-c", "head -c 3000000 /dev/zero >/made") for _ in range(2))
+        mark = str(engine.client.get("/corten/disk")["FileSystem"]["Store"] + 4_000_000)
+        settings.write_text(json.dumps({"corten.gc": {"high": mark, "low": mark, "kinds": ["containers"], "unused-for": {"containers": "1ns"}}}))
+        engine.terminate()
+        engine.start()
+        eventually(lambda: not known(engine, old))
+        eventually(lambda: "collected 1 things" in engine.log())
+        assert known(engine, young)
+        assert engine.client.get("/corten/disk")["FileSystem"]["Store"] <= int(mark)
+    finally:
+        engine.stop()
+
+
+def test_an_image_goes_once_its_last_container_has(configured, assets, tmp_path):
+    engine = configured
+    build(engine, assets, tmp_path, "only:1", 1 << 20)
+    container = engine.client.post("/containers/create", {"Image": "only:1", "Cmd": ["true"]})["Id"]
+    kept = engine.client.post("/containers/create", {"Image": "busybox", "Cmd": ["true"], "Labels": {"dev.corten.pin": "1"}})["Id"]
+    assert [step["Kind"] for step in collect(engine, dryRun=1, kinds="images", free="99TB")] == []
+    steps = collect(engine, free="1MB")
+    assert [(step["Kind"], step["Names"]) for step in steps if step["Kind"] == "images"] == [("images", ["only:1"])]
+    assert container in {step["Id"] for step in steps}
+    assert names(engine) == {"busybox:latest"}
+    assert known(engine, kept)
+
+
+def test_rotated_logs_go_and_what_is_written_stays(configured):
+    engine = configured
+    options = {"Type": "json-file", "Config": {"max-size": "50k", "max-file": "4"}}
+    container = engine.run("sh", "-c", "seq 1 3000; sleep 600", LogConfig=options)
+    log = engine.client.get(f"/containers/{container}/json")["LogPath"]
+    eventually(lambda: b"3000" in Path(log).read_bytes())
+    rotated = sorted(glob.glob(f"{log}.*"))
+    assert len(rotated) >= 2
+    found = [row for row in engine.client.get("/corten/disk")["Rows"] if row["Kind"] == "logs"]
+    assert {name.partition(": ")[2] for row in found for name in row["Names"]} == set(map(os.path.basename, rotated))
+    sizes = {os.path.basename(path): os.path.getsize(path) for path in rotated}
+    (step,) = collect(engine, free="1", kinds="logs")
+    oldest = os.path.basename(rotated[-1])
+    assert (step["Names"][0].partition(": ")[2], step["Frees"]) == (oldest, sizes[oldest])
+    assert sorted(glob.glob(f"{log}.*")) == rotated[:-1]
+    collect(engine, free="99TB", kinds="logs")
+    assert glob.glob(f"{log}.*") == []
+    done = engine.client.open("GET", f"/containers/{container}/logs", query={"stdout": 1, "tail": 1})
+    with done as response:
+        assert response.read().endswith(b"3000\n")
+    assert engine.client.get(f"/containers/{container}/json")["State"]["Running"]
+
+
+def test_nothing_of_that_goes_unasked(engine):
+    """Without settings a collection by hand takes what can be built or pulled again, and names make it take others, but not young ones."""
+    container = engine.client.post("/containers/create", {"Image": "busybox", "Cmd": ["true"], "Volumes": {"/data": {}}})["Id"]
+    found = {row["Id"]: row for row in engine.client.get("/corten/disk")["Rows"]}
+    assert found[container]["Kept"] == "used less than 168h0m0s ago"
+    assert found[container]["Next"] == 0
+    assert collect(engine, free="99TB") == []
+    assert collect(engine, free="99TB", kinds=ALL_KINDS) == []
+    assert known(engine, container)
+    with pytest.raises(ApiError, match="unknown kind 'x'"):
+        collect(engine, kinds="x")
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [({"high": "x"}, "watermark 'x'"), ({"high": "50%", "low": "60%"}, "is not below"), ({"high": "50%", "low": "1GB"}, "is not below"),
-     ({"kinds": ["x"]}, "unknown kind 'x'"), ({"hig": "1%"}, "unknown field `hig`")],
+     ({"kinds": ["x"]}, "unknown kind 'x'"), ({"unused-for": {"x": "1h"}}, "unknown kind 'x'"),
+     ({"unused-for": {"containers": "long"}}, "invalid duration 'long'"), ({"hig": "1%"}, "unknown field `hig`")],
 )  # fmt: skip
 def test_bad_watermarks_stop_the_engine(tmp_path, value, text):
     settings = tmp_path / "daemon.json"
@@ -238,7 +377,7 @@ def test_what_a_build_has_made_is_checked_and_held(engine):
     (row,) = [row for row in engine.client.get("/corten/disk")["Rows"] if row["Kind"] == "build-cache"]
     assert (row["Names"], row["Kept"]) == (["[2/2] RUN echo made >/made"], "")
     assert row["Unique"] > 0
-    planned = engine.client.post("/corten/disk/collect", dryRun=1, free="1")["Steps"]
+    planned = engine.client.post("/corten/disk/collect", dryRun=1, free="1", kinds="build-cache")["Steps"]
     assert [step["Id"] for step in planned] == [row["Id"]]
-    engine.client.post("/corten/disk/collect", free="1")
+    engine.client.post("/corten/disk/collect", free="1", kinds="build-cache")
     eventually(lambda: not glob.glob(f"{engine.data_root}/layers/*/made"))

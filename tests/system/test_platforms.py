@@ -28,7 +28,7 @@ def asked(architecture: str) -> str:
 
 @pytest.fixture
 def multi(fake):
-    """(registry's address, the image's name, its index's digest). The index lists an attestation too unless `attested` is cut off."""
+    """(registry's address, the image's name, its index's digest)."""
     registry = fake()
     rows = []
     for architecture in ALL:

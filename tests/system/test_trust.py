@@ -15,6 +15,7 @@ from corten.api.client import ApiError
 from corten.spec.platform import this_platform
 from tests import cosign
 from tests.engines import RunningEngine
+from tests.system.test_attestations import attestations, put_index
 from tests.system.test_failures import store_content
 from tests.system.test_pull import OCI, pull, put_image
 from tests.system.test_push import in_registry
@@ -162,6 +163,20 @@ def test_of_an_index_either_it_or_the_platform_s_manifest_is_signed(trusting, fa
         digest = top["digest"] if sign_index else row["digest"]
         put_signatures(registry, repository, digest, simple(KEY, digest))
         pull(trusting, f"{registry.address}/{repository}:1")
+
+
+def test_what_is_attested_is_as_good_as_the_index_that_lists_it(trusting, fake, folder):
+    registry = fake()
+    for repository, sign_index in (("a/signed", True), ("b/signed", False)):
+        top = put_index(registry, repository, [ARCHITECTURE])
+        own = json.loads(registry.documents[f"/v2/{repository}/manifests/1"][1])["manifests"][0]
+        digest = top["digest"] if sign_index else own["digest"]
+        put_signatures(registry, repository, digest, simple(KEY, digest))
+        shown = statuses(trusting, f"{registry.address}/{repository}:1")
+        (about,) = attestations(trusting, f"{registry.address}/{repository}:1").values()
+        left_out = f"What is attested of {own['digest']} is left out: only the manifest is vouched for, not the index that lists that ({folder}/trust.yaml line 1)"
+        assert (about["Available"], left_out in shown) == (sign_index, not sign_index)
+        trusting.client.delete(f"/images/{registry.address}/{repository}:1", force=1)
 
 
 def test_a_certificate(trusting, fake):

@@ -10,10 +10,11 @@ from corten.errors import Invalid
 from corten.store.collection import KINDS, Contents, Disk, Item, Mark, parse_mark, plan, unique
 
 SIZES = {name: 10**number for number, name in enumerate("abcdef")}
+OWN = {"x": 3, "y": 50_000, "z": 700}
 ITEMS = st.lists(
     st.builds(
         Item, st.sampled_from(KINDS), st.uuids().map(str), used=st.integers(0, 5), content=st.frozensets(st.sampled_from("abcdef"), max_size=4),
-        kept=st.sampled_from(["", "", "pinned"]),
+        kept=st.sampled_from(["", "", "pinned"]), own=st.sets(st.sampled_from(["x", "y", "z"])).map(lambda keys: tuple((key, OWN[key]) for key in keys)),
     ),
     max_size=8,
 )  # fmt: skip
@@ -24,6 +25,11 @@ def held(items: list[Item], contents: Contents) -> int:
     return sum(contents.sizes[each] for each in names)
 
 
+def freed(items: list[Item], left: list[Item], contents: Contents) -> int:
+    own = {key for item in items if item not in left for key, _ in item.own}
+    return held(items, contents) - held(left, contents) + sum(OWN[key] for key in own)
+
+
 @given(items=ITEMS, kinds=st.permutations(KINDS).map(lambda kinds: kinds[:3]), need=st.integers(0, 200_000), others=st.dictionaries(st.sampled_from("abc"), st.integers(1, 2)))
 def test_enough_goes_and_nothing_more(items, kinds, need, others):
     contents = Contents(SIZES, others)
@@ -31,13 +37,42 @@ def test_enough_goes_and_nothing_more(items, kinds, need, others):
     taken = [step.item for step in steps]
     left = [item for item in items if item not in taken]
     assert not any(item.kept or item.kind not in kinds for item in taken)
-    assert [(kinds.index(item.kind), item.used) for item in taken] == sorted((kinds.index(item.kind), item.used) for item in taken)
-    freed = held(items, contents) - held(left, contents)
-    assert sum(step.frees for step in steps) == freed
-    if freed < need:
+    order = [(item.kind != "leftovers", item.used, KINDS.index(item.kind)) for item in taken]
+    assert order == sorted(order)
+    got = freed(items, left, contents)
+    assert sum(step.frees for step in steps) == got
+    if got < need:
         assert all(item.kept or item.kind not in kinds for item in left)
     for item in taken:
-        assert held(items, contents) - held([*left, item], contents) < need
+        assert freed(items, [*left, item], contents) < need
+
+
+def test_what_is_waited_for_goes_first_and_stays_gone():
+    """An image that a stopped container uses, an image that a running one does, and a volume."""
+    items = [
+        Item("containers", "stopped", used=2, content=frozenset("a"), own=(("w", 1),)),
+        Item("containers", "running", used=9, content=frozenset("c"), kept="it runs"),
+        Item("volumes", "v", used=2, kept="in use", until=frozenset({"stopped"}), own=(("v", 10),)),
+        Item("images", "1", used=3, content=frozenset("ab"), kept="in use", until=frozenset({"stopped"})),
+        Item("images", "2", used=1, content=frozenset("c"), kept="in use", until=frozenset({"running"})),
+    ]
+    contents = Contents(SIZES)
+
+    def names(kinds: tuple[str, ...], need: int) -> list[tuple[str, int]]:
+        return [(step.item.id, step.frees) for step in plan(items, contents, kinds, need)]
+
+    assert names(KINDS, 10**9) == [("stopped", 1), ("v", 10), ("1", SIZES["a"] + SIZES["b"])]
+    assert names(KINDS, 12) == [("stopped", 1), ("1", SIZES["a"] + SIZES["b"])]  # without its container's going the image could not
+    assert names(("images", "volumes"), 10**9) == []
+
+
+def test_a_log_goes_with_its_container_or_before_it():
+    log = Item("logs", "l", used=1, own=(("log", 5),))
+    container = Item("containers", "c", used=2, own=(("w", 7), ("log", 5)))
+    assert [step.frees for step in plan([log, container], Contents({}), KINDS, 99)] == [5, 7]
+    assert [(step.item.id, step.frees) for step in plan([log, container], Contents({}), KINDS, 12)] == [("c", 12)]
+    assert [(step.item.id, step.frees) for step in plan([log, container], Contents({}), KINDS, 6)] == [("c", 12)]
+    assert [(step.item.id, step.frees) for step in plan([log, container], Contents({}), ("containers",), 12)] == [("c", 12)]
 
 
 def test_what_only_one_holds():

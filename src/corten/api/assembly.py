@@ -37,7 +37,8 @@ from corten.engine.admission import Admission
 from corten.engine.attaching import Attaching
 from corten.engine.build_images import BuildImages
 from corten.engine.build_steps import BuildSteps
-from corten.engine.collecting import Collecting, Kind
+from corten.engine.collectables import AnonymousVolumes, RotatedLogs, StoppedContainers
+from corten.engine.collecting import Collecting, Known
 from corten.engine.connecting import Connecting
 from corten.engine.containers import Containers
 from corten.engine.copy_up import CopyUp
@@ -99,6 +100,7 @@ from corten.spec.engine import LogConfig
 from corten.spec.platform import this_platform
 from corten.store.blobs import Blobs
 from corten.store.checking import Checking
+from corten.store.container_logs import ContainerLogs
 from corten.store.database import Database
 from corten.store.holds import Holds
 from corten.store.images import Images
@@ -187,11 +189,15 @@ class Engine:
         tools = Tools(self._containers, self._execs, service, networks, mounting, logs, snapshots)
         image_removal = ImageRemoval(service, images, self._containers, sweeping, self._events)
         self._collecting = Collecting(layout, blobs, self._layers, images, service, holds, sweeping, image_removal, settings.watermarks)
+        kept_logs = ContainerLogs(layout)
         repairing = Repairing(Checking(layout, blobs, self._layers, images), blobs, self._layers, images, self._containers, holds, hosts)
         steps = BuildSteps(self._endpoints, networks, network_files, groups, preparing.namespace_of, settings.cdi_spec_dirs)
         self._building = assemble(Parts(layout, self._database, blobs, self._layers, images, snapshots, maker, holds, sweeping, self._launch), steps,
                                   hosts, settings.builder)  # fmt: skip
-        self._collecting.join("build-cache", Kind(self._building.pruning.items, self._building.pruning.let_go))
+        self._collecting.join("build-cache", Known(self._building.pruning.items, self._building.pruning.let_go))
+        self._collecting.join("containers", StoppedContainers(self._containers, snapshots, kept_logs, removal))
+        self._collecting.join("volumes", AnonymousVolumes(volumes, history, self._containers))
+        self._collecting.join("logs", RotatedLogs(self._containers, kept_logs))
         cached, bases = BuildCacheHandlers(self._building.pruning), BuildImages(service, transfers)
         handlers = Handlers(
             ContainerHandlers(self._containers, logs, attaching, self._execs, service, networks, volumes, mounting, snapshots, layout, groups,

@@ -103,9 +103,8 @@ class BuildHandlers:
             await messages.begin()
         keep = keeps_image(request.outputs)
         done = [await self._one(source, reading, request, given, messages, keep=keep) for reading in readings]
-        names = [f"{name.name}:{name.tag}" for name in request.stored_names]
-        if keep and len(done) > 1:
-            self._builder.name_together([built.image_id for _, built, _ in done], names)
+        if keep and request.stored_as_index:
+            self._builder.name_together({built.image_id: solved.predicates for _, built, solved in done}, request.stored_names)
         solved = [solved for _, _, solved in done]
         for output in request.outputs:
             inline = inline_of(done[0][0].target, done[0][1].made) if request.inline_cache and len(done) == 1 else ""
@@ -133,7 +132,7 @@ class BuildHandlers:
                 resolved[event.vertex] = event.revision
             lines.take(event)
 
-        names = [f"{name.name}:{name.tag}" for name in request.stored_names] if len(request.platforms) == 1 else []
+        names = [f"{name.name}:{name.tag}" for name in request.stored_names] if not request.stored_as_index else []
         async with self._caches.imports(request.cache_from, plan.target, request.registries, messages.send) as imports:
             solving = SolveOptions(
                 {"context": given.main, **given.named}, Private(request.extras.secrets, request.extras.agents), options.network,

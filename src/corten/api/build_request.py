@@ -70,6 +70,17 @@ class BuildRequest:
         """What the image is called in the store."""
         return tuple(dict.fromkeys(name for output in self.outputs if output.type == IMAGE and output.store for name in names_of(output, self.names)))
 
+    @property
+    def stored_as_index(self) -> bool:
+        """Whether the names stand for an index: of several platforms, or of one and what is attested of it."""
+        return len(self.platforms) > 1 or self.attest.is_asked_for
+
+    def check_names(self) -> None:
+        """Raises Invalid where the store could not hold what is attested: an index is there by its names."""
+        keeps = any(output.type == IMAGE and output.store for output in self.outputs)
+        if keeps and self.attest.is_asked_for and not self.stored_names:
+            raise Invalid("what is attested of an image is kept in the engine's store under the image's name: give one (-t NAME, or name=NAME of the output)")
+
 
 def read_request(call: Call) -> BuildRequest:
     """Raises Invalid with Docker's texts, and what Corten does not do is NotSupported."""
@@ -88,11 +99,13 @@ def read_request(call: Call) -> BuildRequest:
     dockerfile, outputs, attest = call.text("dockerfile") or "Dockerfile", _outputs(call), _json(call, "attest", Attest, "attestations") or Attest()
     attest.check(outputs)
     _check_path(dockerfile)
-    return BuildRequest(
+    request = BuildRequest(
         options, dockerfile, tuple(_name(text) for text in call.values("t") if text), call.text("remote"), call.flag("q"), call.flag("nocache"),
         call.flag("pull"), call.flag("explain"), outputs, attest, cache_from, cache_to, platforms,
         _registries(call.request.headers.get("X-Registry-Config", "")), extras,
     )  # fmt: skip
+    request.check_names()
+    return request
 
 
 def _check_version(call: Call) -> None:

@@ -11,8 +11,8 @@ from corten.engine.repairing import Repairing
 from corten.errors import Invalid
 from corten.registry.auth import parse_registry_auth
 from corten.spec import disk_answers as answers
-from corten.spec.timestamps import ZERO, rfc3339_nano
-from corten.store.collection import Item, layer_key, parse_mark, unique
+from corten.spec.timestamps import ZERO, duration_text, rfc3339_nano
+from corten.store.collection import Item, check_kinds, layer_key, parse_mark, plan, unique
 
 
 class DiskHandlers:
@@ -21,29 +21,33 @@ class DiskHandlers:
 
     async def usage(self, call: Call) -> web.Response:
         """Every row with what it alone holds, and its place among what would go next if everything that may go had to."""
-        survey = self._collecting.survey()
-        alone = unique(survey.items, survey.contents)
-        order = {step.item.id: number for number, step in enumerate(self._collecting.plan(survey.disk.total), 1)}
         marks = self._collecting.watermarks
+        survey = await self._collecting.survey()
+        alone = unique(survey.items, survey.contents)
+        order = {step.item.id: number for number, step in enumerate(plan(survey.items, survey.contents, marks.kinds, survey.disk.total), 1)}
+        ages = {kind: duration_text(age) for kind, age in marks.unused_for.items()}
         return json_response(answers.DiskDetail(
             answers.FileSystem(survey.disk.total, survey.disk.used, survey.disk.store),
-            answers.CollectorState(self._collecting.automatic, str(marks.high), str(marks.low), list(marks.kinds)),
-            [answers.DiskRow(*_head(item), survey.contents.size(item), alone[item.id], item.kept, order.get(item.id, 0)) for item in survey.items],
+            answers.CollectorState(self._collecting.automatic, str(marks.high), str(marks.low), list(marks.kinds), ages),
+            [answers.DiskRow(*_head(item), survey.contents.size(item), alone[item.id], "" if item.id in order else item.kept, order.get(item.id, 0))
+             for item in survey.items],
             _layers(survey),
         ))  # fmt: skip
 
     async def collect(self, call: Call) -> web.Response:
-        """`free`: bytes to be had more, or `80%`: how full the disk may be; without it the low watermark."""
-        need = self._need(call.text("free"))
-        steps = self._collecting.plan(need) if call.flag("dryRun") else self._collecting.collect(need)
+        """`free`: bytes to be had more, or `80%`: how full the disk may be; without it the low watermark. `kinds`: in place of the settings'."""
+        kinds = [kind for kind in call.text("kinds").split(",") if kind]
+        check_kinds(kinds)
+        need = await self._need(call.text("free"))
+        steps = await (self._collecting.plan(need, kinds) if call.flag("dryRun") else self._collecting.collect(need, kinds))
         shown = [answers.CollectStep(*_head(step.item), step.frees) for step in steps]
         return json_response(answers.Collected(not call.flag("dryRun"), sum(step.frees for step in steps), shown))
 
-    def _need(self, text: str) -> int | None:
+    async def _need(self, text: str) -> int | None:
         if not text:
             return None
         mark = parse_mark(text)
-        return mark.excess(self._collecting.survey().disk) if mark.percent else round(mark.amount)
+        return mark.excess((await self._collecting.survey(())).disk) if mark.percent else round(mark.amount)
 
     async def check(self, call: Call) -> web.Response:
         credentials = parse_registry_auth(call.request.headers.get("X-Registry-Auth", ""))

@@ -8,9 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from corten.engine.images import Manifests, PlatformManifest
-
-_FOR = "vnd.docker.reference.digest"
-_TYPE = "vnd.docker.reference.type"
+from corten.spec.attestations import REFERENCE_DIGEST, REFERENCE_TYPE
 
 
 def manifests_view(found: Manifests) -> dict[str, Any]:
@@ -21,11 +19,11 @@ def _manifest(row: PlatformManifest) -> dict[str, Any]:
     """What is not here has no size."""
     marks = row.descriptor.get("annotations") or {}
     shown: dict[str, Any] = {
-        "ID": row.descriptor["digest"], "Descriptor": row.descriptor, "Available": row.image is not None,
+        "ID": row.descriptor["digest"], "Descriptor": row.descriptor, "Available": row.available,
         "Size": {"Total": row.packed + row.unpacked, "Content": row.packed},
     }  # fmt: skip
-    if _TYPE in marks:
-        return shown | {"Kind": "attestation", "AttestationData": {"For": marks.get(_FOR, "")}}
+    if REFERENCE_TYPE in marks:
+        return shown | {"Kind": "attestation", "AttestationData": {"For": marks.get(REFERENCE_DIGEST, "")}}
     own = row.image.config.platform if row.image else None
     platform = row.descriptor.get("platform") or ({"architecture": own.architecture, "os": own.os} if own else {})
     data = {"Platform": platform, "Size": {"Unpacked": row.unpacked}, "Containers": row.containers}

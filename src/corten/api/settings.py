@@ -26,7 +26,8 @@ from corten.errors import Invalid
 from corten.network import ipam
 from corten.registry.trust import Trust
 from corten.spec import log_options
-from corten.store.collection import KINDS, Watermarks, parse_mark
+from corten.spec.timestamps import parse_duration
+from corten.store.collection import Watermarks, check_kinds, parse_mark
 
 DEFAULT_ROOT, DEFAULT_EXEC_ROOT = "/var/lib/corten", "/run/corten"
 DEFAULT_CONFIG = "/etc/corten/daemon.json"
@@ -138,16 +139,16 @@ class _Collector(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     high: str = "90%"
     low: str = "80%"
     kinds: tuple[str, ...] = ("leftovers", "build-cache", "dangling")
+    unused_for: dict[str, str] = msgspec.field(default_factory=dict, name="unused-for")
 
 
 def _watermarks(value: Any, path: str, key: str) -> Watermarks:
-    """`low` is below `high` and of the same sort; named images are collected only where `kinds` says so."""
+    """`low` is below `high` and of the same sort; named images, containers, volumes and logs are collected only where `kinds` says so."""
     try:
         wanted = msgspec.convert(value, _Collector)
-        marks = Watermarks(parse_mark(wanted.high), parse_mark(wanted.low), wanted.kinds)
-        unknown = set(wanted.kinds) - set(KINDS)
-        if unknown:
-            raise Invalid(f"unknown kind {unknown.pop()!r}: there are {', '.join(KINDS)}")
+        check_kinds([*wanted.kinds, *wanted.unused_for])
+        ages = Watermarks().unused_for | {kind: parse_duration(text) for kind, text in wanted.unused_for.items()}
+        marks = Watermarks(parse_mark(wanted.high), parse_mark(wanted.low), wanted.kinds, ages)
         if marks.high.percent != marks.low.percent or marks.low.amount > marks.high.amount:
             raise Invalid(f"the low watermark {wanted.low!r} is not below the high one {wanted.high!r}")
     except (msgspec.ValidationError, Invalid) as error:

@@ -10,12 +10,14 @@ from corten.builder.cache_transfer.documents import INLINE, inline_annotation
 from corten.builder.export import Exporter, config_document
 from corten.builder.graph import Vertex, layers_of
 from corten.builder.limits import Policy
+from corten.builder.outputs.documents import Predicate
 from corten.builder.plan import BuildPlan
 from corten.builder.progress import Emit
 from corten.builder.prune import Pruned, Pruning
 from corten.builder.results import MadeLayer
 from corten.builder.solve import SolveOptions, Solver
 from corten.spec.digest import digest_of
+from corten.spec.reference import Reference
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,9 @@ class Builder:
         self._tidy()
         return Built(image_id, created, result.chain, config, made)
 
-    def name_together(self, image_ids: Sequence[str], names: Sequence[str]) -> None:
-        """Have the names (in full) mean the images of several platforms."""
-        self._exporter.name_together(image_ids, names)
+    def name_together(self, made: Mapping[str, Sequence[Predicate]], names: Sequence[Reference]) -> None:
+        """Have the names mean the images (id -> what is attested of it) of several platforms, or one and its attestations."""
+        self._exporter.name_together(made, names)
 
     def _tidy(self) -> None:
         """Let go of what the settings do not let stay, while nobody waits for it."""

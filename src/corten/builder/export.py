@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from corten.builder.graph import Vertex
+from corten.builder.outputs.documents import Predicate, attestation
 from corten.builder.plan import BuildPlan
 from corten.builder.results import MadeLayer, Result
 from corten.spec.image import (
@@ -26,6 +27,8 @@ from corten.spec.image import (
     RootFS,
     packed_type,
 )
+from corten.spec.platform import this_platform
+from corten.spec.reference import Reference
 from corten.store.blobs import Blobs
 from corten.store.images import Images, Listed
 from corten.store.layers import Layers
@@ -77,13 +80,22 @@ class Exporter:
         self._images.store(image_id, Descriptor(manifest.media_type, self._blobs.put(written), len(written)), names, made_here=True)
         return image_id
 
-    def name_together(self, image_ids: Sequence[str], names: Sequence[str]) -> None:
-        """Have the names (in full) mean stored images of several platforms: an index over them."""
-        images = [image for image_id in image_ids if (image := self._images.get(image_id))]
-        entries = [Descriptor(image.row.media_type, image.row.manifest, image.row.manifest_size, image.config.platform) for image in images]
-        target = self._blobs.put(msgspec.json.encode(Index(entries, media_type=OCI_INDEX)))
+    def name_together(self, made: Mapping[str, Sequence[Predicate]], names: Sequence[Reference]) -> None:
+        """Have the names mean stored images (id -> what is attested of it): an index over them and over that."""
+        images = [image for image_id in made if (image := self._images.get(image_id))]
+        entries = {image.id: Descriptor(image.row.media_type, image.row.manifest, image.row.manifest_size, image.config.platform) for image in images}
+        attested = [self._attest(made[image.id], entries[image.id], names) for image in images if made[image.id]]
+        target = self._blobs.put(msgspec.json.encode(Index([*entries.values(), *attested], media_type=OCI_INDEX)))
+        full = [f"{name.name}:{name.tag}" for name in names]
         for image in images:
-            self._images.point(image.id, names, Listed(target, image.row.manifest))
+            self._images.point(image.id, full, Listed(target, image.row.manifest), made_here=True)
+
+    def _attest(self, predicates: Sequence[Predicate], about: Descriptor, names: Sequence[Reference]) -> Descriptor:
+        """What the index is to list."""
+        found = attestation(predicates, about.platform or this_platform(), about, [name.familiar for name in names])
+        for data in (*found.blobs.values(), found.manifest):
+            self._blobs.put(data)
+        return found.entry
 
     def _descriptor(self, diff_id: str, layer_type: str, lengths: Mapping[str, int]) -> Descriptor:
         """A layer made here is a tar that need not be there yet; one that was there before has the blob that it came with."""

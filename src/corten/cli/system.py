@@ -49,10 +49,12 @@ def df(session: Session, layers: bool) -> None:
 @command.command()
 @click.option("--dry-run", is_flag=True, help="Say what would go, and let it be")
 @click.option("--free", default="", help="Bytes to be had more (2GB), or how full the disk may be (70%); else the low watermark")
+@click.option("--kinds", default="", help="Of what, in place of what daemon.json says: leftovers,logs,build-cache,containers,volumes,dangling,images")
 @click.pass_obj
-def gc(session: Session, dry_run: bool, free: str) -> None:
+def gc(session: Session, dry_run: bool, free: str, kinds: str) -> None:
     """Collect what nothing uses, least recently used first."""
-    found = session.client().post("/corten/disk/collect", dryRun=int(dry_run), **({"free": free} if free else {}))
+    given = {key: value for key, value in (("free", free), ("kinds", kinds)) if value}
+    found = session.client().post("/corten/disk/collect", dryRun=int(dry_run), **given)
     rows = [(row["Kind"], _what(row), tables.size(row["Frees"]), _ago(row["LastUsed"])) for row in found["Steps"]]
     if rows:
         print(tables.table(("KIND", "WHAT", "FREES", "LAST USED"), rows))

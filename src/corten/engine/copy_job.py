@@ -18,7 +18,7 @@ from contextlib import suppress
 
 import msgspec
 
-from corten.linux import mounts, syscalls
+from corten.linux import mounts, overlay, syscalls
 from corten.runtime import users
 from corten.runtime.operations import MountInto, Sandbox
 from corten.spec.runtime import Mount
@@ -133,7 +133,7 @@ def _mount_stopped(request: CopyRequest) -> None:
     syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
     for mount in request.mounts:
         options = mounts.parse_options(mount.options or [])
-        syscalls.mount(mount.source, request.root, mount.type, options.flags, options.data)
+        overlay.mount(mount.source, request.root, mount.type, options.flags, options.data)
     sandbox = Sandbox(root_fd=os.open(request.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
     for mount in request.inside:
         MountInto(mount).perform(sandbox)

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from corten.linux import syscalls
+from corten.linux import overlay, syscalls
 from corten.linux.mounts import parse_options
 from corten.spec.runtime import Mount
 from corten.store.confine import confine_to
@@ -47,7 +47,7 @@ def job(argument: bytes, fds: list[int]) -> bytes:
     syscalls.unshare(syscalls.CLONE_NEWNS)
     syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
     options = parse_options(request.view.options or [])
-    syscalls.mount(request.view.source, request.root, request.view.type, options.flags, options.data or None)
+    overlay.mount(request.view.source, request.root, request.view.type, options.flags, options.data)
     confine_to(os.open(request.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
     try:
         status = os.stat(request.path)

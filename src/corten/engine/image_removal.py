@@ -49,6 +49,7 @@ class ImageRemoval:
         else:
             names = self._names_to_untag(image, name, force=force)
         group = self._service.platforms(image)
+        documents = {digest for one in group for digest in (*one.targets, *self._images.attesting(one.id))}
         report = [{"Untagged": familiar(full)} for full in names]
         for full in names:
             self._service.emit("untag", image.id, image.id)
@@ -58,7 +59,7 @@ class ImageRemoval:
             by_its_id = by_id and one.id == image.id
             if left and ((by_its_id and not image.shown) or not (left.tags or (left.digests and not by_its_id))):
                 report += self._delete(left, force=force, keep_parents=keep_parents)
-        self._sweeping.release((), {target for one in group for target in one.targets})
+        self._sweeping.release((), documents)
         return report
 
     def remove_platforms(self, name: str, platforms: Sequence[Platform], *, force: bool) -> list[dict[str, str]]:

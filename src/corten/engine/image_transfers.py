@@ -30,7 +30,7 @@ from corten.spec.trust import Rule
 from corten.store.blobs import Blobs
 from corten.store.holds import Holds
 from corten.store.image_archive import LoadedImage, read_image_archive
-from corten.store.images import Image, Images
+from corten.store.images import Image, Images, Listed
 from corten.store.layers import Layers
 from corten.store.layout import Layout
 from corten.store.sweeping import Sweeping
@@ -91,7 +91,7 @@ class ImageTransfers:
                 await self._layers.unpack(blob, diff_id)
                 emit(Progress("Loading layer", short, size, size))
         except ArchiveRefused:  # what came of it goes when the lease ends, unless a good image has it too
-            self._sweeping.release([diff_id for _, diff_id in image.layers], {image.id, image.manifest.digest, *(blob for blob, _ in image.layers)})
+            self._sweeping.release([diff_id for _, diff_id in image.layers], {image.id, image.manifest.digest, *image.attested, *(blob for blob, _ in image.layers)})
             raise
         parent = image.parent if image.parent and self._images.get(image.parent) else ""
         self._images.store(image.id, image.manifest, image.names, parent, image.listed)
@@ -180,7 +180,8 @@ class ImageTransfers:
         Raises SeveralHere where that would be a choice between others' platforms.
         """
         here = {manifest: image for manifest, image_id in self._images.members(target).items() if (image := self._images.get(image_id))}
-        if len(here) == len(self._images.index(target).manifests):
+        attested = {one.entry.digest for manifest in here for one in self._images.attestations(Listed(target, manifest))}
+        if all(entry.digest in here or entry.digest in attested for entry in self._images.index(target).manifests):
             return here
         if len(here) > 1 and not any(matches(this_platform(), image.config.platform) for image in here.values()):
             raise SeveralHere

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -19,7 +19,7 @@ from corten.errors import Invalid, NoSuchImage, WrongPlatform
 from corten.spec.digest import encoded, is_digest
 from corten.spec.platform import Platform, matches
 from corten.spec.reference import Reference, parse_reference
-from corten.store.images import Image, Images
+from corten.store.images import Image, Images, Listed
 from corten.store.layers import Layers
 
 _HEX = re.compile(r"[0-9a-f]{4,64}")
@@ -27,10 +27,14 @@ _HEX = re.compile(r"[0-9a-f]{4,64}")
 
 @dataclass(frozen=True)
 class PlatformManifest:
-    """One entry of an index: its descriptor as the index has it, and the image if it is here. `packed`, `unpacked`: bytes; `containers`: ids."""
+    """One entry of an index: its descriptor as the index has it, and the image if it is one that is here. `packed`, `unpacked`: bytes; `containers`: ids.
+
+    `available`: whether it is here; what attests something of an image has no image.
+    """
 
     descriptor: dict[str, Any]
     image: Image | None = None
+    available: bool = False
     packed: int = 0
     unpacked: int = 0
     containers: tuple[str, ...] = ()
@@ -85,17 +89,19 @@ class ImageService:
         if not image.targets:
             row = image.row
             own = {"mediaType": row.media_type, "digest": row.manifest, "size": row.manifest_size}
-            return Manifests(own, [self._platform_manifest(own, image)])
+            return Manifests(own, [self._platform_manifest(own, image, {})])
         target = image.targets[0]
         head, entries = self._images.entries(target)
         members = self._images.members(target)
-        return Manifests(head, [self._platform_manifest(entry, self._images.get(members.get(entry["digest"], ""))) for entry in entries])
+        attested = {one.entry.digest: one.size for manifest in members for one in self._images.attestations(Listed(target, manifest))}
+        return Manifests(head, [self._platform_manifest(entry, self._images.get(members.get(entry["digest"], "")), attested) for entry in entries])
 
-    def _platform_manifest(self, descriptor: dict[str, Any], image: Image | None) -> PlatformManifest:
+    def _platform_manifest(self, descriptor: dict[str, Any], image: Image | None, attested: Mapping[str, int]) -> PlatformManifest:
         if image is None:
-            return PlatformManifest(descriptor)
+            size = attested.get(descriptor["digest"])
+            return PlatformManifest(descriptor, None, size is not None, size or 0)
         users = tuple(record.id for record in self.users(image))
-        return PlatformManifest(descriptor, image, self._images.packed_size(image), self._images.size(image), users)
+        return PlatformManifest(descriptor, image, True, self._images.packed_size(image), self._images.size(image), users)
 
     def ancestors(self, image: Image) -> list[Image]:
         """What it was made from here, its parent first."""

@@ -24,6 +24,7 @@ from corten.engine.volumes import Volumes
 from corten.errors import CortenError, Invalid, KernelRefused, NotFound, VolumeInUse
 from corten.linux import mounts as kernel
 from corten.linux import syscalls as sys
+from corten.linux.overlay import mount_among_threads
 from corten.runtime.launch import Launch
 from corten.spec.engine import HostConfig
 from corten.spec.runtime import Mount
@@ -241,7 +242,7 @@ class Stage:
         """Mount an image's layers; where."""
         point = self.point(directory=True)
         options = kernel.parse_options(view.options or [])
-        sys.mount(view.source or view.type, point, view.type, options.flags, options.data or None)
+        mount_among_threads(view.source or view.type, point, view.type, options.flags, options.data)
         return point
 
     def subpath(self, base: str, subpath: str) -> str:

@@ -13,10 +13,10 @@ from corten.engine import states
 from corten.engine.containers import Containers
 from corten.errors import CortenError, StoreCorrupt
 from corten.registry.auth import Credentials
+from corten.registry.blob_download import refetch_blob, refetch_manifest
 from corten.registry.client import Repository
 from corten.registry.hosts import RegistryHosts
-from corten.registry.transfer import refetch_blob, refetch_manifest
-from corten.spec.image import Descriptor, Manifest
+from corten.spec.image import MANIFEST_TYPES, Descriptor, Manifest
 from corten.spec.reference import parse_reference
 from corten.store.blobs import Blobs
 from corten.store.checking import Checked, Checking, Problem
@@ -49,9 +49,14 @@ class Repairing:
         """Manifests and configs before what they name, blobs before layers."""
         with self._holds.lease():
             rows = self._images.rows()
-            ranks = {row.id: 1 for row in rows} | {digest: 0 for row in rows for digest in (row.manifest, *self._images.targets_of(row.id))}
+            manifests = {digest for row in rows for digest in (row.manifest, *self._images.targets_of(row.id), *self._attestations_of(row))}
+            ranks = {row.id: 1 for row in rows} | dict.fromkeys(manifests, 0)
             ordered = sorted(problems, key=lambda problem: (problem.kind == "layer", ranks.get(problem.id, 2)))
             return [await self._repair(problem, credentials) for problem in ordered]
+
+    def _attestations_of(self, row: ImageRow) -> list[str]:
+        """Their manifests."""
+        return [digest for digest, entry in self._images.attesting(row.id).items() if entry.media_type in MANIFEST_TYPES]
 
     async def _repair(self, problem: Problem, credentials: Credentials) -> Outcome:
         try:
@@ -83,10 +88,10 @@ class Repairing:
         raise StoreCorrupt(reason)
 
     async def _fetch_from(self, remote: Repository, row: ImageRow, digest: str) -> None:
-        if digest == row.manifest or digest in self._images.targets_of(row.id):
+        if digest in (row.manifest, *self._images.targets_of(row.id), *self._attestations_of(row)):
             await refetch_manifest(remote, digest, self._blobs)
             return
-        descriptors = self._described(row)
+        descriptors = {**self._described(row), **self._images.attesting(row.id)}
         if digest not in descriptors:
             raise StoreCorrupt(f"the manifest {row.manifest} does not name it")
         await refetch_blob(remote, descriptors[digest], self._blobs)

@@ -45,11 +45,12 @@ class NothingForPlatform(CortenError):
 
 @dataclass(frozen=True)
 class _Meant:
-    """What a name of the request means: one image, or those of several platforms; `own` is the id of what it means by itself."""
+    """What a name of the request means: one image, or those of several platforms; `own` is the id of what it means by itself, `target` their index."""
 
     images: list[Image]
     tag: str = ""
     own: str = ""
+    target: str = ""
 
     @property
     def named(self) -> Image:
@@ -62,7 +63,7 @@ class _Meant:
             if not any(matches(platform, image.config.platform) for image in self.images):
                 raise NothingForPlatform(platform=platform)
         wanted = [image for image in self.images if not platforms or any(matches(platform, image.config.platform) for platform in platforms)]
-        return _Meant(wanted, self.tag, self.own)
+        return _Meant(wanted, self.tag, self.own, self.target)
 
 
 class Saving:
@@ -74,7 +75,7 @@ class Saving:
         """Of a name's platforms those asked for, or all that are here. Raises NoSuchImage, NoSuchReference, NothingForPlatform."""
         tags: dict[str, list[str]] = {}
         found: dict[str, Image] = {}
-        groups: dict[tuple[str, ...], list[str]] = {}
+        groups: dict[tuple[SavedMember, ...], list[str]] = {}
         for meant in [one.only(platforms) for name in names for one in self._named(name)]:
             for image in meant.images:
                 found[image.id] = image
@@ -82,14 +83,17 @@ class Saving:
             known = tags[meant.named.id]
             if meant.tag and meant.tag not in known:
                 known.append(meant.tag)
-            if len(meant.images) > 1:
-                members = tuple(image.id for image in meant.images)
+            members = tuple(self._member(image, meant.target) for image in meant.images)
+            if len(members) > 1 or any(member.attested for member in members):
                 groups.setdefault(members, []).append(meant.tag)
-        indexes = [
-            SavedIndex([_saved_name(tag) for tag in names if tag], [SavedMember(each, found[each].config.platform) for each in members])
-            for members, names in groups.items()
-        ]
+        indexes = [SavedIndex([_saved_name(tag) for tag in names if tag], list(members)) for members, names in groups.items()]
         return SavePlan(known_parents([self._saved(image, tags[image.id]) for image in found.values()]), indexes)
+
+    def _member(self, image: Image, target: str) -> SavedMember:
+        place = next((place for place in image.places if place.target == target), None)
+        found = self._images.attestations(place) if place else []
+        entries = tuple(msgspec.json.encode(one.entry).decode() for one in found)
+        return SavedMember(image.id, image.config.platform, place.manifest if place and entries else "", entries)
 
     def _named(self, name: str) -> list[_Meant]:
         """What a tag, every tag of a repository, or an id means."""
@@ -119,7 +123,7 @@ class Saving:
         if image is None:
             return None
         images = self._images.under(target) if target else [image]
-        return _Meant(images, "" if reference.digest else f"{reference.name}:{reference.tag}", image.id)
+        return _Meant(images, "" if reference.digest else f"{reference.name}:{reference.tag}", image.id, target)
 
     def _saved(self, image: Image, tags: Sequence[str]) -> SavedImage:
         blobs = [layer.digest for layer in self._images.manifest(image).layers]

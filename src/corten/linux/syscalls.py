@@ -8,6 +8,7 @@ Sources: man-pages section 2; include/uapi/linux/{mount,sched,prctl,openat2,capa
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import platform
 import socket
@@ -53,6 +54,8 @@ SYS_CLOSE_RANGE = 436
 SYS_OPENAT2 = 437
 SYS_MOUNT_SETATTR = 442
 
+MOUNT_PAGE = 4096  # bytes of mount(2)'s options with their end; the smallest page that there is
+CLONE_FS = 0x00000200
 CLONE_NEWTIME = 0x00000080
 CLONE_PIDFD = 0x00001000
 CLONE_PARENT = 0x00008000
@@ -178,6 +181,9 @@ def _path(path: str | bytes | None) -> bytes | None:
 
 
 def mount(source: str | None, target: str, fstype: str | None, flags: int = 0, data: str | None = None) -> None:
+    """Raises OSError; E2BIG for options that are longer than a page: the kernel cuts them off without a word."""
+    if data and len(os.fsencode(data)) >= MOUNT_PAGE:
+        raise OSError(errno.E2BIG, os.strerror(errno.E2BIG), target)
     _check(_libc.mount(_path(source), _path(target), _path(fstype), flags, _path(data)), target)
 
 

@@ -9,16 +9,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
-from corten.registry import upload
+from corten.registry import attestations, upload
 from corten.registry.client import Repository
 from corten.registry.progress import Emit, Progress, Pushed
 from corten.spec.digest import digest_of, encoded
 from corten.spec.image import OCI_INDEX, Descriptor, Manifest, is_compressed, packed_type
 from corten.store.blobs import Blobs
-from corten.store.images import Image, Images
+from corten.store.images import Image, Images, Listed
 from corten.store.layers import Layers
 from corten.store.packing import Packed
 
@@ -51,15 +52,22 @@ class Pusher:
         return await self._put(tag, *await self._image(image))
 
     async def push_index(self, target: str, members: Mapping[str, Image], tag: str) -> str:
-        """All images of a stored index (entry's digest -> image), then the index. Changed only where a manifest had to be."""
+        """All images of a stored index (entry's digest -> image), what is attested of them, then the index. Changed only where a manifest had to be."""
         data = self._blobs.read(target)
         document = msgspec.json.decode(data)
-        rows = []
+        sent: dict[str, dict[str, Any]] = {}
         for entry in document["manifests"]:
-            manifest, media_type = await self._image(members[entry["digest"]])
-            digest = digest_of(manifest)
-            await upload.put_manifest(self._remote, digest, manifest, media_type)
-            rows.append(entry | {"mediaType": media_type, "digest": digest, "size": len(manifest)})
+            if entry["digest"] in members:
+                manifest, media_type = await self._image(members[entry["digest"]])
+                digest = digest_of(manifest)
+                await upload.put_manifest(self._remote, digest, manifest, media_type)
+                sent[entry["digest"]] = entry | {"mediaType": media_type, "digest": digest, "size": len(manifest)}
+        entries = {entry["digest"]: entry for entry in document["manifests"]}
+        for manifest_digest in members:
+            for attestation in self._images.attestations(Listed(target, manifest_digest)):
+                listed = entries[attestation.entry.digest]
+                sent[attestation.entry.digest] = await attestations.send(self._remote, attestation, listed, sent[manifest_digest]["digest"], self._blobs)
+        rows = [sent[entry["digest"]] for entry in document["manifests"]]
         if rows != document["manifests"]:
             data = msgspec.json.encode(document | {"manifests": rows})
         return await self._put(tag, data, document.get("mediaType", OCI_INDEX))

@@ -6,18 +6,19 @@ The name is written last: an interrupted pull is invisible, and the blobs and la
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 from corten.errors import ArchiveRefused, CortenError, KernelRefused, NotFound, RegistryError
-from corten.registry import trust
+from corten.registry import attestations, trust
+from corten.registry.blob_download import fetch_blob, receive
 from corten.registry.client import Repository
 from corten.registry.progress import Emit, Progress, first_error
+from corten.spec.attestations import about
 from corten.spec.digest import encoded
 from corten.spec.image import FOREIGN_MARKS, MOST_LAYERS, Descriptor, Index, Manifest, parse_config, parse_manifest
 from corten.spec.platform import Platform, matches
 from corten.spec.reference import Reference
 from corten.spec.trust import Rule
-from corten.store.blobs import Blobs, BlobWriter
+from corten.store.blobs import Blobs
 from corten.store.images import Images, Listed
 from corten.store.layers import Layers
 
@@ -64,16 +65,19 @@ async def _pull(wanted: Reference, remote: Repository, platform: Platform, blobs
         emit(Progress(f"Rate limit of {remote.host}: {remote.rate_limit}"))
     document, digests, index = parse_manifest(data, media_type), [top_digest], b""
     listed: Listed | None = None
+    attested: list[Descriptor] = []
     if isinstance(document, Index):
         chosen, index = _choose(document, platform), data
+        attested = about(document, chosen.digest)
         listed = Listed(top_digest, chosen.digest)
         data, media_type, digest = await remote.manifest(chosen.digest)
         document = parse_manifest(data, media_type or chosen.media_type)
         digests.append(digest)
         if isinstance(document, Index):
             raise ArchiveRefused(f"the index {top_digest} names another index, {chosen.digest}, for {platform}: that is not supported")
-    if rule:
-        await trust.check(remote, wanted, digests, rule, emit)
+    if rule and not await trust.check(remote, wanted, digests, rule, emit) and attested:
+        emit(Progress(f"What is attested of {chosen.digest} is left out: only the manifest is vouched for, not the index that lists that ({rule.place})"))
+        attested = []
     if index:
         blobs.put(index)
     names = [f"{wanted.name}@{top_digest}"]
@@ -82,12 +86,15 @@ async def _pull(wanted: Reference, remote: Repository, platform: Platform, blobs
     known = images.get(document.config.digest)
     if known:  # the same id is the same content, however its layers are packed there
         up_to_date = set(names) <= {*known.tags, *known.digests} and (listed is None or listed.target in known.targets)
+        await attestations.fetch(remote, attested, blobs, emit)
         images.point(known.id, names, listed)
         for layer in [] if up_to_date else document.layers:
             emit(Progress("Already exists", encoded(layer.digest)[:12]))
     else:
         up_to_date = False
-        await _fetch_image(remote, document, blobs, layers, emit)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(attestations.fetch(remote, attested, blobs, emit))
+            group.create_task(_fetch_image(remote, document, blobs, layers, emit))
         manifest = Descriptor(media_type or document.media_type, blobs.put(data), len(data))
         images.store(document.config.digest, manifest, names, listed=listed)
     emit(Progress(f"Digest: {top_digest}"))
@@ -111,7 +118,7 @@ async def _fetch_image(remote: Repository, manifest: Manifest, blobs: Blobs, lay
     for layer in manifest.layers:
         if any(mark in layer.media_type for mark in FOREIGN_MARKS):
             raise ArchiveRefused(f"layer {layer.digest} is a foreign layer ({layer.media_type}): it must not be stored, get the image from its vendor")
-    await _fetch_blob(remote, manifest.config, blobs)
+    await fetch_blob(remote, manifest.config, blobs)
     config = parse_config(blobs.read(manifest.config.digest))
     if len(config.rootfs.diff_ids) != len(manifest.layers):
         raise ArchiveRefused(f"the manifest has {len(manifest.layers)} layers, the config {len(config.rootfs.diff_ids)}")
@@ -134,31 +141,6 @@ async def _fetch_image(remote: Repository, manifest: Manifest, blobs: Blobs, lay
             group.create_task(layer_task(layer, diff_id))
 
 
-async def _fetch_blob(remote: Repository, blob: Descriptor, blobs: Blobs) -> None:
-    """Download a small blob if it is not there; verified before it becomes visible."""
-    if blobs.has(blob.digest):
-        return
-    with blobs.writer() as writer:
-        await _receive(remote, blob, writer, lambda: None)
-        writer.commit(blob.digest)
-
-
-async def refetch_manifest(remote: Repository, digest: str, blobs: Blobs) -> None:
-    """In the place of a broken one. Raises what the registry refuses, ArchiveRefused for another content."""
-    data, _, _ = await remote.manifest(digest)
-    with blobs.writer() as writer:
-        writer.write(data)
-        writer.commit(digest)
-
-
-async def refetch_blob(remote: Repository, blob: Descriptor, blobs: Blobs) -> None:
-    """The same for a config or a layer."""
-    async with blobs.exclusive(blob.digest):
-        with blobs.writer() as writer:
-            await _receive(remote, blob, writer, lambda: None)
-            await asyncio.to_thread(writer.commit, blob.digest)
-
-
 async def _fetch(remote: Repository, blob: Descriptor, blobs: Blobs, emit: Emit, layers: Layers, diff_id: str) -> None:
     """Download a layer if it is not there, and unpack it meanwhile. What an earlier try got is not fetched again."""
     async with blobs.exclusive(blob.digest):
@@ -177,23 +159,10 @@ async def _fetch(remote: Repository, blob: Descriptor, blobs: Blobs, emit: Emit,
                         reported = writer.size
                         emit(Progress("Downloading", short, writer.size, blob.size))
 
-                await _receive(remote, blob, writer, received)
+                await receive(remote, blob, writer, received)
                 if growing:
                     growing.complete()
                 emit(Progress("Verifying Checksum", short))
                 await asyncio.to_thread(writer.commit, blob.digest)
                 emit(Progress("Download complete", short))
                 emit(Progress("Extracting", short, 0, blob.size))
-
-
-async def _receive(remote: Repository, blob: Descriptor, writer: BlobWriter, received: Callable[[], None]) -> None:
-    """What is missing of a blob. Raises ArchiveRefused as soon as there is more of it than its manifest says."""
-    if writer.size >= blob.size:
-        return
-    async for data in remote.blob(blob.digest, writer.size):
-        writer.write(data)
-        if writer.size > blob.size:
-            raise ArchiveRefused(f"blob {blob.digest} is longer than the {blob.size} bytes that its manifest says")
-        received()
-    if writer.size < blob.size:
-        raise ArchiveRefused(f"blob {blob.digest} ends after {writer.size} of the {blob.size} bytes that its manifest says")

@@ -73,21 +73,27 @@ def _load_signers(rule: Rule) -> list[signatures.Signer]:
     return found
 
 
-async def check(remote: Repository, reference: Reference, digests: Sequence[str], rule: Rule, emit: Emit) -> None:
+async def check(remote: Repository, reference: Reference, digests: Sequence[str], rule: Rule, emit: Emit) -> bool:
     """Whether what `reference` means may be used. `digests`: of what was asked for, then of the platform's manifest in it.
 
-    Raises Untrusted in mode `require`; in mode `warn` says the same and goes on.
+    True if that goes for all that was asked for; False if the platform's manifest alone is vouched for, and what else an index lists is
+    not. Raises Untrusted in mode `require`; in mode `warn` says the same and goes on.
     """
+    whole = True
     try:
         _check_digests(reference, digests, rule)
+        pinned = rule.digests.get(reference.tag)
+        whole = digests[0] in ([pinned] if pinned else rule.digests.values()) if rule.digests else True
         if rule.signers:
-            signer = await _signer(remote, reference, digests, rule)
+            signer, subjects = await _signer(remote, reference, digests, rule)
+            whole = whole and digests[0] in subjects
             emit(Progress(f"Signature: {digests[0]} is signed by {signer} ({rule.place})"))
     except CortenError as error:
         if rule.mode == "require":
             raise
         _log.warning("%s", error.message)
         emit(Progress(f"Warning: {error.message}"))
+    return whole or rule.mode != "require"
 
 
 def _check_digests(reference: Reference, digests: Sequence[str], rule: Rule) -> None:
@@ -104,8 +110,8 @@ def _untrusted(reference: Reference, rule: Rule, reason: str) -> Untrusted:
     return Untrusted(reference=reference.familiar, reason=reason, place=rule.place)
 
 
-async def _signer(remote: Repository, reference: Reference, digests: Sequence[str], rule: Rule) -> str:
-    """The name of a key or certificate that has signed one of the digests."""
+async def _signer(remote: Repository, reference: Reference, digests: Sequence[str], rule: Rule) -> tuple[str, frozenset[str]]:
+    """The name of a key or certificate that has signed one of the digests, and all that it has signed there."""
     from corten.registry import signatures  # cryptography: only where there is a policy
 
     signers, now, against, count = _load_signers(rule), datetime.now(UTC), list[str](), 0
@@ -117,7 +123,7 @@ async def _signer(remote: Repository, reference: Reference, digests: Sequence[st
             payload = await remote.document(layer.digest, _LIMIT)
             try:
                 signature = signatures.READERS[layer.media_type](payload, layer.annotations or {})
-                return signatures.judge(signature, digests, signers, rule.identities, now).name
+                return signatures.judge(signature, digests, signers, rule.identities, now).name, signature.subjects
             except signatures.Unusable as error:
                 against.append(f"the signature in {where}: {error.message}")
     wanted = ", ".join(rule.signers)

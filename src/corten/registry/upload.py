@@ -136,6 +136,10 @@ async def from_file(fd: int, offset: int) -> AsyncIterator[bytes]:
         os.close(fd)
 
 
+async def from_memory(data: bytes, offset: int) -> AsyncIterator[bytes]:
+    yield data[offset:]
+
+
 def _check_allowed(response: aiohttp.ClientResponse) -> None:
     if response.status == 401:
         raise PushDenied("unauthorized: authentication required", status=401)

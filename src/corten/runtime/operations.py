@@ -16,12 +16,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
-from corten.linux import apparmor, mounts, pty
+from corten.linux import apparmor, mounts, overlay, pty
 from corten.linux import syscalls as sys
 from corten.spec.runtime import Mount
 
 _DEVICE_BITS = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
-_PAGE = 4096
 _RLIMIT_LOCKS = 10  # the one that the resource module does not know (getrlimit(2))
 _WRONG_KIND = (
     ": Are you trying to mount a directory onto a file (or vice-versa)? "
@@ -135,23 +134,11 @@ class MountRoot(Operation):
     def perform(self, sandbox: Sandbox) -> None:
         for mount in self.mounts:
             options = mounts.parse_options(mount.options or [])
-            data = self._fit(options.data) if mount.type == "overlay" else options.data
-            sys.mount(mount.source, self.path, mount.type, options.flags, data)
+            overlay.mount(mount.source, self.path, mount.type, options.flags, options.data)
         if not self.mounts:
             # The parent mount must not be shared, or pivot_root is refused.
             sys.mount(self.path, self.path, None, sys.MS_BIND | sys.MS_REC)
         sandbox.root_fd = os.open(self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-
-    def _fit(self, data: str) -> str:
-        """mount(2) takes one page of data: with many layers, name them relative to the folder they share."""
-        if len(data) < _PAGE:
-            return data
-        options = dict(option.partition("=")[::2] for option in data.split(","))
-        lower = options["lowerdir"].split(":")
-        shared = os.path.commonpath(lower)
-        os.chdir(shared)
-        options["lowerdir"] = ":".join(os.path.relpath(path, shared) for path in lower)
-        return ",".join(f"{key}={value}" if value else key for key, value in options.items())
 
 
 @dataclass(frozen=True)
@@ -196,7 +183,7 @@ class MountInto(Operation):
             else:
                 source, data = mount.source or mount.type, "" if bind else options.data
                 with _saying(f"mount {source}:{mount.destination} (via {point}), flags: {flags:#x}{f', data: {data}' if data else ''}"):
-                    sys.mount(source, point, None if bind else mount.type, flags, data or None)
+                    overlay.mount(source, point, None if bind else mount.type, flags, data)
         finally:
             os.close(target)
         target = mounts.open_in_root(sandbox.root_fd, mount.destination)

@@ -167,8 +167,6 @@ class Attest(msgspec.Struct, frozen=True, omit_defaults=True, rename="pascal", f
                 raise UnsupportedOption(key="an attestation in the output type docker (its archives have no place for one: use type=oci)")
             if not output.oci_types:
                 raise UnsupportedOption(key="an attestation with oci-mediatypes=false")
-            if output.type == IMAGE and not output.push:
-                raise UnsupportedOption(key="an attestation of an image that stays in the engine's store (use push=true, type=registry or type=oci)")
 
 
 def parse_attest(text: str, before: Attest) -> Attest:

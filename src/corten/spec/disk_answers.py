@@ -22,10 +22,11 @@ class CollectorState(_Answer, frozen=True):
     high: str
     low: str
     kinds: list[str]
+    unused_for: dict[str, str]
 
 
 class DiskRow(_Answer, frozen=True):
-    """`size`: bytes of all that it holds; `unique`: of what nothing else holds; `kept`: why it never goes; `next`: its place in the order, or 0."""
+    """`size`: bytes of all that it holds; `unique`: of what nothing else holds; `kept`: why it does not go; `next`: its place in the order, or 0."""
 
     kind: str
     id: str

@@ -28,7 +28,7 @@ INDEX_TYPES = frozenset({OCI_INDEX, DOCKER_LIST})
 MANIFEST_TYPES = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
 ACCEPTED_MANIFESTS = ", ".join((OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST))
 FOREIGN_MARKS = ("foreign", "nondistributable")
-MOST_LAYERS = 125  # Docker's; overlayfs itself takes 500
+MOST_LAYERS = 498  # overlayfs takes 500 below a writable one: the init layer is one of them, and a stopped container's own where tools look at it
 
 
 _ALWAYS_2: int = msgspec.field(default_factory=lambda: 2)  # a factory's value is written out, a default would be left out

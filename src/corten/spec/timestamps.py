@@ -74,7 +74,7 @@ def parse_duration(text: str) -> int:
 
 def duration_text(ns: int) -> str:
     """As Go prints a duration: `500ms`, `1.5s`, `1m30s`, `1h0m0s`."""
-    if ns < _NS:
+    if 0 < ns < _NS:
         unit = next((unit for unit in ("ms", "µs") if ns >= _UNITS[unit]), "ns")
         return f"{_decimal(ns, _UNITS[unit])}{unit}"
     minutes, rest = divmod(ns, 60 * _NS)

@@ -5,13 +5,14 @@ Sources: Docker Engine 28.5 `POST /images/load`; OCI image-spec image-layout.md.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import IO
 
 import msgspec
 
 from corten.errors import ArchiveRefused, NotFound
+from corten.spec.attestations import about
 from corten.spec.digest import digest_of
 from corten.spec.image import (
     DOCKER_CONFIG,
@@ -51,7 +52,7 @@ class _SavedImage(msgspec.Struct, frozen=True, rename="pascal"):
 class LoadedImage:
     """Blobs of one image, all in the store; the layers are still to be unpacked. `names` are full references.
 
-    `listed`: its place in the index that the names stand for.
+    `listed`: its place in the index that the names stand for; `attested`: digests of what came with it of what that attests of it.
     """
 
     id: str
@@ -60,6 +61,7 @@ class LoadedImage:
     names: tuple[str, ...]
     parent: str = ""  # id of an image of the same archive
     listed: Listed | None = None
+    attested: tuple[str, ...] = ()
 
 
 class ImageArchive:
@@ -147,8 +149,20 @@ class ImageArchive:
             if isinstance(manifest, Index):
                 raise ArchiveRefused("an index inside an index is not supported")
             image = self._image(manifest, inner, part, names, Listed(target, part.digest))
-            found += [image] if image else []
+            if image:
+                found.append(replace(image, attested=tuple(self._attested(document, part.digest))))
         return found
+
+    def _attested(self, index: Index, manifest: str) -> Iterator[str]:
+        """Keep what the archive has of what its index says of one of its manifests: each whole or not at all. Digests."""
+        for entry in about(index, manifest):
+            if _blob_name(entry.digest) not in self._files:
+                continue
+            document = parse_manifest(self._files.document(_blob_name(entry.digest)), entry.media_type)
+            parts = [document.config, *document.layers] if isinstance(document, Manifest) else []
+            if parts and all(_blob_name(part.digest) in self._files for part in parts):
+                for part in (*parts, entry):
+                    yield self._keep(_blob_name(part.digest), part.digest)[0]
 
     def _image(self, manifest: Manifest, data: bytes, entry: Descriptor, names: tuple[str, ...], listed: Listed | None = None) -> LoadedImage | None:
         """None for another platform than those that are wanted. `data` is the manifest's."""

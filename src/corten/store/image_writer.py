@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any, BinaryIO
 
 import msgspec
 
 from corten.errors import ArchiveRefused
+from corten.spec.attestations import moved
 from corten.spec.digest import digest_of, encoded
-from corten.spec.image import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST
+from corten.spec.image import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST, Descriptor, Manifest
 from corten.spec.platform import Platform
 from corten.store.compression import open_decompressed, refusing_corrupt
 from corten.store.confine import confine_to
@@ -55,12 +56,16 @@ class SavedImage(msgspec.Struct, frozen=True):
 
 
 class SavedMember(msgspec.Struct, frozen=True):
+    """One platform's image. `attested`: what the store has that speaks of it, as the index's entries (JSON), by its manifest there, `manifest`."""
+
     image: str
     platform: Platform
+    manifest: str = ""
+    attested: tuple[str, ...] = ()
 
 
 class SavedIndex(msgspec.Struct, frozen=True):
-    """Several platforms' images under the same names."""
+    """Several platforms' images under the same names, or one of which something is attested."""
 
     names: list[SavedName]
     members: list[SavedMember]
@@ -87,8 +92,11 @@ def _descriptor(media_type: str, digest: str, size: int, **more: Any) -> dict[st
     return {"mediaType": media_type, "digest": digest, "size": size, **more}
 
 
-def documents(plan: SavePlan, sizes: dict[str, int]) -> tuple[dict[str, bytes], dict[str, bytes]]:
-    """Pure: (manifests by digest, the archive's own files by name). `sizes`: bytes of configs and plain layers, by digest."""
+def documents(plan: SavePlan, sizes: Mapping[str, int], attested: Mapping[str, bytes]) -> tuple[dict[str, bytes], dict[str, bytes]]:
+    """Pure: (manifests and what is attested by digest, the archive's own files by name). `sizes`: bytes of configs and plain layers, by digest.
+
+    `attested`: what the store has of attestations, by digest. They speak of the manifests that are written here.
+    """
     manifests: dict[str, bytes] = {}
     heads: dict[str, dict[str, Any]] = {}
     index: list[dict[str, Any]] = []
@@ -105,6 +113,8 @@ def documents(plan: SavePlan, sizes: dict[str, int]) -> tuple[dict[str, bytes], 
             repositories.setdefault(name.repository, {})[name.tag] = encoded(image.layers[-1].diff_id)
     for part in plan.indexes:
         rows = [heads[member.image] | {"platform": msgspec.to_builtins(member.platform)} for member in part.members]
+        for member in part.members:
+            rows += _attesting(member, heads[member.image]["digest"], attested, manifests)
         head = _store({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": rows}, manifests)
         index += [head | mark for mark in ([_mark(name) for name in part.names] or [{}])]
     # manifest.json knows no platforms: of an index it has the one that the names mean, as containerd's archives do
@@ -120,6 +130,19 @@ def documents(plan: SavePlan, sizes: dict[str, int]) -> tuple[dict[str, bytes], 
     return manifests, files
 
 
+def _attesting(member: SavedMember, manifest: str, attested: Mapping[str, bytes], written: dict[str, bytes]) -> list[dict[str, Any]]:
+    """What the index lists of it."""
+    rows: list[dict[str, Any]] = []
+    for text in member.attested:
+        entry = msgspec.json.decode(text, type=dict[str, Any])
+        found = moved(entry, attested[entry["digest"]], attested, member.manifest, manifest)
+        document = msgspec.json.decode(found.manifest, type=Manifest)
+        written[found.entry["digest"]] = found.manifest
+        written |= {part.digest: found.blobs[part.digest] for part in (document.config, *document.layers)}
+        rows.append(found.entry)
+    return rows
+
+
 def _store(document: dict[str, Any], documents: dict[str, bytes]) -> dict[str, Any]:
     """Its descriptor."""
     data = msgspec.json.encode(document)
@@ -132,7 +155,7 @@ def _mark(name: SavedName) -> dict[str, Any]:
     return {"annotations": {_NAME: name.full, _REFERENCE: name.tag}}
 
 
-def _item(image: SavedImage, sizes: dict[str, int]) -> dict[str, Any]:
+def _item(image: SavedImage, sizes: Mapping[str, int]) -> dict[str, Any]:
     sources = {layer.diff_id: {"mediaType": OCI_LAYER, "size": sizes[layer.diff_id], "digest": layer.diff_id} for layer in image.layers}
     return {
         "Config": f"{_BLOBS}/{encoded(image.id)}",
@@ -147,7 +170,7 @@ def write_archive(plan: SavePlan, folder: str, output: IO[bytes]) -> None:
     """`folder` holds the blobs by their hexadecimal digits. Raises ArchiveRefused for a layer that is not what it was."""
     entries = _blob_entries(plan, folder)
     sizes = {digest: entry.size for digest, entry in entries.items()}
-    manifests, files = documents(plan, sizes)
+    manifests, files = documents(plan, sizes, _attested(plan, folder))
     entries |= {digest: _Entry(0, len(data), data) for digest, data in manifests.items()}
     writer = TarWriter(output)
     if plan.images:
@@ -163,6 +186,26 @@ def write_archive(plan: SavePlan, folder: str, output: IO[bytes]) -> None:
     for name, data in sorted(files.items()):
         writer.document(name, data, 0)
     writer.finish()
+
+
+def _attested(plan: SavePlan, folder: str) -> dict[str, bytes]:
+    """Manifests of attestations and what they name, by digest: small ones, whole."""
+    found: dict[str, bytes] = {}
+    entries = [entry for part in plan.indexes for member in part.members for entry in member.attested]
+    for entry in entries:
+        digest = msgspec.json.decode(entry, type=Descriptor).digest
+        found[digest] = _whole(folder, digest)
+        document = msgspec.json.decode(found[digest], type=Manifest)
+        found |= {part.digest: _whole(folder, part.digest) for part in (document.config, *document.layers)}
+    return found
+
+
+def _whole(folder: str, digest: str) -> bytes:
+    with open(f"{folder}/{encoded(digest)}", "rb") as file:
+        data = file.read()
+    if digest_of(data) != digest:
+        raise ArchiveRefused(f"blob {digest} does not match its digest: `corten system fsck --repair` fetches it again")
+    return data
 
 
 def _blob_entries(plan: SavePlan, folder: str) -> dict[str, _Entry]:

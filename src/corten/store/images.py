@@ -12,11 +12,21 @@ from typing import Any
 
 import msgspec
 
-from corten.errors import ArchiveRefused, StoreCorrupt
-from corten.spec.image import OCI_INDEX, Descriptor, ImageConfig, Index, Manifest, parse_config, parse_manifest
+from corten.errors import ArchiveRefused, CortenError, StoreCorrupt
+from corten.spec.image import (
+    MOST_LAYERS,
+    OCI_INDEX,
+    Descriptor,
+    ImageConfig,
+    Index,
+    Manifest,
+    parse_config,
+    parse_manifest,
+)
 from corten.spec.platform import matches, this_platform
 from corten.spec.reference import Reference
 from corten.spec.timestamps import now_ns
+from corten.store.attestations import Attestation, Attestations
 from corten.store.blobs import Blobs
 from corten.store.database import Database, ImageRow, MemberRow, NameRow
 from corten.store.holds import Hold
@@ -24,27 +34,10 @@ from corten.store.layers import Layers
 from corten.store.layout import Layout
 
 
-@dataclass(frozen=True)
-class Image:
-    """One image of one platform as stored. `tags` and `digests` are references in full (`docker.io/library/debian:latest`).
+class TooDeep(CortenError):
+    """Docker's words, and its status."""
 
-    `parent` is the id of the image that it was made from here, and empty for every other. `shown`: False for one that is here only
-    as another platform of what its names mean. `targets`: indexes (digests) that it is a part of. `tagged`: when it was last given a tag
-    here (not by a pull or a load), nanoseconds since the epoch, or 0.
-    """
-
-    row: ImageRow
-    config: ImageConfig
-    tags: tuple[str, ...]
-    digests: tuple[str, ...]
-    parent: str = ""
-    shown: bool = True
-    targets: tuple[str, ...] = ()
-    tagged: int = 0
-
-    @property
-    def id(self) -> str:
-        return self.row.id
+    template = "max depth exceeded: the image has {layers} layers, {most} are the most"
 
 
 @dataclass(frozen=True)
@@ -55,11 +48,36 @@ class Listed:
     manifest: str
 
 
+@dataclass(frozen=True)
+class Image:
+    """One image of one platform as stored. `tags` and `digests` are references in full (`docker.io/library/debian:latest`).
+
+    `parent` is the id of the image that it was made from here, and empty for every other. `shown`: False for one that is here only
+    as another platform of what its names mean. `targets`: indexes (digests) that it is a part of, `places` as what. `tagged`: when it was
+    last given a tag here (not by a pull or a load), nanoseconds since the epoch, or 0.
+    """
+
+    row: ImageRow
+    config: ImageConfig
+    tags: tuple[str, ...]
+    digests: tuple[str, ...]
+    parent: str = ""
+    shown: bool = True
+    targets: tuple[str, ...] = ()
+    tagged: int = 0
+    places: tuple[Listed, ...] = ()
+
+    @property
+    def id(self) -> str:
+        return self.row.id
+
+
 class Images:
     def __init__(self, layout: Layout, database: Database, blobs: Blobs, layers: Layers) -> None:
         self._layout, self._database, self._blobs, self._layers = layout, database, blobs, layers
         self.config = lru_cache(maxsize=256)(self._read_config)
-        self._document = lru_cache(maxsize=256)(self._read_document)
+        self._document = lru_cache(maxsize=1024)(self._read_document)
+        self._attestations = Attestations(blobs, self._document)
 
     def _read_config(self, image_id: str) -> ImageConfig:
         return parse_config(self._blobs.read(image_id))
@@ -91,12 +109,13 @@ class Images:
     def _assembler(self) -> Callable[[ImageRow], Image]:
         """Makes images of rows, as names and indexes are now."""
         names, parents, retags = self._database.names(), self._database.parents(), self._database.retags()
-        parts: dict[str, list[str]] = {}
+        parts: dict[str, list[Listed]] = {}
         for member in self._database.members():
-            parts.setdefault(member.image, []).append(member.target)
+            parts.setdefault(member.image, []).append(Listed(member.target, member.manifest))
 
         def assemble(row: ImageRow) -> Image:
-            targets = tuple(parts.get(row.id, ()))
+            places = tuple(parts.get(row.id, ()))
+            targets = tuple(place.target for place in places)
             mine = [name for name in names if name.image == row.id or name.target in targets]
             references = [name.reference for name in mine]
             return Image(
@@ -108,6 +127,7 @@ class Images:
                 not mine or any(name.image == row.id for name in mine),
                 targets,
                 retags.get(row.id, 0),
+                places,
             )
 
         return assemble
@@ -147,6 +167,10 @@ class Images:
         others = {other.id: other for target in image.targets for other in self.under(target) if other.id != image.id}
         return [image, *others.values()]
 
+    def attestations(self, place: Listed) -> list[Attestation]:
+        """What is here whole of what the index says of the manifest."""
+        return self._attestations.of(self.index(place.target), place.manifest)
+
     # --- as rows say it, also where blobs are broken
     def rows(self) -> list[ImageRow]:
         return self._database.images()
@@ -165,6 +189,16 @@ class Images:
         """Indexes that it is a part of."""
         return [member.target for member in self._database.members() if member.image == image_id]
 
+    def attesting(self, image_id: str) -> dict[str, Descriptor]:
+        """What is kept of attestations of it, by digest: their manifests, and what those name."""
+        places = [Listed(member.target, member.manifest) for member in self._database.members() if member.image == image_id]
+        return {digest: part for place in places for digest, part in self._attesting(place).items()}
+
+    def _attesting(self, place: Listed) -> dict[str, Descriptor]:
+        with suppress(StoreCorrupt, ArchiveRefused):  # of a broken index nothing is known
+            return self._attestations.held(self.index(place.target), place.manifest)
+        return {}
+
     def repository_digests(self, image_id: str) -> list[str]:
         """Where a registry had it, in full: `registry/repository@digest`."""
         targets = self.targets_of(image_id)
@@ -181,7 +215,10 @@ class Images:
     # --- changes
     def store(self, image_id: str, manifest: Descriptor, names: Sequence[str], parent: str = "", listed: Listed | None = None, *,
               made_here: bool = False) -> None:  # fmt: skip
-        """Make an image whose blobs and layers are complete visible, under its names, in one transaction."""
+        """Make an image whose blobs and layers are complete visible, under its names, in one transaction. Raises TooDeep."""
+        layers = len(set(self.config(image_id).rootfs.diff_ids))
+        if layers > MOST_LAYERS:
+            raise TooDeep(layers=layers, most=MOST_LAYERS)
         with self._database.transaction():
             self._database.put_image(ImageRow(image_id, manifest.digest, manifest.media_type, manifest.size, now_ns()))
             if parent:
@@ -191,9 +228,11 @@ class Images:
             self._point(image_id, names, listed)
         self._write_index()
 
-    def point(self, image_id: str, names: Iterable[str], listed: Listed | None = None) -> None:
+    def point(self, image_id: str, names: Sequence[str], listed: Listed | None = None, *, made_here: bool = False) -> None:
         """Have names mean a stored image: its one manifest, or with `listed` an index that has it among others."""
         with self._database.transaction():
+            if made_here and names:
+                self._database.put_retag(image_id, now_ns())
             self._point(image_id, names, listed)
         self._write_index()
 
@@ -262,8 +301,8 @@ class Images:
 
     # --- what they hold
     def hold(self, image: Image) -> Hold:
-        """What the image keeps on disk, of the indexes that it is part of the documents too."""
-        blobs = {image.id, image.row.manifest, *image.targets}
+        """What the image keeps on disk, of the indexes that it is part of the documents too, and what they attest of it."""
+        blobs = {image.id, image.row.manifest, *image.targets, *(digest for place in image.places for digest in self._attesting(place))}
         with suppress(StoreCorrupt):  # a manifest that is broken names nothing; removing such an image must be possible
             blobs |= {layer.digest for layer in self.manifest(image).layers}
         return Hold("image", image.id, frozenset(image.config.rootfs.diff_ids), frozenset(blobs))

@@ -17,6 +17,8 @@ from corten.store.disk_image import DiskUsage
 from corten.store.layout import Layout
 from corten.store.sizes import tree_size
 
+_BLOCK = 512  # of st_blocks
+
 
 class Snapshots:
     def __init__(self, layout: Layout, database: Database) -> None:
@@ -111,6 +113,12 @@ class Snapshots:
     def size(self, container_id: str) -> int:
         """Bytes in the writable layer."""
         return tree_size(f"{self._layout.container(container_id)}/upper")
+
+    def disk_size(self, container_id: str) -> int:
+        """Bytes that its removal frees: as above; of one with a disk image, which need not be mounted now, what that takes."""
+        with suppress(FileNotFoundError):
+            return os.stat(self._limited(container_id)[1]).st_blocks * _BLOCK
+        return self.size(container_id)
 
     def set_aside(self, container_id: str) -> str:
         """Move the container's folder, log included, to where start-up empties; deleting it is the caller's. Idempotent.

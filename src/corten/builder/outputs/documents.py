@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from corten.spec.attestations import ATTESTATION, IN_TOTO, PREDICATE_TYPE, REFERENCE_DIGEST, REFERENCE_TYPE
 from corten.spec.build_outputs import Output
 from corten.spec.digest import digest_of, encoded
 from corten.spec.image import (
@@ -28,10 +29,8 @@ from corten.spec.image import (
 )
 from corten.spec.platform import Platform
 
-IN_TOTO = "application/vnd.in-toto+json"
 STATEMENT = "https://in-toto.io/Statement/v0.1"
 _UNKNOWN = Platform("unknown", "unknown")
-_REFERENCE_TYPE, _REFERENCE_DIGEST, _PREDICATE_TYPE = "vnd.docker.reference.type", "vnd.docker.reference.digest", "in-toto.io/predicate-type"
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,10 @@ def assemble(images: Sequence[PlatformImage], output: Output, names: Sequence[st
         found = _manifest(image, output, blobs, manifests)
         runnable.append(found)
         if image.predicates:
-            attested.append(_attestation(image, found, names, blobs, manifests))
+            made = attestation(image.predicates, image.platform, found, names)
+            blobs |= made.blobs
+            manifests[made.entry.digest] = (made.entry.media_type, made.manifest)
+            attested.append(made.entry)
     if len(runnable) == 1 and not attested and not output.index_annotations:
         media_type, data = manifests.pop(runnable[0].digest)
         return Documents(Descriptor(media_type, digest_of(data), len(data)), data, blobs, manifests)
@@ -101,28 +103,34 @@ def _manifest(image: PlatformImage, output: Output, blobs: dict[str, bytes], man
     media_type, config_type = (OCI_MANIFEST, OCI_CONFIG) if output.oci_types else (DOCKER_MANIFEST, DOCKER_CONFIG)
     described = Descriptor(config_type, config, len(image.config))
     document = Manifest(described, list(image.layers), media_type=media_type, annotations=dict(output.annotations) or None)
-    return _add(manifests, media_type, msgspec.json.encode(document), image.platform)
+    data = msgspec.json.encode(document)
+    manifests[digest_of(data)] = (media_type, data)
+    return Descriptor(media_type, digest_of(data), len(data), image.platform)
 
 
-def _attestation(image: PlatformImage, about: Descriptor, names: Sequence[str], blobs: dict[str, bytes],
-                 manifests: dict[str, tuple[str, bytes]]) -> Descriptor:  # fmt: skip
-    subjects = [(purl_of(name, image.platform), about.digest) for name in names] or [("_", about.digest)]
+@dataclass(frozen=True)
+class Attested:
+    """An attestation: an index's entry, its manifest, and config and statements by digest."""
+
+    entry: Descriptor
+    manifest: bytes
+    blobs: Mapping[str, bytes]
+
+
+def attestation(predicates: Sequence[Predicate], platform: Platform, about: Descriptor, names: Sequence[str]) -> Attested:
+    """What is attested of the manifest `about`. `names` are shown in purls."""
+    subjects = [(purl_of(name, platform), about.digest) for name in names] or [("_", about.digest)]
     layers: list[Descriptor] = []
-    for predicate in image.predicates:
+    blobs: dict[str, bytes] = {}
+    for predicate in predicates:
         data = statement(predicate, subjects)
         blobs[digest_of(data)] = data
-        layers.append(Descriptor(IN_TOTO, digest_of(data), len(data), annotations={_PREDICATE_TYPE: predicate.type}))
+        layers.append(Descriptor(IN_TOTO, digest_of(data), len(data), annotations={PREDICATE_TYPE: predicate.type}))
     config = msgspec.json.encode(ImageConfig("unknown", RootFS([layer.digest for layer in layers]), os="unknown"))
     blobs[digest_of(config)] = config
     data = msgspec.json.encode(Manifest(Descriptor(OCI_CONFIG, digest_of(config), len(config)), layers, media_type=OCI_MANIFEST))
-    annotations = {_REFERENCE_DIGEST: about.digest, _REFERENCE_TYPE: "attestation-manifest"}
-    return _add(manifests, OCI_MANIFEST, data, _UNKNOWN, annotations)
-
-
-def _add(manifests: dict[str, tuple[str, bytes]], media_type: str, data: bytes, platform: Platform, annotations: dict[str, str] | None = None) -> Descriptor:
-    digest = digest_of(data)
-    manifests[digest] = (media_type, data)
-    return Descriptor(media_type, digest, len(data), platform, annotations)
+    annotations = {REFERENCE_DIGEST: about.digest, REFERENCE_TYPE: ATTESTATION}
+    return Attested(Descriptor(OCI_MANIFEST, digest_of(data), len(data), _UNKNOWN, annotations), data, blobs)
 
 
 def purl_of(name: str, platform: Platform) -> str:
