@@ -231,14 +231,14 @@ def foreign(app: App) -> str:
     return "is a foreign layer"
 
 
-def put_index(app: App, digest: str) -> dict:
-    row = {"mediaType": INDEX, "digest": digest, "size": 1, "platform": {"architecture": ARCHITECTURE, "os": "linux"}}
+def put_index(app: App, digest: str, size: int = 1) -> dict:
+    row = {"mediaType": INDEX, "digest": digest, "size": size, "platform": {"architecture": ARCHITECTURE, "os": "linux"}}
     return app.registry.put("app", "manifests", json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": [row]}).encode(), INDEX, "1")
 
 
 def index_in_index(app: App) -> str:
     inner = put_index(app, "sha256:" + "a" * 64)
-    top = put_index(app, inner["digest"])
+    top = put_index(app, inner["digest"], inner["size"])
     return f"the index {top['digest']} names another index, {inner['digest']}"
 
 

@@ -164,7 +164,8 @@ def test_a_committed_layer_is_kept_once_and_comes_out_as_it_was(engine, docker, 
     with tarfile.open(tmp_path / "kept.tar") as archive:
         content = archive.extractfile(f"blobs/sha256/{diff_id.removeprefix('sha256:')}").read()
     assert hashlib.sha256(content).hexdigest() == diff_id.removeprefix("sha256:")
-    names = tarfile.open(fileobj=io.BytesIO(content)).getnames()
+    with tarfile.open(fileobj=io.BytesIO(content)) as layer:
+        names = layer.getnames()
     assert {".wh.root", "etc/.wh.passwd", "var/.wh..wh..opq", "a/hard"} <= set(names)
 
 

@@ -9,10 +9,8 @@ import os
 import time
 from contextlib import suppress
 
-from corten.api.build import BuildHandlers
-from corten.api.build_assembly import Parts, assemble
 from corten.api.build_cache import BuildCacheHandlers
-from corten.api.build_calls import BuildCallHandlers
+from corten.api.building import Building, Parts
 from corten.api.container_streams import StreamHandlers
 from corten.api.containers import ContainerHandlers
 from corten.api.contents import ContentHandlers
@@ -192,13 +190,13 @@ class Engine:
         kept_logs = ContainerLogs(layout)
         repairing = Repairing(Checking(layout, blobs, self._layers, images), blobs, self._layers, images, self._containers, holds, hosts)
         steps = BuildSteps(self._endpoints, networks, network_files, groups, preparing.namespace_of, settings.cdi_spec_dirs)
-        self._building = assemble(Parts(layout, self._database, blobs, self._layers, images, snapshots, maker, holds, sweeping, self._launch), steps,
-                                  hosts, settings.builder)  # fmt: skip
+        self._building = Building(Parts(layout, self._database, blobs, self._layers, images, snapshots, maker, holds, sweeping, self._launch, steps,
+                                        BuildImages(service, transfers), hosts, settings.builder))  # fmt: skip
         self._collecting.join("build-cache", Known(self._building.pruning.items, self._building.pruning.let_go))
         self._collecting.join("containers", StoppedContainers(self._containers, snapshots, kept_logs, removal))
         self._collecting.join("volumes", AnonymousVolumes(volumes, history, self._containers))
         self._collecting.join("logs", RotatedLogs(self._containers, kept_logs))
-        cached, bases = BuildCacheHandlers(self._building.pruning), BuildImages(service, transfers)
+        cached = BuildCacheHandlers(self._building.pruning)
         handlers = Handlers(
             ContainerHandlers(self._containers, logs, attaching, self._execs, service, networks, volumes, mounting, snapshots, layout, groups,
                               usage, exposure),
@@ -214,9 +212,8 @@ class Engine:
             SystemHandlers(system, hosts),
             EventHandlers(self._events),
             UsageHandlers(usage, service, volumes, cached),
-            BuildHandlers(self._building.builder, bases, self._building.results, self._building.caches, layout, self._launch.run_job),
+            self._building,
             cached,
-            BuildCallHandlers(bases, layout, self._launch.run_job),
             VolumeHandlers(volumes, VolumePruning(volumes, folders, self._events)),
             VolumeExtraHandlers(volumes, copies, Renaming(self._database, volumes, self._containers),
                                 VolumeTransfers(layout, volumes, copies, volume_files, self._launch, hosts), history),
@@ -233,14 +230,14 @@ class Engine:
                 self._containers.emit("exec_detach" if notice.exec_id else "detach", record)
         elif notice.exec_id:
             self._execs.on_exit(notice)
-        elif self._building.steps.on_exit(notice):
+        elif self._building.step_ended(notice):
             return
         else:
             self._execs.container_ended(notice.container)
             self._exits.on_exit(notice)
 
     def _on_monitor_lost(self, container_ids: list[str]) -> None:
-        self._building.steps.on_lost(container_ids)
+        self._building.steps_lost(container_ids)
         self._taking_over.monitor_lost(container_ids)
 
     async def start(self) -> None:
@@ -265,7 +262,7 @@ class Engine:
         self._mounting.let_go()
         self._lost_links.close()
         self._restoring.tear_down_if_idle()
-        self._building.parcels.close()
+        self._building.close()
         self._launch.close()
         self._endpoints.close()
         self._database.close()

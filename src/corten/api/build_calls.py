@@ -7,7 +7,7 @@ from typing import Any
 from aiohttp import web
 
 from corten.api.build_joints import JoinedImages
-from corten.api.build_request import BUILD_QUERY, read_request
+from corten.api.build_request import read_request
 from corten.api.build_source import BuildSource, read_source
 from corten.api.call import Call, json_response
 from corten.builder import calls
@@ -18,8 +18,6 @@ from corten.engine.build_images import BuildImages
 from corten.errors import Invalid
 from corten.store.layers import RunJob
 from corten.store.layout import Layout
-
-CALL_QUERY: dict[str, Any] = {"method": str, **{key: BUILD_QUERY[key] for key in ("dockerfile", "buildargs", "target", "platform", "pull")}}
 
 
 class BuildCallHandlers:

@@ -9,7 +9,7 @@ import base64
 import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -27,12 +27,6 @@ from corten.spec.platform import Platform, parse_platform
 from corten.spec.reference import Reference, parse_reference
 
 T = TypeVar("T")
-BUILD_QUERY: dict[str, Any] = {
-    "dockerfile": str, "t": list[str], "q": bool, "nocache": bool, "pull": bool, "rm": bool, "forcerm": bool, "buildargs": str, "labels": str,
-    "target": str, "platform": str, "networkmode": str, "extrahosts": str, "cachefrom": str, "memory": int, "memswap": int, "cpushares": int,
-    "cpusetcpus": str, "cpusetmems": str, "cpuperiod": int, "cpuquota": int, "shmsize": int, "ulimits": str, "cgroupparent": str, "outputs": str,
-    "version": str, "squash": bool, "buildid": str, "remote": str, "explain": bool, "attest": str, "cacheto": str,
-}  # fmt: skip
 
 
 class OutsideContext(Invalid):

@@ -15,43 +15,12 @@ from contextlib import suppress
 import click
 
 from corten.api.assembly import Engine
+from corten.api.jobs import JOBS
 from corten.api.settings import Settings, parse_arguments
-from corten.builder.attest.scan_job import SCAN_JOB
-from corten.builder.cache_transfer.mount_job import PACK_MOUNT_JOB, UNPACK_MOUNT_JOB
-from corten.builder.context_job import CONTEXT_JOB
-from corten.builder.file_job import FILE_JOB
-from corten.builder.outputs.oci_tar import OCI_JOB
-from corten.builder.outputs.tree_tar import TREE_JOB
-from corten.engine.copy_up import COPY_UP_JOB
-from corten.engine.copying import COPY_JOB
-from corten.engine.idmap import IDMAP_JOB
 from corten.errors import CortenError
 from corten.runtime.launch import LauncherProcess
-from corten.store.image_writer import SAVE_JOB
-from corten.store.layer_maker import DIFF_JOB, REPACK_JOB, SEAL_JOB
-from corten.store.layers import RETAR_JOB, UNPACK_JOB
 from corten.store.layout import Layout
-from corten.store.packing import PACK_JOB
 
-_JOBS = {
-    UNPACK_JOB: "corten.store.unpack:job",
-    PACK_JOB: "corten.store.packing:job",
-    SAVE_JOB: "corten.store.image_writer:job",
-    DIFF_JOB: "corten.store.layer_diff:diff_job",
-    REPACK_JOB: "corten.store.layer_diff:repack_job",
-    SEAL_JOB: "corten.store.layer_seal:seal_job",
-    RETAR_JOB: "corten.store.layer_seal:retar_job",
-    COPY_UP_JOB: "corten.engine.copy_up_job:job",
-    IDMAP_JOB: "corten.engine.idmap:job",
-    COPY_JOB: "corten.engine.copy_job:job",
-    CONTEXT_JOB: "corten.builder.context_job:job",
-    FILE_JOB: "corten.builder.file_job:job",
-    OCI_JOB: "corten.builder.outputs.oci_tar:job",
-    PACK_MOUNT_JOB: "corten.builder.cache_transfer.mount_job:pack_job",
-    UNPACK_MOUNT_JOB: "corten.builder.cache_transfer.mount_job:unpack_job",
-    SCAN_JOB: "corten.builder.attest.scan_job:job",
-    TREE_JOB: "corten.builder.outputs.tree_tar:job",
-}
 _log = logging.getLogger("corten")
 
 
@@ -104,7 +73,7 @@ def main() -> None:
         os.makedirs(settings.data_root, mode=0o700, exist_ok=True)
         lock = _take_lock(settings.data_root)
         layout.create()
-        launcher = LauncherProcess(_JOBS)
+        launcher = LauncherProcess(JOBS)
         _raise_descriptor_limit()
         asyncio.run(serve(settings, layout, launcher))
         os.close(lock)

@@ -12,10 +12,9 @@ from typing import Any
 from aiohttp import web
 
 from corten.api.absent import ROWS as NOT_HERE
-from corten.api.build import BuildHandlers
 from corten.api.build_cache import PRUNE_QUERY, BuildCacheHandlers
-from corten.api.build_calls import CALL_QUERY, BuildCallHandlers
-from corten.api.build_request import BUILD_QUERY
+from corten.api.build_query import BUILD_QUERY, CALL_QUERY
+from corten.api.building import Building
 from corten.api.call import Call, json_response
 from corten.api.container_streams import StreamHandlers
 from corten.api.containers import ContainerHandlers
@@ -69,9 +68,8 @@ class Handlers:
     system: SystemHandlers
     events: EventHandlers
     usage: UsageHandlers
-    builds: BuildHandlers
+    building: Building
     build_cache: BuildCacheHandlers
-    build_calls: BuildCallHandlers
     volumes: VolumeHandlers
     volume_extras: VolumeExtraHandlers
     volume_files: VolumeFileHandlers
@@ -88,12 +86,13 @@ _TEXT = Stream("text/plain")
 
 
 def _build_routes(handlers: Handlers) -> list[Route]:
+    at = handlers.building.at
     return [
-        _route("POST", "/build", handlers.builds.build, query=BUILD_QUERY, body=TAR, answer=JSON_MESSAGES),
+        _route("POST", "/build", at(lambda place: place.builds.build), query=BUILD_QUERY, body=TAR, answer=JSON_MESSAGES),
         _route("POST", "/build/prune", handlers.build_cache.prune, query=PRUNE_QUERY, answer=answers.PrunedBuildCache),
-        _route("POST", "/build/cancel", handlers.builds.cancel, query={"id": str}),
-        _route("POST", "/corten/build/cache", handlers.builds.receive_cache, body=TAR, answer=ImportedBuildCache),
-        _route("GET", "/corten/build/outputs/{id}", handlers.builds.fetch, answer=TAR),
+        _route("POST", "/build/cancel", at(lambda place: place.builds.cancel), query={"id": str}),
+        _route("POST", "/corten/build/cache", at(lambda place: place.builds.receive_cache), body=TAR, answer=ImportedBuildCache),
+        _route("GET", "/corten/build/outputs/{id}", at(lambda place: place.builds.fetch), answer=TAR),
     ]
 
 
@@ -194,7 +193,7 @@ def _own(handlers: Handlers) -> list[Route]:
     """What Docker has not (docs/own-api.md)."""
     volumes, files = handlers.volume_extras, handlers.volume_files
     return [
-        _route("POST", "/corten/build/call", handlers.build_calls.ask, query=CALL_QUERY, body=TAR, answer=dict[str, Any]),
+        _route("POST", "/corten/build/call", handlers.building.at(lambda place: place.calls.ask), query=CALL_QUERY, body=TAR, answer=dict[str, Any]),
         _route("GET", "/images/diff", handlers.insight.differences, query={"a": str, "b": str}, answer=answers.ImageDifferences),
         _route("GET", "/images/{name}/layers", handlers.insight.layers, query={"paths": bool}, answer=list[answers.LayerInsight]),
         _route("POST", "/corten/containers/{name}/edit", handlers.lifecycle.edit, query={"dryRun": bool}, body=EditRequest, answer=answers.Edited),

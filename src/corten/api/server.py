@@ -22,6 +22,7 @@ import msgspec
 from aiohttp import web
 
 from corten.api.call import Call
+from corten.api.quiet import Quiet
 from corten.api.route import Route
 from corten.api.tls import TlsFront
 from corten.api.versions import Version, differences
@@ -62,6 +63,7 @@ class Server:
         self._server = web.Server(self.handle, access_log=None, keepalive_timeout=3600.0, max_field_size=LONGEST)
         self._listeners: list[asyncio.Server | TlsFront] = []
         self._socket_paths: list[str] = []
+        self._quiet = Quiet()
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         try:
@@ -80,6 +82,8 @@ class Server:
         except Exception as error:
             _log.exception("%s %s", request.method, request.path)
             response = error_response(CortenError(_unexpected(error)))
+        finally:
+            self._quiet.asked()
         if not response.prepared:
             response.headers.update({key: value for key, value in _BASE_HEADERS.items() if key not in response.headers})
         return response

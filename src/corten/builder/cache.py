@@ -7,16 +7,19 @@ images that use them (`holds`); they go with the row, if nobody else has them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 import zstandard
 
-from corten.builder.ingredients import Ingredients
 from corten.builder.progress import Difference
 from corten.spec.timestamps import now_ns
 from corten.store.database import Database
 from corten.store.holds import Hold
 from corten.store.layers import Layers
+
+if TYPE_CHECKING:  # an engine that does not build reads these rows, too
+    from corten.builder.ingredients import Ingredients
 
 REGULAR, MOUNT = "regular", "exec.cachemount"
 _NEAREST = 12  # rows that a miss is compared with

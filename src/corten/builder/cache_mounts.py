@@ -9,13 +9,16 @@ import shutil
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 from corten.builder.cache import MOUNT, Cache, CacheRow
-from corten.builder.graph import Cache as CacheMount
 from corten.spec.timestamps import now_ns
 from corten.store.layout import Layout
 from corten.store.locks import NamedLocks
 from corten.store.sizes import tree_size
+
+if TYPE_CHECKING:  # an engine that does not build has these folders, too
+    from corten.builder.graph import Cache as CacheMount
 
 Seed = Callable[[str], Awaitable[None]]
 

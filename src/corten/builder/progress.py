@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from corten.builder.graph import Vertex
 from corten.errors import CortenError
+
+if TYPE_CHECKING:  # the cache has a Difference without knowing the graph
+    from corten.builder.graph import Vertex
 
 
 @dataclass(frozen=True)

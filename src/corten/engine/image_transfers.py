@@ -8,12 +8,12 @@ import os
 import secrets
 import shutil
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterable, Sequence
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import replace
 
 from corten.engine.hello import hello_archive
 from corten.engine.images import ImageService, familiar
-from corten.errors import ArchiveRefused, Conflict, CortenError, NotFound
+from corten.errors import ArchiveRefused, Conflict, CortenError, NotFound, RegistryError
 from corten.registry.auth import Credentials
 from corten.registry.client import Repository
 from corten.registry.hosts import Endpoint, RegistryHosts
@@ -21,7 +21,7 @@ from corten.registry.looking_up import Published, look_up
 from corten.registry.progress import Emit, Progress, Pushed, stream
 from corten.registry.push import Pusher
 from corten.registry.search import Found, search
-from corten.registry.transfer import pull
+from corten.registry.transfer import named, pull
 from corten.registry.trust import Trust
 from corten.spec.digest import encoded
 from corten.spec.platform import Platform, matches, this_platform
@@ -54,6 +54,24 @@ class SeveralHere(Conflict):
 def _open(reference: Reference, credentials: Credentials, endpoint: Endpoint) -> Repository:
     """A mirror never sees the credentials."""
     return Repository(reference, Credentials() if endpoint.is_mirror else credentials, endpoint)
+
+
+@asynccontextmanager
+async def _opened(reference: Reference, credentials: Credentials, endpoint: Endpoint) -> AsyncIterator[Repository]:
+    """To pull from: a registry that cannot be reached, or gives no token, is told with the image that was wanted."""
+    async with AsyncExitStack() as stack:
+        try:
+            remote = await stack.enter_async_context(_open(reference, credentials, endpoint))
+        except (ArchiveRefused, RegistryError) as error:
+            raise named(error, reference, endpoint.host) from None
+        yield remote
+
+
+async def _tags(remote: Repository, reference: Reference) -> list[str]:
+    try:
+        return await remote.tags()
+    except (ArchiveRefused, RegistryError) as error:
+        raise named(error, reference, remote.host) from None
 
 
 def _pass_over(mirror: Endpoint, reference: Reference, error: CortenError) -> None:
@@ -104,8 +122,8 @@ class ImageTransfers:
         wanted = platform or this_platform()
         for endpoint in self._hosts.endpoints(reference.domain):
             try:
-                async with _open(reference, credentials, endpoint) as remote:
-                    tags = [reference.tag] if reference.tag or reference.digest else await remote.tags()
+                async with _opened(reference, credentials, endpoint) as remote:
+                    tags = [reference.tag] if reference.tag or reference.digest else await _tags(remote, reference)
                     for tagged in [replace(reference, tag=tag) for tag in tags]:
                         rule = await self._trust.rule_for(tagged)
                         async with aclosing(self._pull_from(remote, tagged, wanted, rule)) as transfer:

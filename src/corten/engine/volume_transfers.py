@@ -25,6 +25,7 @@ from corten.registry.client import Repository
 from corten.registry.hosts import RegistryHosts
 from corten.registry.progress import Emit, Progress
 from corten.runtime.launch import Launch
+from corten.spec.foreign_json import decode
 from corten.spec.image import OCI_LAYER, Descriptor, packed_type
 from corten.spec.reference import Reference
 from corten.store.layout import Layout
@@ -94,6 +95,6 @@ def _document(record: VolumeRecord) -> bytes:
 
 def _parse_document(data: bytes) -> VolumeDocument:
     try:
-        return msgspec.json.decode(data, type=VolumeDocument)
+        return decode(data, VolumeDocument)
     except msgspec.DecodeError as error:
         raise ArchiveRefused(f"invalid volume document: {error}") from None

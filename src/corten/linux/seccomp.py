@@ -11,6 +11,7 @@ import os
 from collections.abc import Sequence
 from functools import cache
 
+from corten.linux.memory import give_back
 from corten.spec.runtime import Seccomp, SeccompArg
 
 _ACTIONS = {
@@ -126,3 +127,4 @@ def compile_filter(section: Seccomp) -> bytes:
             return output.read()
     finally:
         library.seccomp_release(context)
+        give_back()  # libseccomp has needed a megabyte, and a monitor lives long

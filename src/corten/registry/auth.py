@@ -12,6 +12,7 @@ import re
 import msgspec
 
 from corten.errors import Invalid
+from corten.spec.foreign_json import decode
 
 _PARAMETER = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"|(\w+)=([^\s,"]+)')
 
@@ -45,7 +46,7 @@ def parse_registry_auth(header: str) -> Credentials:
         # Clients send both alphabets, with and without padding.
         plain = header.translate(str.maketrans("-_", "+/")).rstrip("=")
         data = base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
-        return msgspec.json.decode(data, type=Credentials) if data.strip() else Credentials()
+        return decode(data, Credentials) if data.strip() else Credentials()
     except (binascii.Error, ValueError, msgspec.MsgspecError) as error:
         raise Invalid(f"invalid X-Registry-Auth header: {error}") from None
 
@@ -77,7 +78,7 @@ class _Refusal(msgspec.Struct):
 def first_reason(body: bytes) -> str:
     """A refusal's first reason, `code: message` with Docker's lower-case code; empty where the body gives none."""
     try:
-        found = msgspec.json.decode(body, type=_Refusal).errors
+        found = decode(body, _Refusal).errors
     except msgspec.DecodeError:
         return ""
     return f"{found[0].code.lower().replace('_', '')}: {found[0].message}" if found else ""

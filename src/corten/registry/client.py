@@ -25,6 +25,7 @@ from corten.registry.hosts import Endpoint
 from corten.registry.reading import read_limited, reason_of
 from corten.registry.tokens import fetch_token
 from corten.spec.digest import digest_of
+from corten.spec.foreign_json import decode
 from corten.spec.image import ACCEPTED_MANIFESTS, OCI_INDEX
 from corten.spec.reference import Reference
 
@@ -144,7 +145,7 @@ class Repository:
                     renewed = True
                     await self._answer_challenge(challenge)
                 await asyncio.sleep(wait)
-        except (aiohttp.TooManyRedirects, aiohttp.InvalidURL) as error:
+        except (aiohttp.TooManyRedirects, aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
             raise RegistryError(f'{method.capitalize()} "{url}": it leads nowhere: {type(error).__name__}') from None
         except _BROKEN as error:
             raise Broken(f'{method.capitalize()} "{url}": {error or type(error).__name__}') from None
@@ -247,7 +248,7 @@ class _Tags(msgspec.Struct, frozen=True):
     @classmethod
     def parse(cls, data: bytes) -> list[str]:
         try:
-            return msgspec.json.decode(data, type=cls).tags or []
+            return decode(data, cls).tags or []
         except msgspec.MsgspecError as error:
             raise RegistryError(f"the registry's list of tags cannot be read: {error}") from None
 

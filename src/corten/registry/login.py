@@ -16,7 +16,10 @@ from corten.errors import Invalid, RegistryError
 from corten.registry.auth import Challenge, Credentials, parse_challenge
 from corten.registry.client import connection_reason
 from corten.registry.hosts import HUB, RegistryHosts
+from corten.registry.reading import read_limited
+from corten.spec.foreign_json import decode
 
+_ANSWER_LIMIT = 1 << 20
 _TIMEOUT = aiohttp.ClientTimeout(total=60, connect=30)
 _HUB_NAMES = ("", "docker.io", "index.docker.io", "registry-1.docker.io")
 _UNAUTHORIZED = 401
@@ -81,7 +84,7 @@ async def _token(session: aiohttp.ClientSession, url: str, challenge: Challenge,
     realm, service = challenge.parameters.get("realm", ""), challenge.parameters.get("service", "")
     if credentials.identitytoken:
         form = {"grant_type": "refresh_token", "refresh_token": credentials.identitytoken, "client_id": "corten", "service": service}
-        request = session.post(realm, data=form, ssl=tls)
+        request = session.post(realm, data=form, ssl=tls, allow_redirects=False)  # an identity token goes nowhere else
     else:
         query = {"service": service, "client_id": "corten", "offline_token": "true"}
         headers = {}
@@ -92,7 +95,7 @@ async def _token(session: aiohttp.ClientSession, url: str, challenge: Challenge,
         if response.status != HTTPStatus.OK:
             raise RegistryError(f'Get "{url}": unauthorized: incorrect username or password', status=_UNAUTHORIZED)
         try:
-            answer = msgspec.json.decode(await response.read(), type=dict[str, Any])
+            answer = decode(await read_limited(response, _ANSWER_LIMIT, f"the answer of the token service {realm!r}"), dict[str, Any])
         except msgspec.MsgspecError as error:
             raise RegistryError(f'Get "{url}": the token service at {realm!r} did not answer with a token: {error}') from None
     return str(answer.get("token") or answer.get("access_token") or ""), str(answer.get("refresh_token") or "")

@@ -12,6 +12,7 @@ import msgspec
 
 from corten.errors import ArchiveRefused
 from corten.registry.client import Repository
+from corten.spec.foreign_json import decode
 from corten.spec.image import Index, parse_manifest
 from corten.spec.reference import Reference
 
@@ -34,7 +35,7 @@ async def look_up(remote: Repository, reference: Reference) -> Published:
     data, media_type, digest = await remote.manifest(reference.digest or reference.tag)
     document = parse_manifest(data, media_type)
     if isinstance(document, Index):
-        rows = [row["platform"] for row in msgspec.json.decode(data)["manifests"] if "platform" in row]
+        rows = [row["platform"] for row in msgspec.json.decode(data)["manifests"] if row.get("platform")]
     else:
         rows = [_decode(await remote.document(document.config.digest, _CONFIG_LIMIT))]
     platforms = [{key: row[key] for key in _PLATFORM_KEYS if row.get(key)} for row in rows]
@@ -43,6 +44,6 @@ async def look_up(remote: Repository, reference: Reference) -> Published:
 
 def _decode(config: bytes) -> dict[str, Any]:
     try:
-        return msgspec.json.decode(config, type=dict[str, Any])
+        return decode(config, dict[str, Any])
     except msgspec.DecodeError as error:
         raise ArchiveRefused(f"invalid image config: {error}") from None

@@ -22,6 +22,7 @@ from corten.registry.hosts import HUB, Endpoint, RegistryHosts
 from corten.registry.reading import read_limited
 from corten.registry.tokens import fetch_token
 from corten.spec.filters import Filters, one_flag
+from corten.spec.foreign_json import decode
 
 INDEX = URL("https://index.docker.io")
 DEFAULT_LIMIT, _MOST = 25, 100
@@ -162,6 +163,6 @@ class _Search:
 
 def _decode(body: bytes, kind: type[T]) -> T:
     try:
-        return msgspec.json.decode(body, type=kind)
+        return decode(body, kind)
     except msgspec.DecodeError as error:
         raise RegistryError(f"error decoding registry search results: {error}") from None

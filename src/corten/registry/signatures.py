@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.x509 import verification
 
 from corten.errors import Invalid
+from corten.spec.foreign_json import decode
 
 SIMPLE_SIGNING = "application/vnd.dev.cosign.simplesigning.v1+json"
 BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
@@ -177,7 +178,7 @@ READERS: dict[str, Callable[[bytes, Mapping[str, str]], Signature]] = {SIMPLE_SI
 
 def _decode(data: bytes, kind: type[_T]) -> _T:
     try:
-        return msgspec.json.decode(data, type=kind)
+        return decode(data, kind)
     except msgspec.DecodeError as error:
         raise Unusable(f"it is not in cosign's format: {error}") from None
 

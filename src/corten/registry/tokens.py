@@ -16,6 +16,7 @@ from corten.errors import RegistryError
 from corten.registry.auth import Challenge, Credentials
 from corten.registry.hosts import Endpoint
 from corten.registry.reading import read_limited
+from corten.spec.foreign_json import decode
 
 _LIMIT = 1 << 20
 
@@ -43,7 +44,7 @@ async def fetch_token(session: aiohttp.ClientSession, challenge: Challenge, cred
     if status != HTTPStatus.OK:
         raise RegistryError(f"Get {realm!r}: the token service answered with HTTP status {status}")
     try:
-        answer = msgspec.json.decode(body, type=dict[str, Any])
+        answer = decode(body, dict[str, Any])
     except msgspec.DecodeError as error:
         raise RegistryError(f"Get {realm!r}: the token service did not answer with a token: {error}") from None
     return str(answer.get("token") or answer.get("access_token") or "")

@@ -40,10 +40,12 @@ async def pull(reference: Reference, remote: Repository, platform: Platform, blo
     try:
         await _pull(reference.with_default_tag(), remote, platform, blobs, layers, images, emit, rule)
     except (ArchiveRefused, RegistryError, KernelRefused, OSError, ExceptionGroup) as failed:
-        raise _named(first_error(failed), f"{reference.with_default_tag().familiar} from {remote.host}") from None
+        raise named(first_error(failed), reference.with_default_tag(), remote.host) from None
 
 
-def _named(error: Exception, what: str) -> Exception:
+def named(error: Exception, reference: Reference, host: str) -> Exception:
+    """What went wrong with which image, at which registry."""
+    what = f"{reference.familiar} from {host}"
     match error:
         case ArchiveRefused():
             return ArchiveRefused(f"{what}: {error.message}")
@@ -71,6 +73,8 @@ async def _pull(wanted: Reference, remote: Repository, platform: Platform, blobs
         attested = about(document, chosen.digest)
         listed = Listed(top_digest, chosen.digest)
         data, media_type, digest = await remote.manifest(chosen.digest)
+        if len(data) != chosen.size:
+            raise ArchiveRefused(f"manifest {digest} has {len(data)} bytes, and the index says {chosen.size}")
         document = parse_manifest(data, media_type or chosen.media_type)
         digests.append(digest)
         if isinstance(document, Index):

@@ -20,6 +20,7 @@ from corten.registry.client import Broken, Repository, unexpected
 
 _RANGE = re.compile(r"(?:bytes=)?0-(\d+)")
 _CHUNK = 1 << 18
+_REASON = 300  # bytes of a refusal that are passed on
 ReadFrom = Callable[[int], AsyncIterable[bytes]]
 Report = Callable[[int], None]
 
@@ -122,7 +123,7 @@ async def put_manifest(remote: Repository, tag: str, data: bytes, media_type: st
     async with remote.request("PUT", remote.address(f"manifests/{tag}"), {"Content-Type": media_type}, lambda: data) as response:
         _check_allowed(response)
         if response.status not in (200, 201, 202):
-            text = (await response.text(errors="replace"))[:300]
+            text = (await response.content.read(_REASON)).decode("utf-8", "replace")
             raise RegistryError(f"manifest of {remote.reference.familiar} refused: HTTP status {response.status} {text}")
 
 

@@ -19,6 +19,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 from corten.linux import descriptors, syscalls
+from corten.linux.memory import give_back
 from corten.runtime import messages, monitor
 from corten.runtime.interpreter import make_undumpable
 from corten.runtime.reactor import READ, Reactor
@@ -130,6 +131,7 @@ def main(arguments: list[str]) -> None:
     gc.collect()
     gc.freeze()  # shared pages stay shared: the collector's marks would copy them
     gc.disable()
+    give_back()
     Launcher(daemon, jobs).run()
 
 

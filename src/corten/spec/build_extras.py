@@ -11,6 +11,7 @@ import binascii
 import msgspec
 
 from corten.errors import Invalid
+from corten.spec.foreign_json import decode
 
 HEADER = "X-Corten-Build"
 SENT = "sent:"  # a named context that is a folder of the tar: SENTn is below SENT_FOLDER/n
@@ -44,6 +45,6 @@ def encode_extras(extras: BuildExtras) -> str:
 def decode_extras(text: str) -> BuildExtras:
     """Raises Invalid. What is wrong is told without the content."""
     try:
-        return msgspec.json.decode(base64.urlsafe_b64decode(text), type=BuildExtras) if text else BuildExtras()
+        return decode(base64.urlsafe_b64decode(text), BuildExtras) if text else BuildExtras()
     except (binascii.Error, ValueError, msgspec.MsgspecError):
         raise Invalid(f"the header {HEADER} is not what docs/own-api.md says") from None

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from corten.errors import Invalid
+from corten.spec.foreign_json import decode
 
 _NAME = r"[A-Za-z0-9](?:[A-Za-z0-9_.:-]*[A-Za-z0-9])?"
 _KIND = re.compile(r"([A-Za-z](?:[A-Za-z0-9_.-]*[A-Za-z0-9])?)/([A-Za-z](?:[A-Za-z0-9_-]*[A-Za-z0-9])?)")
@@ -76,7 +77,7 @@ class Spec(_Cdi, frozen=True):
 def parse_spec(data: bytes, *, yaml: bool) -> Spec:
     """Raises Invalid naming key or line."""
     try:
-        spec = msgspec.convert(_load_yaml(data), Spec) if yaml else msgspec.json.decode(data, type=Spec)
+        spec = msgspec.convert(_load_yaml(data), Spec) if yaml else decode(data, Spec)
     except msgspec.DecodeError as error:  # a ValidationError too: its text names the key
         raise Invalid(str(error)) from None
     if not _KIND.fullmatch(spec.kind):

@@ -15,6 +15,7 @@ import msgspec
 
 from corten.errors import Invalid
 from corten.spec.engine import Config, Healthcheck
+from corten.spec.foreign_json import decode
 from corten.spec.health_flags import HEALTH_FLAGS, health_settings
 from corten.spec.shell_words import expand, split_words
 from corten.spec.signals import parse_signal
@@ -117,7 +118,7 @@ def _json_words(text: str) -> list[str] | None:
     if not text.startswith("["):
         return None
     try:
-        words = msgspec.json.decode(text)
+        words = decode(text, object)
     except msgspec.DecodeError:
         return None
     if not isinstance(words, list):

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
+from typing import Any, cast
 
 import msgspec
 
 from corten.errors import Invalid, InvalidFilter
+from corten.spec.foreign_json import decode
 from corten.spec.timestamps import parse_moment
 
 Filters = dict[str, list[str]]
@@ -31,7 +33,7 @@ def parse_any_filters(text: str) -> Filters:
         return {}
     for shape in (dict[str, dict[str, bool]], Filters):
         with suppress(msgspec.DecodeError, UnicodeEncodeError):
-            found: dict[str, dict[str, bool] | list[str]] = msgspec.json.decode(text, type=shape)
+            found: dict[str, dict[str, bool] | list[str]] = decode(text, cast("type[Any]", shape))
             return {key: values if isinstance(values, list) else [value for value, on in values.items() if on] for key, values in found.items()}
     raise Invalid("invalid filter")
 

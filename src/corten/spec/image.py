@@ -13,6 +13,7 @@ import msgspec
 from corten.errors import ArchiveRefused
 from corten.spec.digest import is_digest
 from corten.spec.engine import Healthcheck
+from corten.spec.foreign_json import decode
 from corten.spec.platform import Platform
 
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
@@ -134,7 +135,7 @@ class ImageConfig(msgspec.Struct, frozen=True, omit_defaults=True):
 def parse_config(data: bytes) -> ImageConfig:
     """Raises ArchiveRefused naming the key that is wrong."""
     try:
-        return msgspec.json.decode(data, type=ImageConfig)
+        return decode(data, ImageConfig)
     except msgspec.DecodeError as error:
         raise ArchiveRefused(f"invalid image config: {error}") from None
 
@@ -142,12 +143,12 @@ def parse_config(data: bytes) -> ImageConfig:
 def parse_manifest(data: bytes, media_type: str) -> Manifest | Index:
     """Parse a manifest or an index, told apart by media type, else by the keys present. Raises ArchiveRefused."""
     try:
-        keys = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
+        keys = decode(data, dict[str, msgspec.Raw])
         if media_type in INDEX_TYPES or (media_type not in MANIFEST_TYPES and "manifests" in keys):
-            index = msgspec.json.decode(data, type=Index)
+            index = decode(data, Index)
             _check_descriptors(index.manifests)
             return index
-        manifest = msgspec.json.decode(data, type=Manifest)
+        manifest = decode(data, Manifest)
     except msgspec.DecodeError as error:
         raise ArchiveRefused(f"invalid manifest: {error}") from None
     _check_descriptors([manifest.config, *manifest.layers])
@@ -156,5 +157,5 @@ def parse_manifest(data: bytes, media_type: str) -> Manifest | Index:
 
 def _check_descriptors(descriptors: list[Descriptor]) -> None:
     for row in descriptors:
-        if not is_digest(row.digest) or row.size < 0:
+        if not is_digest(row.digest) or not 0 <= row.size < 1 << 63:
             raise ArchiveRefused(f"invalid manifest: {row.digest!r} of {row.size} bytes: want a sha256 digest and a size that can be")

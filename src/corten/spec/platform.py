@@ -10,6 +10,7 @@ import platform as host_platform
 import msgspec
 
 from corten.errors import Invalid
+from corten.spec.foreign_json import decode
 
 _MACHINES = {"x86_64": ("amd64", ""), "aarch64": ("arm64", "v8"), "armv7l": ("arm", "v7"), "i686": ("386", "")}
 
@@ -39,7 +40,7 @@ def parse_platform(text: str) -> Platform:
 def decode_platform(text: str) -> Platform:
     """A query parameter that is JSON of an OCI platform. Raises Invalid with Docker's texts."""
     try:
-        found = msgspec.json.decode(text, type=_Asked)
+        found = decode(text, _Asked)
     except (msgspec.MsgspecError, UnicodeEncodeError):
         first = text.lstrip()[:1]
         raise Invalid(f"failed to parse platform: invalid character {first!r} looking for beginning of value") from None

@@ -20,7 +20,8 @@ _PATH = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 _LABEL = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
 _DOMAIN = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[(?:[a-fA-F0-9:]+)\])(?::[0-9]+)?")
 _TAG = re.compile(r"[\w][\w.-]{0,127}", re.ASCII)
-_DIGEST = re.compile(r"[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,}")
+_DIGEST = re.compile(r"([A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*):([0-9a-fA-F]{32,})")
+_DIGITS = {"sha256": 64, "sha384": 96, "sha512": 128}  # of the algorithms that Docker knows
 _IDENTIFIER = re.compile(r"[a-f0-9]{64}")
 
 
@@ -65,13 +66,27 @@ def _split_domain(name: str) -> tuple[str, str]:
     return head, rest
 
 
+def _check_digest(text: str) -> None:
+    """By the grammar first, then by its algorithm. The texts are go-digest's."""
+    found = _DIGEST.fullmatch(text)
+    if not found:
+        raise InvalidReference
+    digits = _DIGITS.get(found[1])
+    if digits is None:
+        raise Invalid("unsupported digest algorithm")
+    if len(found[2]) != digits:
+        raise Invalid("invalid checksum digest length")
+    if found[2] != found[2].lower():
+        raise Invalid("invalid checksum digest format")
+
+
 def parse_reference(text: str) -> Reference:
     """Parse a familiar reference. Raises Invalid with Docker's text."""
     if _IDENTIFIER.fullmatch(text):
         raise Invalid(f"invalid repository name ({text}), cannot specify 64-byte hexadecimal strings")
     name, at, digest = text.partition("@")
-    if at and not _DIGEST.fullmatch(digest):
-        raise InvalidReference
+    if at:
+        _check_digest(digest)
     tag = ""
     colon = name.rfind(":")
     if colon > name.rfind("/"):

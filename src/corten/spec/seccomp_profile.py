@@ -12,6 +12,7 @@ from collections.abc import Collection
 import msgspec
 
 from corten.errors import Invalid
+from corten.spec.foreign_json import decode
 from corten.spec.runtime import Seccomp, SeccompArg, SyscallRule
 
 ACTIONS = frozenset(
@@ -56,7 +57,7 @@ class Profile(msgspec.Struct, frozen=True, rename="camel"):
 def parse_profile(text: str) -> Profile:
     """Raises Invalid naming line or key."""
     try:
-        profile = msgspec.json.decode(text, type=Profile)
+        profile = decode(text, Profile)
     except msgspec.ValidationError as error:
         raise Invalid(f"Decoding seccomp profile failed: {error}") from None
     except msgspec.DecodeError as error:

@@ -5,15 +5,16 @@ Nanoseconds are kept as integers: floats lose them.
 
 from __future__ import annotations
 
-import calendar
 import re
 import time
+from datetime import date
 from functools import lru_cache
 
 from corten.errors import Invalid
 
 ZERO = "0001-01-01T00:00:00Z"  # Go's zero time: "never"
 _NS = 1_000_000_000
+_EPOCH = date(1970, 1, 1).toordinal()
 _LONGEST = 64  # characters of a moment or a duration
 _RFC3339 = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)(?:[Tt ](\d\d):(\d\d)(?::(\d\d)(?:\.(\d{1,9}))?)?)?(Z|z|[+-]\d\d:\d\d)?", re.ASCII
@@ -51,9 +52,10 @@ def parse_rfc3339(text: str) -> int:
         raise Invalid(f"invalid time {text!r}: want RFC 3339, such as 2026-01-31T12:00:00Z")
     year, month, day, hour, minute, second, fraction, zone = match.groups()
     try:
-        moment = calendar.timegm((int(year), int(month), int(day), int(hour or 0), int(minute or 0), int(second or 0), 0, 1, 0))
+        days = date(int(year), int(month), int(day)).toordinal() - _EPOCH
     except ValueError:
         raise Invalid(f"invalid time {text!r}: there is no such day") from None
+    moment = ((days * 24 + int(hour or 0)) * 60 + int(minute or 0)) * 60 + int(second or 0)
     if zone and zone not in "Zz":
         sign = 1 if zone[0] == "+" else -1
         moment -= sign * (int(zone[1:3]) * 3600 + int(zone[4:6]) * 60)

@@ -14,6 +14,7 @@ import msgspec
 from corten.errors import ArchiveRefused, NotFound
 from corten.spec.attestations import about
 from corten.spec.digest import digest_of
+from corten.spec.foreign_json import decode
 from corten.spec.image import (
     DOCKER_CONFIG,
     INDEX_TYPES,
@@ -96,7 +97,7 @@ class ImageArchive:
 
     def _parse(self, name: str, kind: type[list[_SavedImage]]) -> list[_SavedImage]:
         try:
-            return msgspec.json.decode(self._files.document(name), type=kind)
+            return decode(self._files.document(name), kind)
         except msgspec.DecodeError as error:
             raise ArchiveRefused(f"invalid {name}: {error}") from None
 

@@ -15,6 +15,7 @@ import zstandard
 from corten.builder.ingredients import key_of
 from corten.errors import ArchiveRefused
 from corten.spec.digest import digest_of, is_digest
+from corten.spec.foreign_json import decode
 from corten.spec.image import OCI_MANIFEST, Descriptor
 
 ARTIFACT = "application/vnd.corten.build-cache.v1"
@@ -72,7 +73,7 @@ def manifest_of(steps: bytes, layers: Mapping[str, Descriptor], mounts: Sequence
 def read_manifest(data: bytes) -> Manifest:
     """Raises ArchiveRefused for what is not Corten's cache."""
     try:
-        found = msgspec.json.decode(data, type=Manifest)
+        found = decode(data, Manifest)
     except msgspec.DecodeError as error:
         raise ArchiveRefused(f"invalid build cache: {error}") from None
     if not found.layers or found.layers[0].media_type != STEPS or not all(is_digest(blob.digest) and blob.size >= 0 for blob in found.layers):
@@ -88,7 +89,7 @@ def read_cache(manifest: Manifest, steps: bytes) -> TravellingCache:
         raise ArchiveRefused(f"the build cache's list of steps is not {manifest.layers[0].digest}: it was altered or cut off on its way")
     try:
         plain = zstandard.ZstdDecompressor().stream_reader(steps).read(_STEPS_LIMIT + 1)
-        listed = msgspec.json.decode(plain, type=list[CachedStep]) if len(plain) <= _STEPS_LIMIT else []
+        listed = decode(plain, list[CachedStep]) if len(plain) <= _STEPS_LIMIT else []
     except (zstandard.ZstdError, msgspec.DecodeError) as error:
         raise ArchiveRefused(f"invalid build cache: {error}") from None
     layers = {(blob.annotations or {}).get(DIFF_ID, ""): blob for blob in manifest.layers[1:] if blob.media_type != MOUNT}
@@ -111,6 +112,6 @@ def inline_annotation(steps: Iterable[tuple[str, str]]) -> str:
 def read_inline(text: str) -> list[tuple[str, str]]:
     """Raises ArchiveRefused."""
     try:
-        return msgspec.json.decode(text, type=list[tuple[str, str]])
+        return decode(text, list[tuple[str, str]])
     except msgspec.DecodeError as error:
         raise ArchiveRefused(f"invalid inline build cache: {error}") from None
