@@ -31,6 +31,7 @@ from corten.store.layer_maker import DIFF_JOB, REPACK_JOB, SEAL_JOB
 from corten.store.layers import RETAR_JOB, UNPACK_JOB
 from corten.store.layout import Layout
 from corten.store.packing import PACK_JOB
+from corten.utf8 import speak_utf8
 
 _JOBS = {
     UNPACK_JOB: "corten.store.unpack:job",
@@ -92,6 +93,7 @@ async def serve(settings: Settings, layout: Layout, launcher: LauncherProcess) -
 
 def main() -> None:
     """Console script. Ends with 1 and one line on standard error if the engine cannot start."""
+    speak_utf8()
     try:
         settings = parse_arguments(sys.argv[1:])
         level = logging.DEBUG if settings.debug else getattr(logging, settings.log_level.upper().replace("FATAL", "CRITICAL"), logging.INFO)
