@@ -13,7 +13,7 @@ trap 'status=$?; [ $status = 0 ] || { echo "assets failed; the end of $log:"; ta
 [ "$(id -u)" = 0 ] || { echo "the system tests need root" | tee -a "$log"; exit 1; }
 . /etc/os-release
 
-packages=(buildah busybox-static ca-certificates crun curl debootstrap docker-registry nftables openssl podman qemu-user runc skopeo tar)
+packages=(buildah busybox-static bzip2 ca-certificates crun curl debootstrap docker-registry faketime git nftables openssl podman qemu-user runc skopeo tar)
 [ "$want" = docker ] && packages+=(iptables e2fsprogs)
 case $(apt-cache policy docker-compose | grep Candidate) in *" 1.29."*) packages+=(docker-compose) ;; esac
 missing=()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 from dataclasses import dataclass
 from typing import Any
@@ -107,5 +108,5 @@ def _apply(found: dict[str, tuple[str, int, int, int, bytes]], layer: tarfile.Ta
         for path in [path for path in found if path == gone or path.startswith(f"{gone}/")]:
             del found[path]
     else:
-        content = entry.linkname.encode() if entry.issym() or entry.islnk() else layer.extractfile(entry).read() if entry.isreg() else b""
+        content = os.fsencode(entry.linkname) if entry.issym() or entry.islnk() else layer.extractfile(entry).read() if entry.isreg() else b""
         found[entry.name] = (entry.type.decode(), entry.mode, entry.uid, entry.gid, content)

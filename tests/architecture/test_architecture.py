@@ -14,6 +14,7 @@ ROOT = os.path.dirname(corten.__file__)
 # package -> the packages of Corten that it may import (besides itself)
 MAY_IMPORT = {
     "errors": set(),
+    "utf8": set(),
     "spec": {"errors"},
     "linux": {"errors", "spec"},
     "store": {"errors", "spec", "linux"},
@@ -22,8 +23,8 @@ MAY_IMPORT = {
     "registry": {"errors", "spec", "linux", "store"},
     "engine": {"errors", "spec", "linux", "store", "runtime", "network", "registry"},
     "builder": {"errors", "spec", "linux", "store", "runtime", "network", "registry"},
-    "api": {"errors", "spec", "linux", "store", "runtime", "network", "registry", "engine", "builder"},
-    "cli": {"errors", "spec", "api.client"},
+    "api": {"errors", "spec", "linux", "store", "runtime", "network", "registry", "engine", "builder", "utf8"},
+    "cli": {"errors", "spec", "api.client", "utf8"},
 }
 JUNK_DRAWERS = {"utils", "util", "helpers", "helper", "common", "misc", "base", "manager", "tools"}
 # What the launcher and every monitor carry must stay light: each fork pays for it.

@@ -20,6 +20,7 @@ from corten.api.settings import Settings, parse_arguments
 from corten.errors import CortenError
 from corten.runtime.launch import LauncherProcess
 from corten.store.layout import Layout
+from corten.utf8 import speak_utf8
 
 _log = logging.getLogger("corten")
 
@@ -63,6 +64,7 @@ async def serve(settings: Settings, layout: Layout, launcher: LauncherProcess) -
 
 def main() -> None:
     """Console script. Ends with 1 and one line on standard error if the engine cannot start."""
+    speak_utf8()
     try:
         settings = parse_arguments(sys.argv[1:])
         level = logging.DEBUG if settings.debug else getattr(logging, settings.log_level.upper().replace("FATAL", "CRITICAL"), logging.INFO)

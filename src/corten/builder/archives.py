@@ -12,11 +12,11 @@ from collections.abc import Callable
 from typing import BinaryIO, cast
 
 from corten.errors import ArchiveRefused
+from corten.spec.archive_head import BLOCK, is_tar
 from corten.store.compression import open_decompressed, refusing_corrupt
 from corten.store.unpack import Unpacker
 
 _CHUNK = 1 << 18
-_BLOCK = tarfile.BLOCKSIZE
 
 
 def unpack_archive(fd: int, target: str, make_target: Callable[[], None], owner: tuple[int, int] | None) -> bool:
@@ -38,13 +38,10 @@ def _buffered(fd: int) -> io.BufferedReader:
 
 
 def _is_archive(fd: int) -> bool:
+    """By what is in it: something else that is packed is copied like any file."""
     try:
         with refusing_corrupt("the archive"):
             reader: BinaryIO = open_decompressed(_buffered(fd))
-            head = reader.read(_BLOCK)
-            if len(head) < _BLOCK:
-                return False
-            tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")
+            return is_tar(reader.read(BLOCK))
     except ArchiveRefused:
         return False
-    return True

@@ -49,7 +49,7 @@ class _Indexer:
 
     def run(self) -> list[Entry]:
         for head in self._archive:
-            path = safe_name(head.name)
+            path = entries.plain(safe_name(head.name))
             self.found[path] = self._entry(path, head)
         return complete(self.found)
 
@@ -63,11 +63,13 @@ class _Indexer:
         if head.type not in _KINDS:
             raise ArchiveRefused(f"the context's entry {head.name!r} has the unknown type {head.type!r}")
         device = os.makedev(*head.device) if head.type in (tar_reader.CHAR, tar_reader.BLOCK) else 0
-        link = head.link if head.type == tar_reader.SYMLINK else ""
+        link = entries.plain(head.link) if head.type == tar_reader.SYMLINK else ""
+        if "\0" in head.link:
+            raise ArchiveRefused(f"invalid tar entry {head.name!r}: the link {head.link!r} has a NUL in its name")
         return Entry(path, _KINDS[head.type], mode, time=head.time, link=link, device=device, attributes=attributes)
 
     def _linked(self, path: str, head: Head) -> Entry:
-        target = self.found.get(safe_name(head.link))
+        target = self.found.get(entries.plain(safe_name(head.link)))
         if target is None or target.kind == entries.FOLDER:
             raise ArchiveRefused(f"the context's hard link {head.name!r}: its target {head.link!r} is no file before it")
         return msgspec.structs.replace(target, path=path)

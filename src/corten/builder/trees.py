@@ -114,29 +114,29 @@ class ChainTree:
         return found
 
     def look(self, path: str) -> Entry | None:
-        node = self._node(path)
+        node = self._node(raw := entries.raw(path))
         if node is None:
             return Entry("", entries.FOLDER) if not path else None
         kind = _KINDS.get(stat.S_IFMT(node.status.st_mode))
-        return _entry(node, path, kind, self._number(node.path, path)) if kind else None
+        return _entry(node, path, kind, self._number(node.path, raw)) if kind else None
 
     def _number(self, full: str, path: str) -> int:
         return self._numbers[full[: -len(path) - 1] if path else full]
 
     def names(self, path: str) -> Sequence[str]:
-        node = self._node(path)
-        return sorted(self._below(f"/{path}" if path else "", node)) if node and node.is_folder else ()
+        node = self._node(raw := entries.raw(path))
+        return sorted(map(entries.plain, self._below(f"/{raw}" if raw else "", node))) if node and node.is_folder else ()
 
     def digested(self, entry: Entry) -> Entry:
         if entry.kind != entries.FILE or entry.digest:
             return entry
-        node = self._node(entry.path)
+        node = self._node(entries.raw(entry.path))
         return msgspec.structs.replace(entry, digest=_file_digest(node.path)) if node else entry
 
     def read(self, path: str, limit: int) -> bytes:
         """The beginning of a small file, links followed; empty if it is none."""
         found = follow(self, path)
-        node = self._node(found) if found is not None else None
+        node = self._node(entries.raw(found)) if found is not None else None
         if node is None or not stat.S_ISREG(node.status.st_mode):
             return b""
         with open(node.path, "rb") as file:
@@ -145,7 +145,7 @@ class ChainTree:
 
 def _entry(node: overlay_view.Node, path: str, kind: str, number: int) -> Entry:
     status = node.status
-    link = os.readlink(node.path) if kind == entries.LINK else ""
+    link = entries.plain(os.readlink(node.path)) if kind == entries.LINK else ""
     size = status.st_size if kind == entries.FILE else 0
     mode, time = stat.S_IMODE(status.st_mode), max(0, status.st_mtime_ns // 1_000_000_000)
     return Entry(path, kind, mode, status.st_uid, status.st_gid, size, time, link, "", number, status.st_rdev, _attributes(node.path))

@@ -65,7 +65,8 @@ class Workshop:
 
     async def seal(self, step: str, below: Sequence[str], time: int) -> MadeLayer:
         """The snapshot's writable layer becomes a layer of the store."""
-        sealed = await self._maker.seal(self.upper(step), below, time)
+        began = os.stat(self.root(step)).st_mtime_ns  # what is mounted there is another mount namespace's: it is as old as the step
+        sealed = await self._maker.seal(self.upper(step), below, time, began)
         empty = sealed.diff_id == EMPTY_LAYER
         return MadeLayer() if empty else MadeLayer(sealed.diff_id, sealed.length, sealed.size)
 

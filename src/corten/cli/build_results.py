@@ -190,6 +190,8 @@ def unpack(source: IO[bytes], folder: str) -> None:
     root = os.path.realpath(folder)
     is_root = os.geteuid() == 0
     with tarfile.open(fileobj=source, mode="r|") as archive:
+        # Owners, modes and devices as they are: what is refused is refused here. Python before 3.11.4 knows no filters, and does just that.
+        archive.extraction_filter = getattr(tarfile, "fully_trusted_filter", None)
         for item in archive:
             path = _inside(root, item.name)
             if item.islnk():
@@ -198,7 +200,7 @@ def unpack(source: IO[bytes], folder: str) -> None:
                 continue
             if os.path.islink(path) or (os.path.isfile(path) and not item.isdir()):
                 os.unlink(path)
-            archive.extract(item, root, numeric_owner=True, filter="fully_trusted")
+            archive.extract(item, root, numeric_owner=True)
 
 
 def _inside(root: str, name: str) -> str:

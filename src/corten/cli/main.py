@@ -11,6 +11,7 @@ import click
 
 from corten import __version__
 from corten.errors import CortenError
+from corten.utf8 import speak_utf8
 
 if TYPE_CHECKING:
     from corten.api.client import Client
@@ -90,6 +91,7 @@ def corten(ctx: click.Context, host: str | None, data_root: str | None) -> None:
 
 def main() -> None:
     """Console script. An error of the engine is one line on standard error and exit code 1 (125 for `run`)."""
+    speak_utf8()
     try:
         corten(prog_name="corten", standalone_mode=True)
     except CortenError as error:

@@ -17,10 +17,10 @@ from corten.engine.restarts import check_policy
 from corten.engine.security_options import check_security
 from corten.errors import Invalid
 from corten.spec.engine import Config, HostConfig
+from corten.spec.go_values import parse_size
 from corten.spec.signals import parse_signal
 
 _PORT = re.compile(r"(\d+)(?:-(\d+))?(?:/(tcp|udp|sctp))?", re.IGNORECASE)
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", re.IGNORECASE)
 
 
 def check_host_config(host: HostConfig) -> None:
@@ -93,20 +93,12 @@ def parse_port(text: str) -> tuple[int, str]:
     return number, protocol
 
 
-def parse_size(text: str) -> int:
-    """`20m`, `1.5g`, `512` (bytes). Powers of 1024. Raises Invalid."""
-    match = _SIZE.fullmatch(text.strip())
-    if not match:
-        raise Invalid(f"invalid size: '{text}'")
-    return int(float(match.group(1)) * 1024 ** " kmgt".index(match.group(2).lower() or " "))
-
-
 def layer_size(host: HostConfig) -> int:
     """How large the writable layer may grow, in bytes; 0 for no limit. Raises Invalid."""
     for key in host.storage_opt or {}:
         if key.lower() != "size":
             raise Invalid(f"Unknown option {key}")
-    return next((parse_size(value) for value in (host.storage_opt or {}).values()), 0)
+    return next((parse_size(value, unit=1024) for value in (host.storage_opt or {}).values()), 0)
 
 
 def check_config(config: Config) -> None:

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-from corten.engine.options import parse_size
 from corten.errors import CortenError, Invalid
 from corten.linux import syscalls as sys
 from corten.linux.mounts import is_mount_point, parse_options, unmount_when_free
+from corten.spec.go_values import parse_size
 from corten.store.layout import Layout
 from corten.store.volumes import VolumeFolders
 
@@ -89,7 +89,7 @@ def needs_mount(options: Mapping[str, str] | None) -> bool:
 
 def size_of(options: Mapping[str, str]) -> int:
     """Bytes; 0 for no limit. Raises Invalid."""
-    return parse_size(options["size"]) if "size" in options else 0
+    return parse_size(options["size"], unit=1024) if "size" in options else 0
 
 
 def mount_call(options: Mapping[str, str]) -> MountCall:

@@ -62,14 +62,14 @@ class LayerMaker:
             os.close(source)
             os.rmdir(folder)
 
-    async def seal(self, upper: str, below: Sequence[str], newest: int) -> Sealed:
-        """A writable layer becomes an image layer in its place: its folder is moved, and no blob is written. Times after `newest`
-        (nanoseconds) become that. `below` are the folders that it lies on, topmost first. EMPTY_LAYER: nothing was stored.
+    async def seal(self, upper: str, below: Sequence[str], newest: int, began: int) -> Sealed:
+        """A writable layer becomes an image layer in its place: its folder is moved, and no blob is written. Times after `newest`, and those
+        since it was begun, become that (nanoseconds). `below` are the folders that it lies on, topmost first. EMPTY_LAYER: nothing was stored.
         """
         fds = [os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for folder in below]
         fds.insert(0, os.open(upper, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
         try:
-            sealed = msgspec.json.decode(await self._run_job(SEAL_JOB, msgspec.json.encode(SealRequest(newest)), fds), type=Sealed)
+            sealed = msgspec.json.decode(await self._run_job(SEAL_JOB, msgspec.json.encode(SealRequest(newest, began)), fds), type=Sealed)
         finally:
             for fd in fds:
                 os.close(fd)

@@ -10,6 +10,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import msgspec
 
@@ -32,9 +33,12 @@ class Sealed(msgspec.Struct, frozen=True):
 
 
 class SealRequest(msgspec.Struct, frozen=True):
-    """`newest`: later times become this one (nanoseconds). Descriptors: the layer's folder, then the folders below it, topmost first."""
+    """`newest`: later times become this one, and so do those since `began`, by the clock of the file system: a machine whose clock is behind
+    its images makes the same layer. Both in nanoseconds. Descriptors: the layer's folder, then the folders below it, topmost first.
+    """
 
     newest: int
+    began: int
 
 
 class _Hashing:
@@ -52,9 +56,22 @@ class _Hashing:
         return f"sha256:{self._hash.hexdigest()}"
 
 
-def seal(newest: int, below: Sequence[int]) -> Sealed:
+@dataclass(frozen=True)
+class _Clamp:
+    """Which times are the step's own doing, or later than anything may be: `newest` takes their place."""
+
+    newest: int
+    began: int
+    ended: int
+
+    def takes(self, time: int) -> bool:
+        return time > self.newest or self.began <= time <= self.ended
+
+
+def seal(newest: int, began: int, below: Sequence[int]) -> Sealed:
     """Seal the layer that is this process's root. `below` are descriptors of the folders under it, topmost first."""
-    size = _settle("", newest, below)
+    os.utime("/")
+    size = _settle("", _Clamp(newest, began, os.stat("/").st_mtime_ns), below)
     os.chown("/", 0, 0)
     os.chmod("/", 0o755)  # what a tar without an entry for its root unpacks to
     os.utime("/", ns=(newest, newest))
@@ -63,7 +80,7 @@ def seal(newest: int, below: Sequence[int]) -> Sealed:
     return Sealed(hashing.digest, hashing.length, size)
 
 
-def _settle(path: str, newest: int, below: Sequence[int]) -> int:
+def _settle(path: str, clamp: _Clamp, below: Sequence[int]) -> int:
     """Clamp the times of all that is in a folder, and take away what a tar cannot say. Returns the bytes of its files."""
     size = 0
     with os.scandir(f"/{path}") as entries:
@@ -75,13 +92,14 @@ def _settle(path: str, newest: int, below: Sequence[int]) -> int:
             os.unlink(full)
             continue
         if stat.S_ISDIR(status.st_mode):
-            size += _settle(inside, newest, below)
+            size += _settle(inside, clamp, below)
             if is_opaque(full) and not _hides(inside, below):
                 os.removexattr(full, OPAQUE_ATTRIBUTE)
         elif stat.S_ISREG(status.st_mode):
             size += status.st_size
-        if status.st_mtime_ns > newest:
-            os.utime(full, ns=(newest, newest), follow_symlinks=False)
+        time = clamp.newest if clamp.takes(status.st_mtime_ns) else status.st_mtime_ns
+        if time != status.st_mtime_ns or stat.S_ISDIR(status.st_mode):  # a socket's removal has changed a folder's
+            os.utime(full, ns=(time, time), follow_symlinks=False)
     return size
 
 
@@ -105,7 +123,7 @@ def seal_job(argument: bytes, fds: list[int]) -> bytes:
     request = msgspec.json.decode(argument, type=SealRequest)
     folder, *below = fds
     confine_to(folder)
-    return msgspec.json.encode(seal(request.newest, below))
+    return msgspec.json.encode(seal(request.newest, request.began, below))
 
 
 def retar_job(_argument: bytes, fds: list[int]) -> bytes:
