@@ -18,6 +18,8 @@ from corten.cli.build_calls import SHOWN
 from corten.cli.build_context import sent_files, sent_folder
 from corten.cli.build_results import FLAGS as RESULT_FLAGS
 from corten.cli.build_results import Results
+from corten.cli.build_stream import QUIET, build_quietly, build_shown
+from corten.cli.build_view.view import MODES
 from corten.cli.credentials import all_registries_header
 from corten.cli.main import Session
 from corten.cli.run import parse_bytes
@@ -50,7 +52,7 @@ def _limits(values: tuple[str, ...]) -> str:
 # option -> (query key, how its value is written)
 _QUERY: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "tag": ("t", list), "build_arg": ("buildargs", _pairs), "label": ("labels", _pairs), "target": ("target", str), "no_cache": ("nocache", int),
-    "pull": ("pull", int), "quiet": ("q", int), "platform": ("platform", str), "network": ("networkmode", str), "add_host": ("extrahosts", ",".join),
+    "pull": ("pull", int), "platform": ("platform", str), "network": ("networkmode", str), "add_host": ("extrahosts", ",".join),
     "memory": ("memory", parse_bytes), "memory_swap": ("memswap", lambda text: -1 if text == "-1" else parse_bytes(text)),
     "cpu_shares": ("cpushares", int), "cpu_period": ("cpuperiod", int), "cpu_quota": ("cpuquota", int), "cpuset_cpus": ("cpusetcpus", str),
     "cpuset_mems": ("cpusetmems", str), "shm_size": ("shmsize", parse_bytes), "ulimit": ("ulimits", _limits), "cgroup_parent": ("cgroupparent", str),
@@ -167,20 +169,22 @@ def _agents(values: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
-def _build(client: Client, body: IO[bytes] | None, query: dict[str, Any], extras: BuildExtras, results: Results) -> str:
-    """Show what the engine says; the image's id."""
-    image, last = "", dict[str, str]()
-    told = sys.stderr if results.takes_stdout else sys.stdout
-    for message in client.messages("/build", body=body, headers={HEADER: encode_extras(extras), **all_registries_header()}, **query):
-        if "stream" in message:
-            print(message["stream"], end="", flush=True, file=told)
-        elif "aux" in message:
-            image = message["aux"].get("ID", image)
-            results.take(message["aux"])
-        elif "status" in message and last.get(message.get("id", "")) != message["status"]:
-            last[message.get("id", "")] = message["status"]
-            print(f"{message['id']}: {message['status']}" if "id" in message else message["status"], file=sys.stderr)
+def _build(client: Client, body: IO[bytes] | None, query: dict[str, Any], extras: BuildExtras, results: Results, progress: str) -> str:
+    """The image's id. What is said of the build goes to standard error."""
+    headers = {HEADER: encode_extras(extras), **all_registries_header()}
+    if progress not in QUIET:
+        return build_shown(client, body, query, headers, results.take, progress)
+    image = build_quietly(client, body, query, headers, results.take)
+    if progress == "quiet" and not results.takes_stdout:
+        print(image)
     return image
+
+
+def _progress(progress: str, quiet: bool) -> str:
+    """Raises UsageError for two that contradict each other."""
+    if quiet and progress not in ("auto", "quiet"):
+        raise click.UsageError(f"--progress={progress} and --quiet cannot be used together")
+    return "quiet" if quiet else progress
 
 
 _FLAGS = [
@@ -209,11 +213,13 @@ _FLAGS = [
     click.option("--build-context", multiple=True, help="Named context: NAME=FOLDER, NAME=docker-image://IMAGE, NAME=ADDRESS"),
     click.option("--secret", multiple=True, help="Secret of RUN --mount=type=secret: id=NAME,src=FILE or id=NAME,env=VARIABLE"),
     click.option("--ssh", multiple=True, help="Agent of RUN --mount=type=ssh: default, or NAME=SOCKET"),
+    click.option("--progress", type=click.Choice(MODES), default="auto", show_default=True, envvar="BUILDKIT_PROGRESS",
+                 help="How the build is shown: a live picture on a terminal, else lines; rawjson as BuildKit's; quiet prints the image's id; none nothing"),
     click.option("--explain", is_flag=True, help="Say of every step that was not in the cache what is different"),
     click.option("--check", is_flag=True, help="Build nothing; show what build checks find (as --call=check)"),
     click.option("--call", "method", type=click.Choice(["build", *SHOWN]), default="build", show_default=True, help="What to ask of the Dockerfile"),
     *RESULT_FLAGS,
-]
+]  # fmt: skip
 
 
 def _options(function: Any) -> Any:
@@ -226,9 +232,9 @@ def _options(function: Any) -> Any:
 @_options
 @click.argument("path")
 @click.pass_obj
-def command(session: Session, /, path: str, dockerfile: str, iidfile: str | None, check: bool, method: str, **options: Any) -> None:
+def command(session: Session, /, path: str, dockerfile: str, iidfile: str | None, check: bool, method: str, progress: str, quiet: bool, **options: Any) -> None:
     """Build an image from a Dockerfile and a context: a folder, an address, or - for standard input."""
-    method = "check" if check else method
+    method, progress = "check" if check else method, _progress(progress, quiet)
     addresses, folders = _named(options["build_context"])
     client, results = session.client(), Results(options)
     extras = BuildExtras(_secrets(options["secret"]), _agents(options["ssh"]), addresses, tuple(results.cache_to), tuple(results.cache_from))
@@ -241,7 +247,7 @@ def command(session: Session, /, path: str, dockerfile: str, iidfile: str | None
                 found = json.load(response)
             raise SystemExit(SHOWN[method](found, dockerfile or "Dockerfile"))
         results.send_caches(client)
-        image = _build(client, body, {**where, **build_query(options), **results.query}, extras, results)
+        image = _build(client, body, {**where, **build_query(options), **results.query}, extras, results, progress)
     results.receive(client)
     if iidfile:
         with open(iidfile, "w", encoding="ascii") as file:
