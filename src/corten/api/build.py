@@ -28,7 +28,6 @@ from corten.builder.context import Context
 from corten.builder.context_shares import large_paths
 from corten.builder.convert import Reading, finish, read
 from corten.builder.graph import Vertex
-from corten.builder.hosting import Private
 from corten.builder.outputs.delivery import Solved
 from corten.builder.plan import BuildPlan
 from corten.builder.progress import Finished
@@ -149,7 +148,7 @@ class BuildHandlers:
         names = [f"{name.name}:{name.tag}" for name in request.stored_names] if len(request.platforms) == 1 else []
         async with self._imports(request, plan, messages) as imports:
             solving = SolveOptions(
-                {"context": given.main, **given.named}, Private(request.extras.secrets, request.extras.agents), options.network,
+                {"context": given.main, **given.named}, request.private, options.network,
                 None if plan.epoch is None else plan.epoch * _SECOND, frozenset({"*"} if request.no_cache else ()), imports=imports,
             )  # fmt: skip
             built = await self._told(lines, self._builder.build(plan, solving, names, emit, store=keep, inline=request.inline_cache))

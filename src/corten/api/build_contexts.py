@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 
 from corten.api.build_request import BuildRequest
+from corten.builder.attest.provenance import without_credentials
 from corten.builder.context import Context
 from corten.builder.git_reference import parse_git_reference
 from corten.builder.graph import Git, Local, Vertex
@@ -38,11 +38,11 @@ async def contexts(
     layout: Layout, run_job: RunJob, sent: AsyncIterator[bytes], request: BuildRequest, telling: Telling
 ) -> AsyncIterator[BuildContexts]:  # fmt: skip
     """The main one is `sent`, unless the request has its address. Raises what cannot be fetched, ArchiveRefused, Invalid."""
-    remote, address, addresses = Remote(layout, run_job, request.extras.secrets), request.remote, request.extras.contexts
+    remote, address, addresses = Remote(layout, run_job, request.private), request.remote, request.extras.contexts
     keep = parse_bool(request.options.arguments.get(_KEEP_GIT_DIR, "false"))
     if address:
         kind = "git source" if parse_git_reference(address, bare_github=True) else "remote build context"
-        async with telling(f"[internal] load {kind} {_shown(address)}"):
+        async with telling(f"[internal] load {kind} {without_credentials(address)}"):
             main = await remote.context(address, keep_git_dir=keep)
     else:
         main = await Context.receive(layout, run_job, sent)
@@ -54,7 +54,7 @@ async def contexts(
             if where.startswith(SENT):
                 sent_too[name] = await asyncio.to_thread(main.take_out, f"{SENT_FOLDER}/{where.removeprefix(SENT)}")
             elif not where.startswith(_IMAGE) and not parse_git_reference(where):
-                async with telling(f"[context {name}] load from {_shown(where)}"):
+                async with telling(f"[context {name}] load from {without_credentials(where)}"):
                     fetched[name] = await _fetched(remote, name, where)
             trees[name] = _tree(name, where)
         if sent_too:
@@ -80,8 +80,3 @@ def _tree(name: str, where: str) -> Vertex | str:
     if git:
         return Vertex(Git(git.remote, git.ref, git.folder, git.keep_git_dir or False, git.checksum, git.submodules))
     return Vertex(Local(name))
-
-
-def _shown(address: str) -> str:
-    """Without a password."""
-    return re.sub(r"://[^/@]*@", "://", address)

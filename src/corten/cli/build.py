@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from io import BufferedReader
 from typing import IO, Any, cast
@@ -16,6 +15,7 @@ import click
 from corten.api.client import Client
 from corten.cli.build_calls import SHOWN
 from corten.cli.build_context import sent_files, sent_folder
+from corten.cli.build_private import agents, known_hosts, secrets
 from corten.cli.build_results import FLAGS as RESULT_FLAGS
 from corten.cli.build_results import Results
 from corten.cli.build_stream import QUIET, build_quietly, build_shown
@@ -26,6 +26,7 @@ from corten.cli.run import parse_bytes
 from corten.errors import Invalid
 from corten.spec.archive_head import BLOCK, is_archive
 from corten.spec.build_extras import HEADER, SENT, SENT_FOLDER, BuildExtras, encode_extras
+from corten.spec.git_address import is_over_ssh
 
 _OUTSIDE = ".dockerfile.corten"  # a Dockerfile that is not in the context is sent under this name
 
@@ -132,41 +133,15 @@ def _named(values: tuple[str, ...]) -> tuple[dict[str, str], dict[str, str]]:
     return addresses, folders
 
 
-def _fields(text: str) -> dict[str, str]:
-    return dict(field.partition("=")[::2] for field in text.split(","))
-
-
-def _secrets(values: tuple[str, ...]) -> dict[str, bytes]:
-    """`id=NAME,src=FILE` or `id=NAME,env=VARIABLE`; without either, the variable NAME, and else the file NAME."""
-    found: dict[str, bytes] = {}
-    for each in values:
-        fields = _fields(each)
-        unknown = fields.keys() - {"id", "src", "source", "env", "type"}
-        name = fields.get("id", "")
-        if unknown or not name:
-            raise click.BadParameter(f"invalid secret {each!r}: want id=NAME with src=FILE or env=VARIABLE")
-        file, variable = fields.get("src") or fields.get("source"), fields.get("env") or (name if fields.get("type") != "file" else "")
-        if not file and variable in os.environ:
-            found[name] = os.environ[variable].encode()
-            continue
-        try:
-            with open(file or name, "rb") as source:
-                found[name] = source.read()
-        except OSError as error:
-            raise Invalid(f"the secret {name}: {file or name}: {error.strerror}") from None
-    return found
-
-
-def _agents(values: tuple[str, ...]) -> dict[str, str]:
-    """`default` or `NAME=SOCKET`. Keys themselves are not sent: an agent is to have them."""
-    found: dict[str, str] = {}
-    for each in values:
-        name, _, path = each.partition("=")
-        path = path or os.environ.get("SSH_AUTH_SOCK", "")
-        if not path or not stat.S_ISSOCK(os.stat(path).st_mode):
-            raise click.BadParameter(f"{each!r}: {path or 'SSH_AUTH_SOCK'} is no agent's socket; start ssh-agent and add the key to it")
-        found[name] = os.path.abspath(path)
-    return found
+def _private(options: dict[str, Any], addresses: Iterable[str], results: Results, contexts: dict[str, str]) -> BuildExtras:
+    """What goes in the header. Who names an address over SSH means the agent that there is, as in docker build."""
+    asked = options["ssh"]
+    if any(map(is_over_ssh, addresses)) and not any(each.partition("=")[0] == "default" for each in asked):
+        asked = (*asked, "default")
+    sockets = agents(asked)
+    return BuildExtras(
+        secrets(options["secret"]), sockets, contexts, tuple(results.cache_to), tuple(results.cache_from), known_hosts() if sockets else ""
+    )
 
 
 def _build(client: Client, body: IO[bytes] | None, query: dict[str, Any], extras: BuildExtras, results: Results, progress: str) -> str:
@@ -237,7 +212,7 @@ def command(session: Session, /, path: str, dockerfile: str, iidfile: str | None
     method, progress = "check" if check else method, _progress(progress, quiet)
     addresses, folders = _named(options["build_context"])
     client, results = session.client(), Results(options)
-    extras = BuildExtras(_secrets(options["secret"]), _agents(options["ssh"]), addresses, tuple(results.cache_to), tuple(results.cache_from))
+    extras = _private(options, (path, *addresses.values()), results, addresses)
     with _context(path, dockerfile, folders) as (body, where):
         if method != "build":
             if body is None:
