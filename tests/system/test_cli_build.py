@@ -138,7 +138,7 @@ def test_named_contexts(engine, folder, tmp_path_factory):
     assert ".corten-contexts" not in shown(engine, "cli:named", "cat", "/all.txt")
     assert b"failed to find the folder /no/such" in corten(engine, "build", "--build-context", "a=/no/such", str(folder), code=2).stderr
     refused = corten(engine, "build", "--build-context", "base=oci-layout:///x", str(folder), code=1)
-    assert b"oci-layout:// is not supported by Corten yet" in refused.stderr
+    assert b"/x is no OCI layout: index.json: No such file" in refused.stderr
 
 
 def test_secrets_and_agents(engine, tmp_path):

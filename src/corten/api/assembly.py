@@ -13,6 +13,7 @@ from corten.api.build import BuildHandlers
 from corten.api.build_assembly import Parts, assemble
 from corten.api.build_cache import BuildCacheHandlers
 from corten.api.build_calls import BuildCallHandlers
+from corten.api.build_layouts import BuildLayoutHandlers
 from corten.api.container_streams import StreamHandlers
 from corten.api.containers import ContainerHandlers
 from corten.api.contents import ContentHandlers
@@ -209,6 +210,7 @@ class Engine:
             BuildHandlers(self._building.builder, bases, self._building.results, self._building.caches, layout, self._launch.run_job),
             cached,
             BuildCallHandlers(bases, layout, self._launch.run_job),
+            BuildLayoutHandlers(transfers, blobs),
             VolumeHandlers(volumes, VolumePruning(volumes, folders, self._events)),
             VolumeExtraHandlers(volumes, copies, Renaming(self._database, volumes, self._containers),
                                 VolumeTransfers(layout, volumes, copies, volume_files, self._launch, hosts), history),

@@ -13,7 +13,7 @@ from corten.builder.context import Context
 from corten.builder.git_reference import parse_git_reference
 from corten.builder.graph import Git, Local, Vertex
 from corten.builder.remote import Remote
-from corten.errors import Invalid, NotSupported
+from corten.errors import Invalid
 from corten.spec.build_extras import SENT, SENT_FOLDER
 from corten.spec.go_values import parse_bool
 from corten.store.layers import RunJob
@@ -67,7 +67,7 @@ async def contexts(
 
 async def _fetched(remote: Remote, name: str, where: str) -> Context:
     if where.startswith(_LAYOUT):
-        raise NotSupported(f"the context {name}: {_LAYOUT} is not supported by Corten yet (docs/compat.md); load the image and name it docker-image://")
+        raise Invalid(f"the context {name}: {where} is a folder of the client's, which it sends itself (POST /corten/build/layout) and then names {_IMAGE}")
     if not where.startswith(("http://", "https://")):
         raise Invalid(f"invalid context specifier {where} for {name}")
     return await remote.context(where)

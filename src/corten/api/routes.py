@@ -15,6 +15,7 @@ from corten.api.absent import ROWS as NOT_HERE
 from corten.api.build import BuildHandlers
 from corten.api.build_cache import PRUNE_QUERY, BuildCacheHandlers
 from corten.api.build_calls import CALL_QUERY, BuildCallHandlers
+from corten.api.build_layouts import BuildLayoutHandlers
 from corten.api.build_request import BUILD_QUERY
 from corten.api.call import Call, json_response
 from corten.api.container_streams import StreamHandlers
@@ -72,6 +73,7 @@ class Handlers:
     builds: BuildHandlers
     build_cache: BuildCacheHandlers
     build_calls: BuildCallHandlers
+    build_layouts: BuildLayoutHandlers
     volumes: VolumeHandlers
     volume_extras: VolumeExtraHandlers
     volume_files: VolumeFileHandlers
@@ -195,6 +197,8 @@ def _own(handlers: Handlers) -> list[Route]:
     volumes, files = handlers.volume_extras, handlers.volume_files
     return [
         _route("POST", "/corten/build/call", handlers.build_calls.ask, query=CALL_QUERY, body=TAR, answer=dict[str, Any]),
+        _route("POST", "/corten/build/layout", handlers.build_layouts.receive, body=TAR, answer=list[str]),
+        _route("POST", "/corten/build/layout/missing", handlers.build_layouts.missing, body=list[str], answer=list[str]),
         _route("GET", "/images/diff", handlers.insight.differences, query={"a": str, "b": str}, answer=answers.ImageDifferences),
         _route("GET", "/images/{name}/layers", handlers.insight.layers, query={"paths": bool}, answer=list[answers.LayerInsight]),
         _route("POST", "/corten/containers/{name}/edit", handlers.lifecycle.edit, query={"dryRun": bool}, body=EditRequest, answer=answers.Edited),

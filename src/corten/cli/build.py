@@ -22,6 +22,8 @@ from corten.cli.build_stream import QUIET, build_quietly, build_shown
 from corten.cli.build_view.view import MODES
 from corten.cli.credentials import all_registries_header
 from corten.cli.main import Session
+from corten.cli.oci_layout import SCHEME as LAYOUT
+from corten.cli.oci_layout import sent_layout
 from corten.cli.run import parse_bytes
 from corten.errors import Invalid
 from corten.spec.archive_head import BLOCK, is_archive
@@ -185,7 +187,7 @@ _FLAGS = [
     click.option("--ulimit", multiple=True, help="Limit of RUN: NAME=SOFT[:HARD]"),
     click.option("--cgroup-parent", default="", help="Control group above those of RUN"),
     click.option("--iidfile", type=click.Path(dir_okay=False), help="Write the image's id into a file"),
-    click.option("--build-context", multiple=True, help="Named context: NAME=FOLDER, NAME=docker-image://IMAGE, NAME=ADDRESS"),
+    click.option("--build-context", multiple=True, help="Named context: NAME=FOLDER, NAME=docker-image://IMAGE, NAME=oci-layout://FOLDER[:TAG|@DIGEST], NAME=ADDRESS"),
     click.option("--secret", multiple=True, help="Secret of RUN --mount=type=secret: id=NAME,src=FILE or id=NAME,env=VARIABLE"),
     click.option("--ssh", multiple=True, help="Agent of RUN --mount=type=ssh: default, or NAME=SOCKET"),
     click.option("--progress", type=click.Choice(MODES), default="auto", show_default=True, envvar="BUILDKIT_PROGRESS",
@@ -212,6 +214,7 @@ def command(session: Session, /, path: str, dockerfile: str, iidfile: str | None
     method, progress = "check" if check else method, _progress(progress, quiet)
     addresses, folders = _named(options["build_context"])
     client, results = session.client(), Results(options)
+    addresses = {name: sent_layout(client, there, options["platform"]) if there.startswith(LAYOUT) else there for name, there in addresses.items()}
     extras = _private(options, (path, *addresses.values()), results, addresses)
     with _context(path, dockerfile, folders) as (body, where):
         if method != "build":
