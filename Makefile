@@ -52,6 +52,7 @@ record: setup
 	@CORTEN_ASSETS="$(CURDIR)/$(ASSETS)" $(VENV)/bin/python -m tests.conformance.record
 	@CORTEN_ASSETS="$(CURDIR)/$(ASSETS)" $(VENV)/bin/python -m tests.conformance.record_dockerfiles
 	@CORTEN_ASSETS="$(CURDIR)/$(ASSETS)" $(VENV)/bin/python -m tests.conformance.record_build_trees
+	@CORTEN_ASSETS="$(CURDIR)/$(ASSETS)" $(VENV)/bin/python -m tests.conformance.record_build_views
 
 bench: setup
 	@scripts/assets.sh "$(ASSETS)" docker

@@ -3,6 +3,7 @@
 #   DIR/clients/usr/bin/docker     today's docker CLI, unpacked (not installed) from the distribution's newest suite
 #   DIR/compose/             today's compose plugin, likewise; docker-compose 1.29 is installed where the distribution has it
 #   DIR/buildx/              today's buildx plugin, likewise
+#   DIR/sshd/                the machine's own OpenSSH server, unpacked: nothing of it is started but by a test
 #   DIR/images/{busybox,debian,services}.tar   docker archives made from packages: no image registry is asked
 #   DIR/dockerd (with `docker`)    the real Docker Engine, unpacked, for recording and benchmarks
 # The mirrors are those that this machine's apt is configured for. Says what it does; can be run again.
@@ -13,7 +14,8 @@ trap 'status=$?; [ $status = 0 ] || { echo "assets failed; the end of $log:"; ta
 [ "$(id -u)" = 0 ] || { echo "the system tests need root" | tee -a "$log"; exit 1; }
 . /etc/os-release
 
-packages=(buildah busybox-static bzip2 ca-certificates crun curl debootstrap docker-registry faketime git nftables openssl podman qemu-user runc skopeo tar)
+packages=(buildah busybox-static bzip2 ca-certificates crun curl debootstrap docker-registry faketime git nftables openssh-client openssl podman qemu-user runc
+          skopeo tar)
 [ "$want" = docker ] && packages+=(iptables e2fsprogs)
 case $(apt-cache policy docker-compose | grep Candidate) in *" 1.29."*) packages+=(docker-compose) ;; esac
 missing=()
@@ -57,6 +59,15 @@ fi
 if [ ! -d "$dir/buildx/usr" ]; then
     echo "unpacking the buildx plugin"
     rm -rf "$dir/buildx"; unpack "$dir/buildx" docker-buildx
+fi
+if [ ! -x "$dir/sshd/usr/sbin/sshd" ]; then
+    echo "unpacking the OpenSSH server"
+    rm -rf "$dir/sshd"; mkdir -p "$dir/sshd/.debs"
+    names=(openssh-server)
+    [ -z "$(apt-cache show libwrap0 2>/dev/null)" ] || names+=(libwrap0)
+    (cd "$dir/sshd/.debs" && apt-get -qq -oAPT::Sandbox::User=root download "${names[@]}") >>"$log" 2>&1
+    for deb in "$dir"/sshd/.debs/*.deb; do dpkg -x "$deb" "$dir/sshd"; done
+    rm -rf "$dir/sshd/.debs"
 fi
 if [ "$want" = docker ] && [ ! -x "$dir/dockerd/usr/sbin/dockerd" ] && [ ! -x "$dir/dockerd/usr/bin/dockerd" ]; then
     echo "unpacking the Docker Engine"

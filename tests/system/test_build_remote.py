@@ -146,7 +146,7 @@ def test_a_url_is_cached_by_content(engine, web):
     ("ADD --checksum=sha256:" + "0" * 64 + " {web}/dir/data.bin /", f"digest mismatch sha256:{'0' * 64}: {DIGEST} of {{web}}/dir/data.bin"),
     ("ADD {web}/nosuch /", "failed to GET {web}/nosuch with status 404 Not Found: "),
     ("ADD git://127.0.0.1:1/r.git /", "failed to fetch git://127.0.0.1:1/r.git: "),
-    ("ADD git@127.0.0.1:r.git /", "git@127.0.0.1:r.git: git over SSH needs the client's agent, which is not forwarded yet; use https://"),
+    ("ADD git@127.0.0.1:r.git /", 'no SSH key "default" forwarded from the client'),
 ])  # fmt: skip
 def test_what_cannot_be_fetched(engine, web, line, error):
     if "git://" in line:

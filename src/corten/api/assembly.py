@@ -10,6 +10,7 @@ import time
 from contextlib import suppress
 
 from corten.api.build_cache import BuildCacheHandlers
+from corten.api.build_layouts import BuildLayoutHandlers
 from corten.api.building import Building, Parts
 from corten.api.container_streams import StreamHandlers
 from corten.api.containers import ContainerHandlers
@@ -214,6 +215,7 @@ class Engine:
             UsageHandlers(usage, service, volumes, cached),
             self._building,
             cached,
+            BuildLayoutHandlers(transfers, blobs),
             VolumeHandlers(volumes, VolumePruning(volumes, folders, self._events)),
             VolumeExtraHandlers(volumes, copies, Renaming(self._database, volumes, self._containers),
                                 VolumeTransfers(layout, volumes, copies, volume_files, self._launch, hosts), history),

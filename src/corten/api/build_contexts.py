@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 
 from corten.api.build_request import BuildRequest
+from corten.builder.attest.provenance import without_credentials
 from corten.builder.context import Context
 from corten.builder.git_reference import parse_git_reference
 from corten.builder.graph import Git, Local, Vertex
 from corten.builder.remote import Remote
-from corten.errors import Invalid, NotSupported
+from corten.errors import Invalid
 from corten.spec.build_extras import SENT, SENT_FOLDER
 from corten.spec.go_values import parse_bool
 from corten.store.layers import RunJob
 from corten.store.layout import Layout
 
+Telling = Callable[[str], AbstractAsyncContextManager[None]]  # the client is told of what the block does, by this name
 _KEEP_GIT_DIR = "BUILDKIT_CONTEXT_KEEP_GIT_DIR"
 _IMAGE, _LAYOUT = "docker-image://", "oci-layout://"
 
@@ -33,12 +35,17 @@ class BuildContexts:
 
 @asynccontextmanager
 async def contexts(
-    layout: Layout, run_job: RunJob, sent: AsyncIterator[bytes], request: BuildRequest
+    layout: Layout, run_job: RunJob, sent: AsyncIterator[bytes], request: BuildRequest, telling: Telling
 ) -> AsyncIterator[BuildContexts]:  # fmt: skip
     """The main one is `sent`, unless the request has its address. Raises what cannot be fetched, ArchiveRefused, Invalid."""
-    remote, address, addresses = Remote(layout, run_job, request.extras.secrets), request.remote, request.extras.contexts
+    remote, address, addresses = Remote(layout, run_job, request.private), request.remote, request.extras.contexts
     keep = parse_bool(request.options.arguments.get(_KEEP_GIT_DIR, "false"))
-    main = await (remote.context(address, keep_git_dir=keep) if address else Context.receive(layout, run_job, sent))
+    if address:
+        kind = "git source" if parse_git_reference(address, bare_github=True) else "remote build context"
+        async with telling(f"[internal] load {kind} {without_credentials(address)}"):
+            main = await remote.context(address, keep_git_dir=keep)
+    else:
+        main = await Context.receive(layout, run_job, sent)
     fetched: dict[str, Context] = {}
     trees: dict[str, Vertex | str] = {}
     try:
@@ -47,7 +54,8 @@ async def contexts(
             if where.startswith(SENT):
                 sent_too[name] = await asyncio.to_thread(main.take_out, f"{SENT_FOLDER}/{where.removeprefix(SENT)}")
             elif not where.startswith(_IMAGE) and not parse_git_reference(where):
-                fetched[name] = await _fetched(remote, name, where)
+                async with telling(f"[context {name}] load from {without_credentials(where)}"):
+                    fetched[name] = await _fetched(remote, name, where)
             trees[name] = _tree(name, where)
         if sent_too:
             main.take_out(SENT_FOLDER)  # what is left of it: the folder itself
@@ -59,7 +67,7 @@ async def contexts(
 
 async def _fetched(remote: Remote, name: str, where: str) -> Context:
     if where.startswith(_LAYOUT):
-        raise NotSupported(f"the context {name}: {_LAYOUT} is not supported by Corten yet (docs/compat.md); load the image and name it docker-image://")
+        raise Invalid(f"the context {name}: {where} is a folder of the client's, which it sends itself (POST /corten/build/layout) and then names {_IMAGE}")
     if not where.startswith(("http://", "https://")):
         raise Invalid(f"invalid context specifier {where} for {name}")
     return await remote.context(where)

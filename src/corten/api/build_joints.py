@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from corten.builder.graph import Limits
 from corten.builder.hosting import StepSettings
 from corten.builder.plan import FoundImage
 from corten.engine.build_images import BuildImages
 from corten.engine.build_steps import BuildSteps
+from corten.errors import CortenError
 from corten.registry.auth import Credentials
 from corten.registry.progress import Progress, Pushed
 from corten.spec.digest import is_digest
@@ -46,15 +48,34 @@ class JoinedHost:
         self._steps.release(step_id)
 
 
+@dataclass(frozen=True)
+class ImageNews:
+    """Of a base image (in full): it is looked for, a transfer of it goes on, or the search has ended, with an error or without."""
+
+    reference: str
+    progress: Progress | Pushed | None = None
+    ended: bool = False
+    error: str = ""
+
+
 class JoinedImages:
     """builder.plan.ImageSource of one build: what its client knows and asks for."""
 
-    def __init__(self, images: BuildImages, config: Mapping[str, Credentials], emit: Callable[[Progress | Pushed], None], *, pull: bool) -> None:
+    def __init__(self, images: BuildImages, config: Mapping[str, Credentials], emit: Callable[[ImageNews], None], *, pull: bool) -> None:
         self._images, self._config, self._emit, self._pull = images, config, emit, pull
 
     async def find(self, reference: str, platform: Platform) -> FoundImage:
-        found = await self._images.get(reference, platform, self._config, pull=self._pull, emit=self._emit)
-        return FoundImage(_in_full(reference), found.id, found.config)
+        shown = _in_full(reference)
+        self._emit(ImageNews(shown))
+        try:
+            found = await self._images.get(
+                reference, platform, self._config, pull=self._pull, emit=lambda progress: self._emit(ImageNews(shown, progress))
+            )
+        except CortenError as error:
+            self._emit(ImageNews(shown, ended=True, error=error.message))
+            raise
+        self._emit(ImageNews(shown, ended=True))
+        return FoundImage(shown, found.id, found.config)
 
 
 def _in_full(reference: str) -> str:

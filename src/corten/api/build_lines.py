@@ -100,7 +100,7 @@ class ClassicLines:
                     if container:
                         await self.stream(f" ---> Removed intermediate container {container}\n")
                     if event.missed and self._explain:
-                        await self.stream(f" ---> Not in the cache: {_missed(event.missed)}\n")
+                        await self.stream(f" ---> Not in the cache: {missed_text(event.missed)}\n")
                     return event
                 elif isinstance(event, Failed):
                     return None
@@ -115,7 +115,8 @@ def _said(event: Said) -> str:
     return f"\x1b[91m{text}\x1b[0m" if event.stream == "stderr" else text
 
 
-def _missed(difference: Difference) -> str:
+def missed_text(difference: Difference) -> str:
+    """Why a step was not in the cache, in words."""
     if not difference.cached:
         return f"{difference.ingredient} is new"
     if not difference.now:

@@ -16,6 +16,7 @@ import msgspec
 from corten.api.build_outputs import names_of
 from corten.api.call import Call
 from corten.builder.graph import Limits
+from corten.builder.hosting import Private
 from corten.builder.options import BuildOptions
 from corten.errors import Forbidden, Invalid, NotSupported
 from corten.registry.auth import Credentials
@@ -52,6 +53,10 @@ class BuildRequest:
     platforms: tuple[Platform | None, ...]
     registries: Mapping[str, Credentials]
     extras: BuildExtras
+
+    @property
+    def private(self) -> Private:
+        return Private(self.extras.secrets, self.extras.agents, self.extras.known_hosts)
 
     @property
     def inline_cache(self) -> bool:

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from typing import IO, Any
+from typing import Any, Protocol
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -24,6 +24,12 @@ from corten.errors import CortenError, Unavailable
 DEFAULT_SOCKET = "/run/corten/corten.sock"
 _START_PATIENCE = 60.0  # a loaded machine takes its time; an engine that ends is seen at once
 _CHUNK = 1 << 16
+
+
+class Readable(Protocol):
+    """A body: what is sent is read piece by piece."""
+
+    def read(self, size: int = -1, /) -> bytes: ...
 
 
 class ApiError(CortenError):
@@ -100,7 +106,7 @@ class Client:
     def delete(self, path: str, **query: Any) -> Any:
         return self.call("DELETE", path, query=query)
 
-    def messages(self, path: str, *, body: IO[bytes] | None = None, headers: Mapping[str, str] | None = None,
+    def messages(self, path: str, *, body: Readable | None = None, headers: Mapping[str, str] | None = None,
                  **query: Any) -> Iterator[dict[str, Any]]:  # fmt: skip
         """A stream of JSON messages (pull, push, load). An error in the stream is raised."""
         with self.open("POST", path, query=query, body=body, headers=headers) as response:

@@ -13,6 +13,7 @@ from aiohttp import web
 
 from corten.api.absent import ROWS as NOT_HERE
 from corten.api.build_cache import PRUNE_QUERY, BuildCacheHandlers
+from corten.api.build_layouts import BuildLayoutHandlers
 from corten.api.build_query import BUILD_QUERY, CALL_QUERY
 from corten.api.building import Building
 from corten.api.call import Call, json_response
@@ -70,6 +71,7 @@ class Handlers:
     usage: UsageHandlers
     building: Building
     build_cache: BuildCacheHandlers
+    build_layouts: BuildLayoutHandlers
     volumes: VolumeHandlers
     volume_extras: VolumeExtraHandlers
     volume_files: VolumeFileHandlers
@@ -194,6 +196,8 @@ def _own(handlers: Handlers) -> list[Route]:
     volumes, files = handlers.volume_extras, handlers.volume_files
     return [
         _route("POST", "/corten/build/call", handlers.building.at(lambda place: place.calls.ask), query=CALL_QUERY, body=TAR, answer=dict[str, Any]),
+        _route("POST", "/corten/build/layout", handlers.build_layouts.receive, body=TAR, answer=list[str]),
+        _route("POST", "/corten/build/layout/missing", handlers.build_layouts.missing, body=list[str], answer=list[str]),
         _route("GET", "/images/diff", handlers.insight.differences, query={"a": str, "b": str}, answer=answers.ImageDifferences),
         _route("GET", "/images/{name}/layers", handlers.insight.layers, query={"paths": bool}, answer=list[answers.LayerInsight]),
         _route("POST", "/corten/containers/{name}/edit", handlers.lifecycle.edit, query={"dryRun": bool}, body=EditRequest, answer=answers.Edited),

@@ -18,12 +18,13 @@ from corten.builder.results import MadeLayer
 from corten.builder.solve import SolveOptions, Solver
 from corten.spec.digest import digest_of
 from corten.spec.reference import Reference
+from corten.spec.timestamps import now_ns
 
 
 @dataclass(frozen=True)
 class Built:
     """`created` (nanoseconds) is what the image says of its age. `config` is its config document, `chain` its layers' diff ids, `made`
-    what every step put on it.
+    what every step put on it. `solved`: when (nanoseconds) the last step had ended, and storing began.
     """
 
     image_id: str
@@ -31,6 +32,7 @@ class Built:
     chain: tuple[str, ...]
     config: bytes
     made: Mapping[Vertex, MadeLayer]
+    solved: int
 
 
 def inline_of(target: Vertex, made: Mapping[Vertex, MadeLayer]) -> str:
@@ -51,12 +53,13 @@ class Builder:
         """
         with self.solver.running():
             result, made = await self.solver.solve(plan.target, options, emit)
+            solved = now_ns()
             created = result.time if options.newest is None else options.newest
             annotations = {INLINE: inline_of(plan.target, made)} if inline else None
             config = config_document(plan, result, made, created)
             image_id = self._exporter.store(plan, result, made, config, names, annotations) if store else digest_of(config)
         self._tidy()
-        return Built(image_id, created, result.chain, config, made)
+        return Built(image_id, created, result.chain, config, made, solved)
 
     def name_together(self, made: Mapping[str, Sequence[Predicate]], names: Sequence[Reference]) -> None:
         """Have the names mean the images (id -> what is attested of it) of several platforms, or one and its attestations."""

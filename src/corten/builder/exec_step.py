@@ -14,6 +14,7 @@ from functools import partial
 import msgspec
 
 from corten.builder import ingredients, stubs
+from corten.builder.agent_socket import forwarded
 from corten.builder.cache_mounts import CacheMounts
 from corten.builder.file_step import put_into
 from corten.builder.graph import Bind, Cache, Exec, Secret, Ssh, Tmpfs
@@ -22,7 +23,7 @@ from corten.builder.ingredients import Ingredients
 from corten.builder.results import MadeLayer, Result
 from corten.builder.step_mounts import Bound, bind_mount
 from corten.builder.workshop import Workshop
-from corten.errors import CortenError, Invalid, KernelRefused, UnsupportedOption
+from corten.errors import CortenError, Invalid, KernelRefused
 from corten.runtime import messages
 from corten.runtime.launch import Launch
 from corten.spec.runtime import Mount
@@ -43,10 +44,6 @@ class StepFailed(Invalid):
 
 class NoSuchSecret(Invalid):
     template = "secret {id}: not found: the build was given none of that id"
-
-
-class NoSuchAgent(Invalid):
-    template = "no SSH key {id!r} forwarded from the client"
 
 
 @dataclass(frozen=True)
@@ -176,7 +173,7 @@ class ExecSteps:
                 elif isinstance(mount, Secret):
                     self._secret(step, number, mount, private, mounts, env)
                 else:
-                    self._agent(mount, private, mounts, env)
+                    await self._agent(step, number, mount, private, stack, mounts, env)
             yield mounts, env
 
     async def _seed(self, bound: Bound, folder: str) -> None:
@@ -200,15 +197,11 @@ class ExecSteps:
                 os.fchmod(file.fileno(), mount.mode)
             mounts.append(Mount(mount.target, "bind", path, ["bind", "ro", "rprivate"]))
 
-    @staticmethod
-    def _agent(mount: Ssh, private: Private, mounts: list[Mount], env: list[str]) -> None:
-        path = private.agents.get(mount.id)
-        if path is None:
-            if mount.required:
-                raise NoSuchAgent(id=mount.id)
+    async def _agent(self, step: str, number: int, mount: Ssh, private: Private, stack: AsyncExitStack, mounts: list[Mount], env: list[str]) -> None:
+        if mount.id not in private.agents and not mount.required:
             return
-        if (mount.mode, mount.uid, mount.gid) != (0o600, 0, 0):  # the socket is the client's own file
-            raise UnsupportedOption(key=f"mode, uid or gid of the ssh mount {mount.target}")
+        agent, folder = private.agent(mount.id), self._workshop.layout.run(step)
+        path = await stack.enter_async_context(forwarded(agent, folder, f"agent-{number}", mount.mode, (mount.uid, mount.gid)))
         mounts.append(Mount(mount.target, "bind", path, ["bind", "rprivate"]))
         if not any(entry.startswith("SSH_AUTH_SOCK=") for entry in env):
             env.append(f"SSH_AUTH_SOCK={mount.target}")

@@ -1,6 +1,6 @@
 """A commit's files in a folder, by the host's git. What comes out is content from outside: nothing of it is executed, no hook, no filter, no ext::.
 
-Anonymous, over HTTP and git's own protocol: SSH needs an agent of the client's, which the classic front cannot forward.
+Over HTTP and git's own protocol, and over SSH with the client's agent and nothing else: no key, no configuration and no known host of the engine's own user.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shlex
 import shutil
 import signal
 from contextlib import suppress
@@ -15,7 +16,10 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from corten.builder.graph import Git
+from corten.builder.hosting import Private
+from corten.builder.remote_auth import git_authorization
 from corten.errors import Invalid, NotSupported, RegistryError
+from corten.spec.git_address import is_over_ssh
 
 _SETTINGS = {
     "core.hooksPath": "/dev/null", "core.fsmonitor": "false", "http.lowSpeedLimit": "1000", "http.lowSpeedTime": "60", "advice.detachedHead": "false",
@@ -23,8 +27,14 @@ _SETTINGS = {
 }  # fmt: skip
 _SETTLED = {
     "LC_ALL": "C", "GIT_CONFIG_NOSYSTEM": "1", "GIT_TERMINAL_PROMPT": "0", "GIT_ASKPASS": "true", "GIT_ALLOW_PROTOCOL": "http:https:git",
-    "GIT_LFS_SKIP_SMUDGE": "1",
+    "GIT_SSH_VARIANT": "ssh", "GIT_LFS_SKIP_SMUDGE": "1",
 }  # fmt: skip
+_SSH = {
+    "BatchMode": "yes", "IdentityFile": "none", "GlobalKnownHostsFile": "/dev/null", "ControlPath": "none", "ForwardAgent": "no", "ConnectTimeout": "60",
+    "PasswordAuthentication": "no", "KbdInteractiveAuthentication": "no", "LogLevel": "ERROR",
+    "StrictHostKeyChecking": "accept-new",  # as BuildKit; but a host that the client knows has to have the key that it knows
+}  # fmt: skip
+_AGENT = "default"
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY")
 
 
@@ -34,15 +44,19 @@ class GitFailed(RegistryError):
 
 @dataclass(frozen=True)
 class _Host:
-    """Where git runs: a home of its own, with what opens the remote (in its environment, which others cannot see)."""
+    """Where git runs: a home of its own, with what opens the remote (in its environment, which others cannot see). `agent`: of SSH, its socket."""
 
     home: str
     url: str
-    authorization: str
+    authorization: str = ""
+    agent: str = ""
 
     def environment(self) -> dict[str, str]:
         found = {name: os.environ[name] for name in ("PATH", *_PROXIES) if name in os.environ}
         found |= {"HOME": self.home, **_SETTLED}
+        if self.agent:
+            options = " ".join(f"-o {name}={value}" for name, value in {**_SSH, "UserKnownHostsFile": shlex.quote(self.known_hosts)}.items())
+            found |= {"GIT_SSH_COMMAND": f"ssh -F /dev/null {options}", "SSH_AUTH_SOCK": self.agent, "GIT_ALLOW_PROTOCOL": f"{_SETTLED['GIT_ALLOW_PROTOCOL']}:ssh"}
         if self.authorization:
             address = urlsplit(self.url)
             found |= {
@@ -51,14 +65,22 @@ class _Host:
             }  # fmt: skip
         return found
 
+    @property
+    def known_hosts(self) -> str:
+        return f"{self.home}/known_hosts"
 
-async def check_out(op: Git, folder: str, authorization: str = "") -> tuple[str, str]:
-    """Into `folder`, which is empty: the path of the files asked for, and the commit's id. `authorization` is a header's value for HTTP. Raises GitFailed, Invalid, NotSupported."""
-    if not re.match(r"(?:https?|git)://", op.url, re.IGNORECASE):
-        raise NotSupported(f"{op.url}: git over SSH needs the client's agent, which is not forwarded yet; use https://")
-    if shutil.which("git") is None:
-        raise NotSupported(f"{op.url}: this needs git on the engine's host, and it is not installed (package git)")
-    work, host = f"{folder}/files", _Host(folder, op.url, authorization)
+
+async def check_out(op: Git, folder: str, private: Private) -> tuple[str, str]:
+    """Into `folder`, which is empty: the path of the files asked for, and the commit's id. Raises GitFailed, Invalid, NoSuchAgent, NotSupported."""
+    over_ssh = is_over_ssh(op.url)
+    for program, package in (("git", "git"), *([("ssh", "openssh-client")] if over_ssh else [])):
+        if shutil.which(program) is None:
+            raise NotSupported(f"{op.url}: this needs {program} on the engine's host, and it is not installed (package {package})")
+    host = _Host(folder, op.url, agent=private.agent(_AGENT)) if over_ssh else _Host(folder, op.url, git_authorization(op.url, private.secrets))
+    if over_ssh:
+        with open(host.known_hosts, "w", encoding="utf-8") as file:
+            file.write(private.known_hosts)
+    work = f"{folder}/files"
     os.mkdir(work, 0o755)
     await _git(host, "init", "-q", work)
     await _git(host, "-C", work, "remote", "add", "origin", op.url)  # what submodules are relative to
@@ -120,10 +142,15 @@ async def _git(host: _Host, *arguments: str) -> str:
         await process.wait()
         raise
     if process.returncode:
-        reason = errors.decode("utf-8", "replace").strip().split("\n")
-        raise GitFailed(f"failed to fetch {_address(arguments)}: {' '.join(reason[-2:])}")
+        raise GitFailed(f"failed to fetch {_address(arguments)}: {_reason(errors.decode('utf-8', 'replace'))}")
     return output.decode().strip()
 
 
 def _address(arguments: tuple[str, ...]) -> str:
-    return next((word for word in arguments if "://" in word), "the repository")
+    return next((word for word in arguments if "://" in word or (":" in word and "@" in word)), "the repository")
+
+
+def _reason(said: str) -> str:
+    """The last two lines, without git's general advice about SSH behind them."""
+    lines = [line.strip() for line in said.partition("Please make sure you have the correct access rights")[0].splitlines()]
+    return " ".join([line for line in lines if line][-2:])

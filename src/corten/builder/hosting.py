@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from corten.builder.graph import Exec
+from corten.errors import Invalid
 from corten.spec.runtime import Mount, RuntimeConfig
 
 
@@ -37,9 +38,23 @@ class StepHost(Protocol):
     def release(self, step_id: str) -> None: ...
 
 
+class NoSuchAgent(Invalid):
+    template = 'no SSH key "{id}" forwarded from the client'
+
+
 @dataclass(frozen=True)
 class Private:
-    """What only the client knows: secrets by id, and the sockets of its ssh agents by id. Kept out of every key, layer and row."""
+    """What only the client knows: secrets by id, the sockets of its ssh agents by id, and the hosts that it knows, as ssh's known_hosts has them.
+
+    Kept out of every key, layer and row.
+    """
 
     secrets: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     agents: Mapping[str, str] = field(default_factory=dict, repr=False)
+    known_hosts: str = field(default="", repr=False)
+
+    def agent(self, name: str) -> str:
+        """Its socket. Raises NoSuchAgent."""
+        if name not in self.agents:
+            raise NoSuchAgent(id=name)
+        return self.agents[name]

@@ -8,7 +8,7 @@ import os
 import secrets as random_names
 import shutil
 import tarfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -16,7 +16,8 @@ from corten.builder.context import Context
 from corten.builder.git_checkout import check_out
 from corten.builder.git_reference import parse_git_reference
 from corten.builder.graph import Git, Http
-from corten.builder.remote_auth import git_authorization, http_authorization
+from corten.builder.hosting import Private
+from corten.builder.remote_auth import http_authorization
 from corten.errors import Invalid, RegistryError
 from corten.registry.download import download
 from corten.spec.archive_head import BLOCK, is_archive
@@ -49,8 +50,8 @@ class _File:
 class Remote:
     """Everything is fetched anew for each build: whether a step can be used again is told by the content."""
 
-    def __init__(self, layout: Layout, run_job: RunJob, secrets: Mapping[str, bytes]) -> None:
-        self._layout, self._run_job, self._secrets = layout, run_job, secrets
+    def __init__(self, layout: Layout, run_job: RunJob, private: Private) -> None:
+        self._layout, self._run_job, self._private = layout, run_job, private
 
     async def url(self, op: Http) -> Context:
         """A folder with the one file, root's. Raises RegistryError, Invalid for another checksum."""
@@ -63,7 +64,7 @@ class Remote:
     async def git(self, op: Git) -> Context:
         """Raises what check_out does."""
         async with self._folder() as folder:
-            root, commit = await check_out(op, folder, git_authorization(op.url, self._secrets))
+            root, commit = await check_out(op, folder, self._private)
             packed = f"{folder}/packed"
             await asyncio.to_thread(_pack, root, packed)
             return await self._receive(_File(packed, "", 0).pieces(), commit)
@@ -80,7 +81,7 @@ class Remote:
             return await self._receive(file.pieces() if file.is_archive() else _with_one_file(file, "Dockerfile", 0o644), file.digest)
 
     async def _fetch(self, url: str, folder: str) -> _File:
-        return await fetch(url, folder, http_authorization(url, self._secrets))
+        return await fetch(url, folder, http_authorization(url, self._private.secrets))
 
     async def _receive(self, pieces: AsyncIterator[bytes], revision: str) -> Context:
         context = await Context.receive(self._layout, self._run_job, pieces)

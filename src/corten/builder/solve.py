@@ -147,7 +147,7 @@ class Solve:
         return await self._remote(op)
 
     async def _remote(self, op: Http | Git) -> Result:
-        remote = Remote(self._solver.workshop.layout, self._solver.workshop.run_job, self._options.private.secrets)
+        remote = Remote(self._solver.workshop.layout, self._solver.workshop.run_job, self._options.private)
         context = await (remote.url(op) if isinstance(op, Http) else remote.git(op))
         self.fetched.append(context)
         return Result(folder=Folder(await asyncio.to_thread(ContextTree, context.listed, None), context))

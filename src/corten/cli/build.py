@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from io import BufferedReader
 from typing import IO, Any, cast
@@ -16,14 +15,20 @@ import click
 from corten.api.client import Client
 from corten.cli.build_calls import SHOWN
 from corten.cli.build_context import sent_files, sent_folder
+from corten.cli.build_private import agents, known_hosts, secrets
 from corten.cli.build_results import FLAGS as RESULT_FLAGS
 from corten.cli.build_results import Results
+from corten.cli.build_stream import QUIET, build_quietly, build_shown
+from corten.cli.build_view.view import MODES
 from corten.cli.credentials import all_registries_header
 from corten.cli.main import Session
+from corten.cli.oci_layout import SCHEME as LAYOUT
+from corten.cli.oci_layout import sent_layout
 from corten.cli.run import parse_bytes
 from corten.errors import Invalid
 from corten.spec.archive_head import BLOCK, is_archive
 from corten.spec.build_extras import HEADER, SENT, SENT_FOLDER, BuildExtras, encode_extras
+from corten.spec.git_address import is_over_ssh
 
 _OUTSIDE = ".dockerfile.corten"  # a Dockerfile that is not in the context is sent under this name
 
@@ -50,7 +55,7 @@ def _limits(values: tuple[str, ...]) -> str:
 # option -> (query key, how its value is written)
 _QUERY: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "tag": ("t", list), "build_arg": ("buildargs", _pairs), "label": ("labels", _pairs), "target": ("target", str), "no_cache": ("nocache", int),
-    "pull": ("pull", int), "quiet": ("q", int), "platform": ("platform", str), "network": ("networkmode", str), "add_host": ("extrahosts", ",".join),
+    "pull": ("pull", int), "platform": ("platform", str), "network": ("networkmode", str), "add_host": ("extrahosts", ",".join),
     "memory": ("memory", parse_bytes), "memory_swap": ("memswap", lambda text: -1 if text == "-1" else parse_bytes(text)),
     "cpu_shares": ("cpushares", int), "cpu_period": ("cpuperiod", int), "cpu_quota": ("cpuquota", int), "cpuset_cpus": ("cpusetcpus", str),
     "cpuset_mems": ("cpusetmems", str), "shm_size": ("shmsize", parse_bytes), "ulimit": ("ulimits", _limits), "cgroup_parent": ("cgroupparent", str),
@@ -130,57 +135,33 @@ def _named(values: tuple[str, ...]) -> tuple[dict[str, str], dict[str, str]]:
     return addresses, folders
 
 
-def _fields(text: str) -> dict[str, str]:
-    return dict(field.partition("=")[::2] for field in text.split(","))
+def _private(options: dict[str, Any], addresses: Iterable[str], results: Results, contexts: dict[str, str]) -> BuildExtras:
+    """What goes in the header. Who names an address over SSH means the agent that there is, as in docker build."""
+    asked = options["ssh"]
+    if any(map(is_over_ssh, addresses)) and not any(each.partition("=")[0] == "default" for each in asked):
+        asked = (*asked, "default")
+    sockets = agents(asked)
+    return BuildExtras(
+        secrets(options["secret"]), sockets, contexts, tuple(results.cache_to), tuple(results.cache_from), known_hosts() if sockets else ""
+    )
 
 
-def _secrets(values: tuple[str, ...]) -> dict[str, bytes]:
-    """`id=NAME,src=FILE` or `id=NAME,env=VARIABLE`; without either, the variable NAME, and else the file NAME."""
-    found: dict[str, bytes] = {}
-    for each in values:
-        fields = _fields(each)
-        unknown = fields.keys() - {"id", "src", "source", "env", "type"}
-        name = fields.get("id", "")
-        if unknown or not name:
-            raise click.BadParameter(f"invalid secret {each!r}: want id=NAME with src=FILE or env=VARIABLE")
-        file, variable = fields.get("src") or fields.get("source"), fields.get("env") or (name if fields.get("type") != "file" else "")
-        if not file and variable in os.environ:
-            found[name] = os.environ[variable].encode()
-            continue
-        try:
-            with open(file or name, "rb") as source:
-                found[name] = source.read()
-        except OSError as error:
-            raise Invalid(f"the secret {name}: {file or name}: {error.strerror}") from None
-    return found
-
-
-def _agents(values: tuple[str, ...]) -> dict[str, str]:
-    """`default` or `NAME=SOCKET`. Keys themselves are not sent: an agent is to have them."""
-    found: dict[str, str] = {}
-    for each in values:
-        name, _, path = each.partition("=")
-        path = path or os.environ.get("SSH_AUTH_SOCK", "")
-        if not path or not stat.S_ISSOCK(os.stat(path).st_mode):
-            raise click.BadParameter(f"{each!r}: {path or 'SSH_AUTH_SOCK'} is no agent's socket; start ssh-agent and add the key to it")
-        found[name] = os.path.abspath(path)
-    return found
-
-
-def _build(client: Client, body: IO[bytes] | None, query: dict[str, Any], extras: BuildExtras, results: Results) -> str:
-    """Show what the engine says; the image's id."""
-    image, last = "", dict[str, str]()
-    told = sys.stderr if results.takes_stdout else sys.stdout
-    for message in client.messages("/build", body=body, headers={HEADER: encode_extras(extras), **all_registries_header()}, **query):
-        if "stream" in message:
-            print(message["stream"], end="", flush=True, file=told)
-        elif "aux" in message:
-            image = message["aux"].get("ID", image)
-            results.take(message["aux"])
-        elif "status" in message and last.get(message.get("id", "")) != message["status"]:
-            last[message.get("id", "")] = message["status"]
-            print(f"{message['id']}: {message['status']}" if "id" in message else message["status"], file=sys.stderr)
+def _build(client: Client, body: IO[bytes] | None, query: dict[str, Any], extras: BuildExtras, results: Results, progress: str) -> str:
+    """The image's id. What is said of the build goes to standard error."""
+    headers = {HEADER: encode_extras(extras), **all_registries_header()}
+    if progress not in QUIET:
+        return build_shown(client, body, query, headers, results.take, progress)
+    image = build_quietly(client, body, query, headers, results.take)
+    if progress == "quiet" and not results.takes_stdout:
+        print(image)
     return image
+
+
+def _progress(progress: str, quiet: bool) -> str:
+    """Raises UsageError for two that contradict each other."""
+    if quiet and progress not in ("auto", "quiet"):
+        raise click.UsageError(f"--progress={progress} and --quiet cannot be used together")
+    return "quiet" if quiet else progress
 
 
 _FLAGS = [
@@ -206,14 +187,16 @@ _FLAGS = [
     click.option("--ulimit", multiple=True, help="Limit of RUN: NAME=SOFT[:HARD]"),
     click.option("--cgroup-parent", default="", help="Control group above those of RUN"),
     click.option("--iidfile", type=click.Path(dir_okay=False), help="Write the image's id into a file"),
-    click.option("--build-context", multiple=True, help="Named context: NAME=FOLDER, NAME=docker-image://IMAGE, NAME=ADDRESS"),
+    click.option("--build-context", multiple=True, help="Named context: NAME=FOLDER, NAME=docker-image://IMAGE, NAME=oci-layout://FOLDER[:TAG|@DIGEST], NAME=ADDRESS"),
     click.option("--secret", multiple=True, help="Secret of RUN --mount=type=secret: id=NAME,src=FILE or id=NAME,env=VARIABLE"),
     click.option("--ssh", multiple=True, help="Agent of RUN --mount=type=ssh: default, or NAME=SOCKET"),
+    click.option("--progress", type=click.Choice(MODES), default="auto", show_default=True, envvar="BUILDKIT_PROGRESS",
+                 help="How the build is shown: a live picture on a terminal, else lines; rawjson as BuildKit's; quiet prints the image's id; none nothing"),
     click.option("--explain", is_flag=True, help="Say of every step that was not in the cache what is different"),
     click.option("--check", is_flag=True, help="Build nothing; show what build checks find (as --call=check)"),
     click.option("--call", "method", type=click.Choice(["build", *SHOWN]), default="build", show_default=True, help="What to ask of the Dockerfile"),
     *RESULT_FLAGS,
-]
+]  # fmt: skip
 
 
 def _options(function: Any) -> Any:
@@ -226,12 +209,13 @@ def _options(function: Any) -> Any:
 @_options
 @click.argument("path")
 @click.pass_obj
-def command(session: Session, /, path: str, dockerfile: str, iidfile: str | None, check: bool, method: str, **options: Any) -> None:
+def command(session: Session, /, path: str, dockerfile: str, iidfile: str | None, check: bool, method: str, progress: str, quiet: bool, **options: Any) -> None:
     """Build an image from a Dockerfile and a context: a folder, an address, or - for standard input."""
-    method = "check" if check else method
+    method, progress = "check" if check else method, _progress(progress, quiet)
     addresses, folders = _named(options["build_context"])
     client, results = session.client(), Results(options)
-    extras = BuildExtras(_secrets(options["secret"]), _agents(options["ssh"]), addresses, tuple(results.cache_to), tuple(results.cache_from))
+    addresses = {name: sent_layout(client, there, options["platform"]) if there.startswith(LAYOUT) else there for name, there in addresses.items()}
+    extras = _private(options, (path, *addresses.values()), results, addresses)
     with _context(path, dockerfile, folders) as (body, where):
         if method != "build":
             if body is None:
@@ -241,7 +225,7 @@ def command(session: Session, /, path: str, dockerfile: str, iidfile: str | None
                 found = json.load(response)
             raise SystemExit(SHOWN[method](found, dockerfile or "Dockerfile"))
         results.send_caches(client)
-        image = _build(client, body, {**where, **build_query(options), **results.query}, extras, results)
+        image = _build(client, body, {**where, **build_query(options), **results.query}, extras, results, progress)
     results.receive(client)
     if iidfile:
         with open(iidfile, "w", encoding="ascii") as file:

@@ -87,13 +87,14 @@ class ImageTransfers:
         self._layout, self._blobs, self._layers, self._images = layout, blobs, layers, images
         self._service, self._holds, self._sweeping, self._hosts, self._trust = service, holds, sweeping, hosts, trust
 
-    async def load(self, pieces: AsyncIterator[bytes], platforms: Sequence[Platform] = (), emit: Emit = lambda _progress: None) -> list[str]:
-        """Load an archive as it arrives. Returns what to call each image. Raises ArchiveRefused, PlatformMissing; nothing half stays."""
+    async def load(self, pieces: AsyncIterator[bytes], platforms: Sequence[Platform] = (), emit: Emit = lambda _progress: None, *,
+                   partial: bool = False) -> list[str]:  # fmt: skip
+        """Load an archive as it arrives, of a `partial` one what the store lacks. Returns what to call each image. Raises ArchiveRefused, PlatformMissing; nothing half stays."""
         folder = f"{self._layout.temporary}/archive-{secrets.token_hex(8)}"
         os.mkdir(folder)
         try:
             with self._holds.lease():
-                loaded = await read_in_thread(pieces, lambda source: read_image_archive(source, folder, self._blobs, platforms))
+                loaded = await read_in_thread(pieces, lambda source: read_image_archive(source, folder, self._blobs, platforms, partial=partial))
                 return list(dict.fromkeys([name for image in loaded for name in await self._finish(image, emit)]))
         finally:
             await asyncio.to_thread(shutil.rmtree, folder)

@@ -24,6 +24,8 @@ class BuildExtras(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknow
 
     `cache_to` and `cache_from` are places as `cacheto` and `cachefrom` have them, for those whose keys no address should have.
 
+    `known_hosts`: lines of ssh's file of that name, for git over SSH.
+
     An address is `docker-image://REFERENCE`, a git repository, http(s):// of a tar, or `sent:N`.
     """
 
@@ -32,6 +34,7 @@ class BuildExtras(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknow
     contexts: dict[str, str] = msgspec.field(default_factory=dict)
     cache_to: tuple[str, ...] = ()
     cache_from: tuple[str, ...] = ()
+    known_hosts: str = ""
 
 
 def encode_extras(extras: BuildExtras) -> str:

@@ -66,10 +66,10 @@ class LoadedImage:
 
 
 class ImageArchive:
-    """An archive whose files have arrived. Raises ArchiveRefused for whatever is wrong with it."""
+    """An archive whose files have arrived. Raises ArchiveRefused for whatever is wrong with it. `partial`: blobs that the store has need not be in it."""
 
-    def __init__(self, files: ArrivedFiles, blobs: Blobs, platforms: Sequence[Platform] = ()) -> None:
-        self._files, self._blobs, self._platforms = files, blobs, platforms
+    def __init__(self, files: ArrivedFiles, blobs: Blobs, platforms: Sequence[Platform] = (), *, partial: bool = False) -> None:
+        self._files, self._blobs, self._platforms, self._partial = files, blobs, platforms, partial
 
     def load(self) -> list[LoadedImage]:
         """Of every image, or of those for one of the platforms. An archive that has indexes too is read as an OCI layout."""
@@ -103,6 +103,8 @@ class ImageArchive:
 
     def _keep(self, name: str, expected: str = "") -> tuple[str, int]:
         """Make a file of the archive a blob; (digest, bytes)."""
+        if self._partial and expected and name not in self._files and self._blobs.has(expected):
+            return expected, self._blobs.size(expected)
         found = self._files.find(name)
         if expected and found.digest != expected:
             raise ArchiveRefused(f"the data's digest is {found.digest}, expected {expected}: it was altered or cut off on its way")
@@ -169,7 +171,7 @@ class ImageArchive:
         """None for another platform than those that are wanted. `data` is the manifest's."""
         if manifest.config.media_type not in (OCI_CONFIG, DOCKER_CONFIG):
             raise ArchiveRefused(f"{entry.digest} is not an image: its config is {manifest.config.media_type}")
-        config = parse_config(self._files.document(_blob_name(manifest.config.digest)))
+        config = parse_config(self._config(manifest.config.digest))
         if not self._is_wanted(config.platform):
             return None
         for blob in (manifest.config, *manifest.layers):
@@ -178,6 +180,10 @@ class ImageArchive:
             raise ArchiveRefused(f"the manifest has {len(manifest.layers)} layers, the config {len(config.rootfs.diff_ids)}")
         pairs = zip((layer.digest for layer in manifest.layers), config.rootfs.diff_ids, strict=True)
         return LoadedImage(manifest.config.digest, self._put_manifest(data, entry.media_type), tuple(pairs), names, listed=listed)
+
+    def _config(self, digest: str) -> bytes:
+        name = _blob_name(digest)
+        return self._blobs.read(digest) if self._partial and name not in self._files and self._blobs.has(digest) else self._files.document(name)
 
     def _put_manifest(self, data: bytes, media_type: str) -> Descriptor:
         return Descriptor(media_type, self._blobs.put(data), len(data))
@@ -192,9 +198,9 @@ def _blob_name(digest: str) -> str:
     return f"blobs/sha256/{digest.partition(':')[2]}"
 
 
-def read_image_archive(source: IO[bytes], folder: str, blobs: Blobs, platforms: Sequence[Platform] = ()) -> list[LoadedImage]:
+def read_image_archive(source: IO[bytes], folder: str, blobs: Blobs, platforms: Sequence[Platform] = (), *, partial: bool = False) -> list[LoadedImage]:
     """Take in every image's blobs from a stream, or those of images for `platforms`. `folder` is an empty one on the store's file system.
 
-    Raises ArchiveRefused, PlatformMissing.
+    `partial`: what the store has may be missing from it; whoever asks keeps it there meanwhile. Raises ArchiveRefused, PlatformMissing.
     """
-    return ImageArchive(ArrivedFiles(source, folder), blobs, platforms).load()
+    return ImageArchive(ArrivedFiles(source, folder), blobs, platforms, partial=partial).load()
