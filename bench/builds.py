@@ -1,9 +1,10 @@
-"""Builds side by side in one run: `docker build` of the same folders, on Corten through its classic front, on Docker through BuildKit.
+"""Builds side by side in one run: of the same folders, `corten build`, `docker build` on Corten's classic front, and `docker build` on Docker through BuildKit.
 
     python -m bench.builds corten=SOCKET docker=SOCKET --base debian.tar [--rounds 3]
 
 The client is the docker CLI of the assets; with its buildx plugin (CORTEN_BUILDX names it) Docker gets the context as BuildKit's own
-client sends it, otherwise as a tar through the API. Cold: nothing cached but the base image. Printed: medians in milliseconds, and the ratio.
+client sends it, otherwise as a tar through the API. Cold: nothing cached but the base image. Printed: medians in milliseconds, and how many times
+as long as `corten build` the others take. A process' start is part of each. The sides take turns, round by round.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 import shutil
 import statistics
 import subprocess
+import sys
 import tarfile
 import tempfile
 import time
@@ -85,12 +87,14 @@ CASES = [
 
 
 class Side:
-    def __init__(self, name: str, socket_path: str, docker: str, buildx: str) -> None:
-        self.name, self._socket, self._docker = name, socket_path, docker
+    """`own`: the client is `corten build`, else docker's."""
+
+    def __init__(self, name: str, socket_path: str, docker: str, buildx: str, *, buildkit: bool = False, own: bool = False) -> None:
+        self.name, self._socket, self._docker, self._own = name, socket_path, docker, own
         self._client = Client(socket_path)
         self._config = tempfile.mkdtemp(prefix="bench-docker-")
-        self._buildkit = name != "corten"
-        self._through_api = self._buildkit and not buildx
+        self._buildkit = buildkit
+        self._through_api = buildkit and not buildx
         if buildx:
             os.mkdir(f"{self._config}/cli-plugins")
             os.symlink(buildx, f"{self._config}/cli-plugins/docker-buildx")
@@ -120,21 +124,34 @@ class Side:
             packed.seek(0)
             for _ in self._client.messages("/build", body=packed, t="bench", version=2):
                 continue
+        elif self._own:
+            program = os.path.join(os.path.dirname(sys.executable), "corten")
+            subprocess.run([program, "-H", f"unix://{self._socket}", "build", "-q", "-t", "bench", folder], capture_output=True, check=True)
         else:
             environment = os.environ | {"DOCKER_HOST": f"unix://{self._socket}", "DOCKER_CONFIG": self._config, "DOCKER_BUILDKIT": str(int(self._buildkit))}
             subprocess.run([self._docker, "build", "-q", "-t", "bench", folder], env=environment, capture_output=True, check=True)
         return (time.perf_counter() - begin) * 1000
 
 
-def measure(side: Side, folder: str, rounds: int) -> tuple[float, float]:
-    """(cold, cached)"""
-    cold, cached = [], []
+def measure(sides: list[Side], folder: str, rounds: int) -> list[tuple[float, float]]:
+    """(cold, cached) of each side."""
+    found: list[list[tuple[float, float]]] = [[] for _ in sides]
     for _ in range(rounds):
-        side.forget()
-        os.sync()
-        cold.append(side.build(folder))
-        cached.append(side.build(folder))
-    return statistics.median(cold), statistics.median(cached)
+        for side, times in zip(sides, found, strict=True):
+            side.forget()
+            os.sync()
+            times.append((side.build(folder), side.build(folder)))
+    return [(statistics.median(cold for cold, _ in times), statistics.median(cached for _, cached in times)) for times in found]
+
+
+def _sides(texts: list[str], docker: str, buildx: str) -> list[Side]:
+    found: list[Side] = []
+    for name, _, socket_path in (text.partition("=") for text in texts):
+        if name == "corten":
+            found += [Side("corten build", socket_path, docker, buildx, own=True), Side("classic", socket_path, docker, buildx)]
+        else:
+            found.append(Side(name, socket_path, docker, buildx, buildkit=True))
+    return found
 
 
 def main() -> None:
@@ -147,8 +164,8 @@ def main() -> None:
     arguments = parser.parse_args()
     buildx = os.environ.get("CORTEN_BUILDX", "")
     buildx = buildx if os.path.exists(buildx) else ""
-    sides = [Side(*text.split("=", 1), arguments.docker, buildx) for text in arguments.sides]
-    print(f"builds (ms){'' if buildx else ', BuildKit fed through the API':30s}" + "".join(f"{side.name:>12s}" for side in sides))
+    sides = _sides(arguments.sides, arguments.docker, buildx)
+    print(f"builds (ms){'' if buildx else ', BuildKit fed through the API':30s}" + "".join(f"{side.name:>13s}" for side in sides))
     for side in sides:
         side.load(arguments.base)
     for case in CASES:
@@ -157,10 +174,10 @@ def main() -> None:
                 case.fill(folder)
                 with open(f"{folder}/Dockerfile", "w", encoding="utf-8") as file:
                     file.write(case.dockerfile)
-                rows = [measure(side, folder, arguments.rounds) for side in sides]
+                rows = measure(sides, folder, arguments.rounds)
                 for number, how in enumerate(("cold", "cached")):
                     values = [row[number] for row in rows]
-                    print(f"  {case.name}, {how:42s}"[:44].ljust(44) + "".join(f"{value:12.0f}" for value in values)
+                    print(f"  {case.name}, {how:42s}"[:44].ljust(44) + "".join(f"{value:13.0f}" for value in values)
                           + "".join(f"{value / values[0]:9.2f}x" for value in values[1:]), flush=True)  # fmt: skip
     for side in sides:
         side.forget()

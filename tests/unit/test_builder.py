@@ -66,7 +66,7 @@ def test_a_graph_is_walked_inputs_first():
 # --- selecting
 def tree(*paths: str, **links: str) -> ContextTree:
     listed = {path: Entry(path, FILE, 0o644, digest=path) for path in paths} | {path: Entry(path, LINK, link=target) for path, target in links.items()}
-    return ContextTree(complete(listed))
+    return ContextTree(lambda: complete(listed))
 
 
 def no_excludes(patterns: tuple[str, ...]):
@@ -93,7 +93,7 @@ def test_what_a_copy_takes(sources, options, expected):
 def test_what_is_not_there_is_named_with_what_may_be_meant():
     with pytest.raises(NoSuchSource, match=r"stat d/Y: file does not exist \(did you mean y\?\)"):
         select(tree("d/y"), Copy(1, ("d/Y",), "/t"), no_excludes)
-    hidden = ContextTree(complete({"secret": Entry("secret", FILE)}), Ignore(("secret",)).ignores)
+    hidden = ContextTree(lambda: complete({"secret": Entry("secret", FILE)}), Ignore(("secret",)).ignores)
     with pytest.raises(NoSuchSource, match="the ignore file excludes it"):
         select(hidden, Copy(1, ("secret",), "/t"), no_excludes)
 

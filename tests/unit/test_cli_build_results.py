@@ -8,7 +8,7 @@ import tarfile
 
 import pytest
 
-from corten.cli.build_results import unpack
+from corten.cli.build_result_files import unpack
 from corten.errors import Invalid
 
 

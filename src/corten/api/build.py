@@ -13,6 +13,7 @@ from aiohttp import web
 
 from corten.api.build_cache_transfer import BuildCacheTransfer
 from corten.api.build_contexts import BuildContexts, contexts
+from corten.api.build_folders import BuildFolders
 from corten.api.build_joints import ImageNews, JoinedImages
 from corten.api.build_messages import ClassicMessages, Steps
 from corten.api.build_outputs import BuildResults, keeps_image, names_of, with_annotation
@@ -57,8 +58,9 @@ class BuildCancelled(CortenError):
 
 
 class BuildHandlers:
-    def __init__(self, builder: Builder, images: BuildImages, results: BuildResults, caches: BuildCacheTransfer, layout: Layout, run_job: RunJob) -> None:
-        self._builder, self._images, self._results, self._caches = builder, images, results, caches
+    def __init__(self, builder: Builder, images: BuildImages, results: BuildResults, caches: BuildCacheTransfer, folders: BuildFolders,
+                 layout: Layout, run_job: RunJob) -> None:  # fmt: skip
+        self._builder, self._images, self._results, self._caches, self._folders = builder, images, results, caches, folders
         self._layout, self._run_job = layout, run_job
         self._to_cancel: dict[str, asyncio.Event] = {}  # by the id that the client gave its build
 
@@ -96,12 +98,12 @@ class BuildHandlers:
 
     async def _whole(self, call: Call, request: BuildRequest, messages: ClassicMessages) -> None:
         sent = call.request.content.iter_any()
-        async with contexts(self._layout, self._run_job, sent, request, messages.phase) as given:
+        async with contexts(self._layout, self._run_job, self._folders, sent, request, messages.phase) as given:
             with self._results.lease():
                 await self._build(request, given, messages)
 
     async def _build(self, request: BuildRequest, given: BuildContexts, messages: ClassicMessages) -> None:
-        source = read_source(request, given.main, given.trees)
+        source = await asyncio.to_thread(read_source, request, given.main, given.trees)
         with source.showing():
             readings = [await asyncio.to_thread(read, source.text, replace(source.options, platform=platform)) for platform in request.platforms]
             readings[0].table.target(source.options.target)  # what is wrong so far is an ordinary answer
@@ -137,6 +139,7 @@ class BuildHandlers:
         started, options = now_ns(), source.options
         with source.showing():
             plan = await self._plan(reading, request, messages)
+        await given.bring(plan.target, messages.send_result, messages.phase)
         lines, resolved = messages.steps(plan, str(plan.platform) if len(request.platforms) > 1 else ""), dict[Vertex, str]()
 
         def emit(event: StepProgress) -> None:
@@ -221,6 +224,7 @@ class BuildHandlers:
 
 async def _tell_sizes(context: Context, messages: ClassicMessages) -> None:
     """What makes the context large."""
-    total = context.received.size
-    for path, size in large_paths(context.listed) if total else ():
+    listed = await asyncio.to_thread(lambda: context.listed)
+    total = sum(entry.size for entry in listed)
+    for path, size in large_paths(listed) if total else ():
         await messages.send({"stream": f"Context: {path} has {size} of {total} bytes ({100 * size // total} %)\n"})

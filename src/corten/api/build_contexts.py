@@ -7,14 +7,17 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 
+from corten.api.build_folders import BuildFolders, Send
 from corten.api.build_request import BuildRequest
 from corten.builder.attest.provenance import without_credentials
 from corten.builder.context import Context
 from corten.builder.git_reference import parse_git_reference
 from corten.builder.graph import Git, Local, Vertex
+from corten.builder.kept_context import KeptContext
 from corten.builder.remote import Remote
 from corten.errors import Invalid
 from corten.spec.build_extras import SENT, SENT_FOLDER
+from corten.spec.context_listing import KEPT
 from corten.spec.go_values import parse_bool
 from corten.store.layers import RunJob
 from corten.store.layout import Layout
@@ -31,16 +34,27 @@ class BuildContexts:
     main: Context
     trees: Mapping[str, Vertex | str]
     named: Mapping[str, Context]
+    folders: BuildFolders
+
+    async def bring(self, target: Vertex, send: Send, telling: Telling) -> None:
+        """Have the client send what the target's steps take of folders of its own. Raises FileChanged, ClientSentNothing."""
+        for name, context in (("context", self.main), *self.named.items()):
+            if isinstance(context, KeptContext):
+                async with telling(f"[context {name}] load from client" if context is not self.main else "[internal] load build context"):
+                    await self.folders.bring(context, target, name, send)
 
 
 @asynccontextmanager
 async def contexts(
-    layout: Layout, run_job: RunJob, sent: AsyncIterator[bytes], request: BuildRequest, telling: Telling
+    layout: Layout, run_job: RunJob, folders: BuildFolders, sent: AsyncIterator[bytes], request: BuildRequest, telling: Telling
 ) -> AsyncIterator[BuildContexts]:  # fmt: skip
-    """The main one is `sent`, unless the request has its address. Raises what cannot be fetched, ArchiveRefused, Invalid."""
+    """The main one is `sent`, unless the request has its address, or its id among the folders. Raises what cannot be fetched, ArchiveRefused, Invalid."""
     remote, address, addresses = Remote(layout, run_job, request.private), request.remote, request.extras.contexts
     keep = parse_bool(request.options.arguments.get(_KEEP_GIT_DIR, "false"))
-    if address:
+    main: Context
+    if request.folder:
+        main = folders.take(request.folder)
+    elif address:
         kind = "git source" if parse_git_reference(address, bare_github=True) else "remote build context"
         async with telling(f"[internal] load {kind} {without_credentials(address)}"):
             main = await remote.context(address, keep_git_dir=keep)
@@ -53,16 +67,18 @@ async def contexts(
         for name, where in addresses.items():
             if where.startswith(SENT):
                 sent_too[name] = await asyncio.to_thread(main.take_out, f"{SENT_FOLDER}/{where.removeprefix(SENT)}")
+            elif where.startswith(KEPT):
+                fetched[name] = folders.take(where.removeprefix(KEPT))
             elif not where.startswith(_IMAGE) and not parse_git_reference(where):
                 async with telling(f"[context {name}] load from {without_credentials(where)}"):
                     fetched[name] = await _fetched(remote, name, where)
             trees[name] = _tree(name, where)
         if sent_too:
             main.take_out(SENT_FOLDER)  # what is left of it: the folder itself
-        yield BuildContexts(main, trees, {**fetched, **sent_too})
+        yield BuildContexts(main, trees, {**fetched, **sent_too}, folders)
     finally:
         for context in (main, *fetched.values()):
-            await context.remove()
+            await (folders.release(context) if isinstance(context, KeptContext) else context.remove())
 
 
 async def _fetched(remote: Remote, name: str, where: str) -> Context:

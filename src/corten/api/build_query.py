@@ -12,5 +12,7 @@ BUILD_QUERY: dict[str, Any] = {
     "target": str, "platform": str, "networkmode": str, "extrahosts": str, "cachefrom": str, "memory": int, "memswap": int, "cpushares": int,
     "cpusetcpus": str, "cpusetmems": str, "cpuperiod": int, "cpuquota": int, "shmsize": int, "ulimits": str, "cgroupparent": str, "outputs": str,
     "version": str, "squash": bool, "buildid": str, "remote": str, "explain": bool, "progress": bool, "attest": str, "cacheto": str,
+    "context": str,
 }  # fmt: skip
 CALL_QUERY: dict[str, Any] = {"method": str, **{key: BUILD_QUERY[key] for key in ("dockerfile", "buildargs", "target", "platform", "pull")}}
+CONTEXTS_QUERY: dict[str, Any] = {"folder": str, "listing": str, "taken": int, "dockerfile": str}

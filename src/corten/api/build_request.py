@@ -36,12 +36,16 @@ class OutsideContext(Invalid):
 
 @dataclass(frozen=True)
 class BuildRequest:
-    """`names` are references in full. `options` lacks the context, which has not been read yet. `platforms` has one at least."""
+    """`names` are references in full. `options` lacks the context, which has not been read yet. `platforms` has one at least.
+
+    `folder` is the id of a context that was opened before (build_folders.py).
+    """
 
     options: BuildOptions
     dockerfile: str
     names: tuple[Reference, ...]
     remote: str
+    folder: str
     quiet: bool
     no_cache: bool
     pull: bool
@@ -99,7 +103,7 @@ def read_request(call: Call) -> BuildRequest:
     attest.check(outputs)
     _check_path(dockerfile)
     request = BuildRequest(
-        options, dockerfile, tuple(_name(text) for text in call.values("t") if text), call.text("remote"), call.flag("q"), call.flag("nocache"),
+        options, dockerfile, tuple(_name(text) for text in call.values("t") if text), call.text("remote"), call.text("context"), call.flag("q"), call.flag("nocache"),
         call.flag("pull"), call.flag("explain"), outputs, attest, cache_from, cache_to, platforms,
         _registries(call.request.headers.get("X-Registry-Config", "")), extras,
     )  # fmt: skip

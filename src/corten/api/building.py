@@ -16,8 +16,9 @@ from aiohttp import web
 
 from corten.api.call import Call
 from corten.api.route import Handler
-from corten.builder.cache import Cache
+from corten.builder.cache import MOUNT, SOURCE, Cache
 from corten.builder.cache_mounts import CacheMounts
+from corten.builder.kept_contexts import KeptContexts
 from corten.builder.limits import BuilderSettings
 from corten.builder.prune import Pruning
 from corten.engine.build_images import BuildImages
@@ -69,7 +70,8 @@ class Building:
         self._cache = Cache(parts.database, parts.layers)
         parts.holds.join(self._cache.holds)
         self.cache_mounts = CacheMounts(parts.layout, self._cache)
-        self.pruning = Pruning(self._cache, self.cache_mounts, parts.images, parts.sweeping, self._busy_since)
+        self.contexts = KeptContexts(parts.layout, self._cache, parts.launch.run_job)
+        self.pruning = Pruning(self._cache, {MOUNT: self.cache_mounts, SOURCE: self.contexts}, parts.images, parts.sweeping, self._busy_since)
         self._workplace: Workplace | None = None
 
     async def workplace(self) -> Workplace:
@@ -77,7 +79,7 @@ class Building:
         if self._workplace is None:
             rest = await asyncio.to_thread(importlib.import_module, _REST)
             if self._workplace is None:  # two builds may have asked at once
-                self._workplace = rest.assemble(self._parts, self._cache, self.cache_mounts, self.pruning)
+                self._workplace = rest.assemble(self._parts, self._cache, self.cache_mounts, self.contexts, self.pruning)
         return self._workplace
 
     def at(self, pick: Callable[[Workplace], Handler]) -> Handler:
@@ -100,7 +102,8 @@ class Building:
         if self._workplace:
             self._workplace.steps.on_lost(container_ids)
 
-    def close(self) -> None:
-        """Throw away what was built and never fetched."""
+    async def close(self) -> None:
+        """Throw away what was built and never fetched, and have what is kept of contexts on disk."""
         if self._workplace:
             self._workplace.parcels.close()
+        await self.contexts.settle()

@@ -100,15 +100,15 @@ class Call:
         """Of an endpoint that passes over keys that it does not know."""
         return parse_any_filters(self.text("filters"))
 
-    async def raw_body(self) -> bytes:
-        if self.request.content_length and self.request.content_length > _BODY_LIMIT:
-            raise Invalid(f"the request body is larger than {_BODY_LIMIT >> 20} MiB")
-        data = b""
+    async def raw_body(self, limit: int = _BODY_LIMIT) -> bytes:
+        if self.request.content_length and self.request.content_length > limit:
+            raise Invalid(f"the request body is larger than {limit >> 20} MiB")
+        data = bytearray()
         async for piece in self.request.content.iter_any():
             data += piece
-            if len(data) > _BODY_LIMIT:
-                raise Invalid(f"the request body is larger than {_BODY_LIMIT >> 20} MiB")
-        return data
+            if len(data) > limit:
+                raise Invalid(f"the request body is larger than {limit >> 20} MiB")
+        return bytes(data)
 
     async def body(self, kind: type[T], *, empty: T | None = None) -> T:
         """Raises Invalid for a body that is not JSON or not of its type. `empty` is what no body at all means, if it means anything."""

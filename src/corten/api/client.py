@@ -9,10 +9,9 @@ import hashlib
 import http.client
 import os
 import socket
-import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Protocol
 from urllib.parse import quote, urlencode
@@ -84,6 +83,9 @@ class Client:
         except (OSError, http.client.HTTPException) as error:
             connection.close()
             raise Unavailable(f"Cannot connect to the Corten engine at unix://{self.socket_path}: {error}. Is cortend running?") from None
+        except BaseException:  # a body that could not be read: the engine sees that it is cut off
+            connection.close()
+            raise
         if response.status >= 400:
             with response:
                 raise ApiError(response.status, _message(response.read()))
@@ -107,7 +109,7 @@ class Client:
         return self.call("DELETE", path, query=query)
 
     def messages(self, path: str, *, body: Readable | None = None, headers: Mapping[str, str] | None = None,
-                 **query: Any) -> Iterator[dict[str, Any]]:  # fmt: skip
+                 **query: Any) -> Generator[dict[str, Any], None, None]:  # fmt: skip
         """A stream of JSON messages (pull, push, load). An error in the stream is raised."""
         with self.open("POST", path, query=query, body=body, headers=headers) as response:
             for line in response:
@@ -172,6 +174,8 @@ def own_engine(data_root: str) -> tuple[str, list[str]]:
 
 def start_engine(socket_path: str, arguments: list[str]) -> None:
     """Start cortend in the background and wait until it answers. Raises Unavailable with the end of its log."""
+    import subprocess  # not for every command
+
     folder = os.path.dirname(socket_path)
     os.makedirs(folder, mode=0o711, exist_ok=True)
     log_path = f"{folder}/cortend.log"

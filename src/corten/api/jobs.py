@@ -17,6 +17,7 @@ JOBS = {
     "idmap": "corten.engine.idmap:job",
     "copy": "corten.engine.copy_job:job",
     "context": "corten.builder.context_job:job",
+    "kept-contents": "corten.builder.kept_job:job",
     "build-files": "corten.builder.file_job:job",
     "oci-tar": "corten.builder.outputs.oci_tar:job",
     "pack-cache-mount": "corten.builder.cache_transfer.mount_job:pack_job",

@@ -14,7 +14,7 @@ from aiohttp import web
 from corten.api.absent import ROWS as NOT_HERE
 from corten.api.build_cache import PRUNE_QUERY, BuildCacheHandlers
 from corten.api.build_layouts import BuildLayoutHandlers
-from corten.api.build_query import BUILD_QUERY, CALL_QUERY
+from corten.api.build_query import BUILD_QUERY, CALL_QUERY, CONTEXTS_QUERY
 from corten.api.building import Building
 from corten.api.call import Call, json_response
 from corten.api.container_streams import StreamHandlers
@@ -41,6 +41,7 @@ from corten.registry.auth import Credentials
 from corten.registry.search import Found
 from corten.spec import answers, disk_answers
 from corten.spec.build_cache import ImportedBuildCache
+from corten.spec.context_listing import Digests, Listing, Wanted
 from corten.spec.engine import (
     Config,
     CreateRequest,
@@ -94,6 +95,10 @@ def _build_routes(handlers: Handlers) -> list[Route]:
         _route("POST", "/build/prune", handlers.build_cache.prune, query=PRUNE_QUERY, answer=answers.PrunedBuildCache),
         _route("POST", "/build/cancel", at(lambda place: place.builds.cancel), query={"id": str}),
         _route("POST", "/corten/build/cache", at(lambda place: place.builds.receive_cache), body=TAR, answer=ImportedBuildCache),
+        _route("POST", "/corten/build/contexts", at(lambda place: place.folders.open), query=CONTEXTS_QUERY, body=Listing, answer=Wanted),
+        _route("DELETE", "/corten/build/contexts/{id}", at(lambda place: place.folders.forget), status=204),
+        _route("POST", "/corten/build/contexts/{id}/digests", at(lambda place: place.folders.digests), body=Digests, status=204),
+        _route("POST", "/corten/build/contexts/{id}/contents", at(lambda place: place.folders.contents), body=Stream("application/octet-stream"), status=204),
         _route("GET", "/corten/build/outputs/{id}", at(lambda place: place.builds.fetch), answer=TAR),
     ]
 

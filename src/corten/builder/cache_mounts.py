@@ -95,6 +95,9 @@ class CacheMounts:
         else:
             self._cache.put(CacheRow(name, MOUNT, f"cached mount {mount.target} with id {mount.id!r}", "", now, now, 1, folder=name), [])
 
+    async def saved(self) -> None:
+        """A folder has its row as soon as its use ends."""
+
     def size(self, folder: str) -> int:
         """Bytes. For threads: it walks."""
         return tree_size(self.path(folder))
@@ -102,12 +105,16 @@ class CacheMounts:
     def in_use(self, folder: str) -> bool:
         return bool(self._users[folder])
 
-    def remove(self, folder: str) -> None:
-        shutil.rmtree(self.path(folder), ignore_errors=True)
+    async def remove(self, folder: str) -> bool:
+        """Unless somebody uses it by now."""
+        if self.in_use(folder):
+            return False
+        await asyncio.to_thread(shutil.rmtree, self.path(folder), ignore_errors=True)
+        return True
 
     def sweep(self) -> None:
         """Start-up: folders that no row names."""
-        known = {row.folder for row in self._cache.rows()}
+        known = {row.folder for row in self._cache.rows() if row.kind == MOUNT}
         for name in os.listdir(self._layout.cache_mounts):
             if name not in known:
-                self.remove(name)
+                shutil.rmtree(self.path(name), ignore_errors=True)

@@ -6,12 +6,14 @@ import asyncio
 import os
 import secrets
 import shutil
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
+from functools import cached_property
 
 import msgspec
 
-from corten.builder.context_job import CONTEXT_JOB, INDEX, SPOOL, Received
+from corten.builder.context_job import CONTEXT_JOB, INDEX
 from corten.builder.entries import FILE, FOLDER, Entry
+from corten.builder.spool import SPOOL
 from corten.builder.trees import ContextTree, follow
 from corten.errors import NotFound
 from corten.store.layers import RunJob, run_on_archive
@@ -26,26 +28,41 @@ class NoSuchFile(NotFound):
 
 
 class Context:
-    """`listed` are all entries, whatever an ignore file says. `revision`: of what came from an address, the commit or the digest that it had."""
+    """`listed` are all entries, whatever an ignore file says. `revision`: of what came from an address, the commit or the digest that it had.
 
-    def __init__(self, folder: str, listed: list[Entry], received: Received) -> None:
-        self.folder, self.listed, self.received = folder, listed, received
+    `version`: equal ones have equal content, so that what was found in it once need not be looked for again; empty where nobody knows.
+    """
+
+    def __init__(self, folder: str, listed: Callable[[], list[Entry]]) -> None:
+        self.folder = folder
         self.revision = ""
+        self._listed = listed
         self._claimed: set[int] = set()
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    @property
+    def listed(self) -> list[Entry]:
+        return self._listed()
+
+    @cached_property
+    def plain(self) -> ContextTree:
+        """All of it."""
+        return ContextTree(lambda: self.listed)
 
     @classmethod
     async def receive(cls, layout: Layout, run_job: RunJob, pieces: AsyncIterator[bytes]) -> Context:
         """Read a tar in any compression to its end. Raises ArchiveRefused; nothing is left then."""
         folder = f"{layout.temporary}/context-{secrets.token_hex(8)}"
         os.mkdir(folder, 0o700)
-        results: list[bytes] = []
         try:
             fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
 
                 async def run(source: int) -> bytes:
-                    results.append(await run_on_archive(run_job, CONTEXT_JOB, (source, fd)))
-                    return b""
+                    return await run_on_archive(run_job, CONTEXT_JOB, (source, fd))
 
                 await write_to_worker(run, pieces)
             finally:
@@ -54,29 +71,27 @@ class Context:
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        return cls(folder, listed, msgspec.json.decode(results[0], type=Received))
+        return cls(folder, lambda: listed)
 
     def read(self, path: str, limit: int) -> bytes:
         """A file's content, links followed, of at most `limit` bytes. Raises NoSuchFile."""
-        tree = ContextTree(self.listed)
-        found = follow(tree, path.lstrip("/"))
-        entry = tree.look(found) if found is not None else None
+        found = follow(self.plain, path.lstrip("/"))
+        entry = self.plain.look(found) if found is not None else None
         if entry is None or entry.kind != FILE:
             raise NoSuchFile(path=path)
-        name, offset = (SPOOL, entry.place) if entry.place >= 0 else (str(-1 - entry.place), 0)
-        with open(f"{self.folder}/{name}", "rb") as file:
-            file.seek(offset)
-            return file.read(min(entry.size, limit))
+        return read_content(self.folder, entry.place, min(entry.size, limit))
 
     def take_out(self, folder: str) -> Context:
         """What is below a folder, as a context of its own that goes with this one; here it is no longer. Raises NoSuchFile."""
-        prefix = f"{folder}/"
-        root = next((entry for entry in self.listed if entry.path == folder and entry.kind == FOLDER), None)
+        prefix, listed = f"{folder}/", self.listed
+        root = next((entry for entry in listed if entry.path == folder and entry.kind == FOLDER), None)
         if root is None:
             raise NoSuchFile(path=folder)
-        inside = [msgspec.structs.replace(entry, path=entry.path.removeprefix(prefix)) for entry in self.listed if entry.path.startswith(prefix)]
-        self.listed = [entry for entry in self.listed if entry.path != folder and not entry.path.startswith(prefix)]
-        return Context(self.folder, [msgspec.structs.replace(root, path=""), *inside], self.received)
+        inside = [msgspec.structs.replace(entry, path=entry.path.removeprefix(prefix)) for entry in listed if entry.path.startswith(prefix)]
+        rest = [entry for entry in listed if entry.path != folder and not entry.path.startswith(prefix)]
+        self._listed = lambda: rest
+        self.__dict__.pop("plain", None)
+        return Context(self.folder, lambda: [msgspec.structs.replace(root, path=""), *inside])
 
     def claim(self, wanted: Iterable[Entry]) -> list[int]:
         """Places of large files that the caller, and nobody after it, may have as hard links."""
@@ -86,6 +101,14 @@ class Context:
 
     async def remove(self) -> None:
         await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
+
+
+def read_content(folder: str, place: int, size: int) -> bytes:
+    """Of an entry's content (Entry.place) the beginning."""
+    name, offset = (SPOOL, place) if place >= 0 else (str(-1 - place), 0)
+    with open(f"{folder}/{name}", "rb") as file:
+        file.seek(offset)
+        return file.read(size)
 
 
 def _read_index(path: str) -> list[Entry]:

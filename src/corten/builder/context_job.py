@@ -16,16 +16,17 @@ import msgspec
 
 from corten.builder import entries
 from corten.builder.entries import Entry
+from corten.builder.spool import LARGE, SPOOL
 from corten.errors import ArchiveRefused
+from corten.spec import plain_names
 from corten.store import tar_reader
 from corten.store.compression import open_decompressed, refusing_corrupt
 from corten.store.confine import confine_to
 from corten.store.tar_reader import Head, TarReader
 from corten.store.unpack import safe_name
 
-SPOOL, INDEX = "spool", "index"
+INDEX = "index"
 CONTEXT_JOB = "context"
-LARGE = 1 << 18
 _CHUNK = 1 << 18
 _XATTR = "SCHILY.xattr."
 _KEPT = (_XATTR + "security.capability", _XATTR + "user.")
@@ -35,13 +36,6 @@ _KINDS = {
 }  # fmt: skip
 
 
-class Received(msgspec.Struct, frozen=True):
-    """How many entries there are, and the bytes of all files."""
-
-    count: int
-    size: int
-
-
 class _Indexer:
     def __init__(self, archive: TarReader, spool: IO[bytes]) -> None:
         self._archive, self._spool, self._files, self._offset = archive, spool, 0, 0
@@ -49,7 +43,7 @@ class _Indexer:
 
     def run(self) -> list[Entry]:
         for head in self._archive:
-            path = entries.plain(safe_name(head.name))
+            path = plain_names.plain(safe_name(head.name))
             self.found[path] = self._entry(path, head)
         return complete(self.found)
 
@@ -63,13 +57,13 @@ class _Indexer:
         if head.type not in _KINDS:
             raise ArchiveRefused(f"the context's entry {head.name!r} has the unknown type {head.type!r}")
         device = os.makedev(*head.device) if head.type in (tar_reader.CHAR, tar_reader.BLOCK) else 0
-        link = entries.plain(head.link) if head.type == tar_reader.SYMLINK else ""
+        link = plain_names.plain(head.link) if head.type == tar_reader.SYMLINK else ""
         if "\0" in head.link:
             raise ArchiveRefused(f"invalid tar entry {head.name!r}: the link {head.link!r} has a NUL in its name")
         return Entry(path, _KINDS[head.type], mode, time=head.time, link=link, device=device, attributes=attributes)
 
     def _linked(self, path: str, head: Head) -> Entry:
-        target = self.found.get(entries.plain(safe_name(head.link)))
+        target = self.found.get(plain_names.plain(safe_name(head.link)))
         if target is None or target.kind == entries.FOLDER:
             raise ArchiveRefused(f"the context's hard link {head.name!r}: its target {head.link!r} is no file before it")
         return msgspec.structs.replace(target, path=path)
@@ -83,12 +77,10 @@ class _Indexer:
         number, self._files = self._files, self._files + 1
         content = hashlib.sha256()
         fd = os.open(f"/{number}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
+        with os.fdopen(fd, "wb", buffering=_CHUNK) as file:
             while data := self._archive.read(_CHUNK):
                 content.update(data)
-                os.write(fd, data)
-        finally:
-            os.close(fd)
+                file.write(data)
         return content.hexdigest(), -1 - number
 
 
@@ -110,7 +102,7 @@ def complete(found: dict[str, Entry]) -> list[Entry]:
 
 
 def job(_argument: bytes, fds: list[int]) -> bytes:
-    """Launcher job: descriptors are the body and the context's empty folder. Returns Received as JSON."""
+    """Launcher job: descriptors are the body and the context's empty folder."""
     source = io.BufferedReader(cast("io.RawIOBase", os.fdopen(fds[0], "rb", buffering=0, closefd=False)), _CHUNK)
     reader = open_decompressed(source)
     confine_to(fds[1])
@@ -118,4 +110,4 @@ def job(_argument: bytes, fds: list[int]) -> bytes:
         listed = _Indexer(TarReader(reader, "the build context"), spool).run()
     with open(f"/{INDEX}", "wb") as file:
         file.write(msgspec.msgpack.encode(listed))
-    return msgspec.json.encode(Received(len(listed), sum(entry.size for entry in listed)))
+    return b""

@@ -23,6 +23,7 @@ from corten.builder.permissions import changed_mode, owner_of
 from corten.linux import syscalls
 from corten.runtime.operations import MountRoot, Sandbox
 from corten.runtime.users import UnknownUser
+from corten.spec import plain_names
 from corten.store.confine import confine_to
 
 FILE_JOB = "build-files"
@@ -62,7 +63,7 @@ class _Origins:
         """The file of an entry that is not in a spool."""
         if origin:
             return os.open(str(-1 - entry.place), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._folders[origin])
-        return syscalls.openat2(self._layers, f"{entry.place}/{entries.raw(entry.path)}", os.O_RDONLY | os.O_NOFOLLOW, resolve=_INSIDE)
+        return syscalls.openat2(self._layers, f"{entry.place}/{plain_names.raw(entry.path)}", os.O_RDONLY | os.O_NOFOLLOW, resolve=_INSIDE)
 
 
 def _open_folder(path: str) -> int:
@@ -154,7 +155,7 @@ class _Worker:
             target = target.rstrip("/")
             self._make_folders(posixpath.dirname(target) or "/", 0o755, owner or (0, 0))
         for below, entry in source.items:
-            self._entry(f"{target}/{entries.raw(below)}" if below else target or "/", entry, action, source, owner, top=not below)
+            self._entry(f"{target}/{plain_names.raw(below)}" if below else target or "/", entry, action, source, owner, top=not below)
 
     def _entry(self, path: str, entry: Entry, action: PutCopy, source: Source, owner: tuple[int, int] | None, *, top: bool) -> None:
         ids = owner or (entry.uid, entry.gid)
@@ -167,7 +168,7 @@ class _Worker:
             return
         self._clear(path)
         if entry.kind == entries.LINK:
-            os.symlink(entries.raw(entry.link), path)
+            os.symlink(plain_names.raw(entry.link), path)
         else:
             kind = {entries.FIFO: stat.S_IFIFO, entries.CHAR: stat.S_IFCHR, entries.BLOCK: stat.S_IFBLK}[entry.kind]
             os.mknod(path, kind | 0o600, entry.device)

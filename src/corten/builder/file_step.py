@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from corten.builder import ingredients
 from corten.builder.file_job import FILE_JOB, CannotCopy
@@ -43,7 +44,9 @@ class FileWork:
         """The chain that the worker's root stands on."""
         return () if self.op.link else self.base.chain
 
+    @cached_property
     def ingredients(self) -> ingredients.Ingredients:
+        """Raises UnknownUser."""
         owners = ""
         if self.op.link:
             named = (action.owner for action in self.op.actions)
@@ -60,7 +63,7 @@ def look(op: File, inputs: Sequence[Result], time: int, trees: Sequence[Tree], e
     passwd, group = (base.read(path, _LIMIT).decode("utf-8", "replace") if base else "" for path in ("etc/passwd", "etc/group"))
     try:
         work = FileWork(op, inputs[0], inputs, groups, time, passwd, group)
-        work.ingredients()
+        _ = work.ingredients  # made here, in the thread that has read the files
     except UnknownUser as error:
         raise CannotPutFile(reason=str(error)) from None
     return work

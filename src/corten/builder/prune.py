@@ -1,4 +1,4 @@
-"""Which rows of the build cache go, and what goes with them: layers that nobody else has, folders of cache mounts. By the client's filters,
+"""Which rows of the build cache go, and what goes with them: layers that nobody else has, folders of cache mounts and kept contexts. By the client's filters,
 or by the limits that the engine's settings give.
 
 Choosing is pure. Source: Docker Engine 28.5 `POST /build/prune` (BuildKit's cache/manager.go prune).
@@ -7,11 +7,11 @@ Choosing is pure. Source: Docker Engine 28.5 `POST /build/prune` (BuildKit's cac
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-from corten.builder.cache import MOUNT, Cache, CacheRow
-from corten.builder.cache_mounts import CacheMounts
+from corten.builder.cache import Cache, CacheRow
 from corten.builder.limits import Policy
 from corten.errors import Invalid
 from corten.spec.filters import Filters, matches_pattern, one_flag, until_limit
@@ -80,24 +80,45 @@ def within(uses: Iterable[CacheUse], limits: Limits, total: int) -> list[CacheUs
     return found
 
 
-class Pruning:
-    """`busy_since` tells since when (nanoseconds) the oldest running build has been, if one is."""
+class Folders(Protocol):
+    """Who keeps a kind of rows' folders: those of cache mounts, or of contexts."""
 
-    def __init__(self, cache: Cache, mounts: CacheMounts, images: Images, sweeping: Sweeping, busy_since: Callable[[], int | None]) -> None:
-        self._cache, self._mounts, self._images, self._sweeping = cache, mounts, images, sweeping
+    async def saved(self) -> None:
+        """Returns once what is there has its row."""
+        ...
+
+    def size(self, folder: str) -> int:
+        """Bytes. For threads."""
+        ...
+
+    def in_use(self, folder: str) -> bool: ...
+
+    async def remove(self, folder: str) -> bool:
+        """Whether it is gone: one that somebody uses by now stays."""
+        ...
+
+
+class Pruning:
+    """`folders` are what keeps the folders of rows that are no layers, by the rows' kind. `busy_since` tells since when (nanoseconds) the oldest running build has been, if one is."""
+
+    def __init__(self, cache: Cache, folders: Mapping[str, Folders], images: Images, sweeping: Sweeping, busy_since: Callable[[], int | None]) -> None:
+        self._cache, self._folders, self._images, self._sweeping = cache, folders, images, sweeping
         self._busy_since = busy_since
         self._lock = asyncio.Lock()
 
     async def uses(self) -> list[CacheUse]:
         """Every row, the oldest first."""
+        for keeper in self._folders.values():
+            await keeper.saved()
         in_images = {diff_id for image in self._images.all() for diff_id in image.config.rootfs.diff_ids}
         makers = {row.layer: row.key for row in self._cache.rows() if row.layer}
         busy = self._busy_since()
         found: list[CacheUse] = []
         for row in self._cache.rows():
-            if row.kind == MOUNT:
-                size = await asyncio.to_thread(self._mounts.size, row.folder)
-                found.append(CacheUse(row, self._mounts.in_use(row.folder), shared=False, size=size))
+            if row.folder:
+                keeper = self._folders[row.kind]
+                size = await asyncio.to_thread(keeper.size, row.folder)
+                found.append(CacheUse(row, keeper.in_use(row.folder), shared=False, size=size))
                 continue
             parents = tuple(makers[diff_id] for diff_id in row.base[-1:] if diff_id in makers)
             found.append(CacheUse(row, busy is not None and row.used >= busy, row.layer in in_images, row.size, parents))
@@ -123,7 +144,7 @@ class Pruning:
 
     # --- for the collector of the whole store
     def items(self) -> list[Item]:
-        """Every step's row; one that a running build has used stays. Folders of cache mounts are no layers, and go by prune alone."""
+        """Every step's row; one that a running build has used stays. Folders of cache mounts and contexts are no layers, and go by prune alone."""
         busy = self._busy_since()
         return [
             Item("build-cache", row.key, (row.description,), row.used, content_of(hold), "in use by a build" if busy is not None and row.used >= busy else "")
@@ -143,12 +164,9 @@ class Pruning:
         return sum(row.size for row in self._sweeping.release(layers, blobs))
 
     async def _remove(self, chosen: Sequence[CacheUse]) -> Pruned:
-        reclaimed = self._release([use.row for use in chosen])
-        for use in chosen:
-            if use.row.kind == MOUNT:
-                await asyncio.to_thread(self._mounts.remove, use.row.folder)
-                reclaimed += use.size
-        return Pruned([use.row.key for use in chosen], reclaimed)
+        going = [use for use in chosen if not use.row.folder or await self._folders[use.row.kind].remove(use.row.folder)]
+        reclaimed = self._release([use.row for use in going]) + sum(use.size for use in going if use.row.folder)
+        return Pruned([use.row.key for use in going], reclaimed)
 
 
 def read_limits(keep: int | None, most: int | None) -> Limits:

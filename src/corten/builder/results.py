@@ -10,10 +10,11 @@ from corten.builder.trees import ContextTree
 
 @dataclass(frozen=True)
 class Folder:
-    """What can be seen of a context, and the context that has the bytes."""
+    """What can be seen of a context, and the context that has the bytes. Equal versions, if there is one, have equal content."""
 
     tree: ContextTree
     context: Context
+    version: str = ""
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+import msgspec
+
 from corten.builder import exec_step, file_step, step_mounts
 from corten.builder.cache import REGULAR, Cache, CacheRow
 from corten.builder.cache_transfer.imports import Import
 from corten.builder.context import Context
+from corten.builder.context_needs import mounted_copy
 from corten.builder.exec_step import ExecSteps, ExecWork
 from corten.builder.file_step import FileWork
 from corten.builder.graph import LAYERED, Bind, Exec, File, Git, Http, Image, Local, Scratch, Vertex
@@ -25,6 +28,7 @@ from corten.builder.graph import Copy as CopyAction
 from corten.builder.hosting import Private
 from corten.builder.in_flight import InFlight, Listener, Message
 from corten.builder.ingredients import Ingredients, key_of
+from corten.builder.known_keys import KnownKeys, quick_key
 from corten.builder.limits import BuilderSettings
 from corten.builder.progress import Difference, Emit, Failed, Finished, Said, Started
 from corten.builder.remote import Remote
@@ -33,6 +37,7 @@ from corten.builder.select import Excludes
 from corten.builder.trees import ContextTree
 from corten.builder.workshop import Workshop
 from corten.errors import CortenError, Forbidden, Invalid
+from corten.spec.digest import digest_of
 from corten.spec.timestamps import now_ns, parse_rfc3339
 from corten.store.holds import Holds
 from corten.store.images import Images
@@ -68,7 +73,7 @@ class Solver:
                  settings: BuilderSettings, at_once: int) -> None:  # fmt: skip
         self.workshop, self.images, self.cache, self.execs, self.excludes = workshop, images, cache, execs, excludes
         self._holds, self.settings = holds, settings
-        self.in_flight, self.gate = InFlight(), asyncio.Semaphore(at_once)
+        self.keys, self.in_flight, self.gate = KnownKeys(), InFlight(), asyncio.Semaphore(at_once)
         self._numbers = itertools.count()
         self._running: dict[int, int] = {}  # build -> since when it has been running
 
@@ -142,7 +147,7 @@ class Solve:
             created = parse_rfc3339(config.created) if config.created else 0
             return Result(tuple(config.rootfs.diff_ids), self._limited(created))
         if isinstance(op, Local):
-            return await self._local(op)
+            return self._local(op)
         assert isinstance(op, Http | Git)
         return await self._remote(op)
 
@@ -150,17 +155,17 @@ class Solve:
         remote = Remote(self._solver.workshop.layout, self._solver.workshop.run_job, self._options.private)
         context = await (remote.url(op) if isinstance(op, Http) else remote.git(op))
         self.fetched.append(context)
-        return Result(folder=Folder(await asyncio.to_thread(ContextTree, context.listed, None), context))
+        return Result(folder=Folder(context.plain, context))
 
-    async def _local(self, op: Local) -> Result:
+    def _local(self, op: Local) -> Result:
         context = self._options.contexts.get(op.name)
         if context is None:
             raise NoSuchContext(name=op.name)
         tree = self._trees.get((op.name, op.ignore))
         if tree is None:
             hides = self._solver.excludes(op.ignore) if op.ignore else None
-            tree = self._trees[op.name, op.ignore] = await asyncio.to_thread(ContextTree, context.listed, hides)
-        return Result(folder=Folder(tree, context))
+            tree = self._trees[op.name, op.ignore] = ContextTree(lambda: context.listed, hides)
+        return Result(folder=Folder(tree, context, context.version and digest_of(msgspec.json.encode([context.version, op.ignore]))))
 
     def _limited(self, time: int) -> int:
         newest = self._options.newest
@@ -168,6 +173,12 @@ class Solve:
 
     # --- steps
     async def _step(self, vertex: Vertex, op: Exec | File, inputs: list[Result]) -> Result:
+        quick = ""
+        if isinstance(op, File) and self._may_use_cache(vertex):
+            quick = quick_key(op, inputs, time := self._file_time(op, inputs))
+            known = self._solver.cache.find(self._solver.keys.get(quick))
+            if known:
+                return self._finish(vertex, inputs, time, MadeLayer(known.layer, known.length, known.size, known.key), cached=True, missed=None)
         work, ingredients = await (self._look_exec(op, vertex, inputs) if isinstance(op, Exec) else self._look_file(op, inputs))
         key = key_of(ingredients)
         row, missed = None, None
@@ -176,7 +187,9 @@ class Solve:
             if row is None:
                 missed = self._solver.cache.explain(_place(vertex), vertex.shown.text, ingredients)
         layer = MadeLayer(row.layer, row.length, row.size) if row else await self._carry_out(vertex, work, key, ingredients)
-        return self._finish(vertex, inputs, work, replace(layer, key=key), cached=row is not None, missed=missed)
+        if quick:
+            self._solver.keys.put(quick, key)
+        return self._finish(vertex, inputs, work.time, replace(layer, key=key), cached=row is not None, missed=missed)
 
     async def _import(self, key: str) -> CacheRow | None:
         for place in self._options.imports:
@@ -185,22 +198,24 @@ class Solve:
                 return row
         return None
 
-    def _finish(self, vertex: Vertex, inputs: list[Result], work: Work, layer: MadeLayer, *, cached: bool, missed: Difference | None) -> Result:
+    def _finish(self, vertex: Vertex, inputs: list[Result], time: int, layer: MadeLayer, *, cached: bool, missed: Difference | None) -> Result:
         self.layers[vertex] = layer
         base = inputs[0]
         chain = (*base.chain, layer.diff_id) if layer.diff_id else base.chain
         self._emit(Finished(vertex, now_ns(), cached, chain, missed))
-        return Result(chain, max(base.time, work.time))
+        return Result(chain, max(base.time, time))
 
     def _may_use_cache(self, vertex: Vertex) -> bool:
         return not {"*", vertex.shown.stage} & self._options.no_cache
 
     async def _look_file(self, op: File, inputs: list[Result]) -> tuple[Work, Ingredients]:
-        used = [inputs[action.input] for action in op.actions if isinstance(action, CopyAction)]
-        time = max((result.time for result in (used if op.link else [inputs[0], *used])), default=0)
         trees = [self._solver.workshop.tree(result) for result in inputs]
-        work = await asyncio.to_thread(file_step.look, op, inputs, self._limited(time), trees, self._solver.excludes)
-        return work, await asyncio.to_thread(work.ingredients)
+        work = await asyncio.to_thread(file_step.look, op, inputs, self._file_time(op, inputs), trees, self._solver.excludes)
+        return work, work.ingredients
+
+    def _file_time(self, op: File, inputs: list[Result]) -> int:
+        used = [inputs[action.input] for action in op.actions if isinstance(action, CopyAction)]
+        return self._limited(max((result.time for result in (used if op.link else [inputs[0], *used])), default=0))
 
     async def _look_exec(self, op: Exec, vertex: Vertex, inputs: list[Result]) -> tuple[Work, Ingredients]:
         settings = self._solver.settings
@@ -221,10 +236,11 @@ class Solve:
         path = mount.source
         if source.folder:
             # What a context has becomes a layer like any other: made once, and then found by content.
-            plain = path.strip("/") or "."
-            copied = Vertex(File((CopyAction(1, (plain,), "/", wildcard=False),)), (Vertex(Scratch()), vertex.inputs[mount.input or 0]), replace(vertex.shown, text=f"{vertex.shown.text} (context)"))
-            entry = source.folder.tree.look(plain.strip("."))
-            source = await self.result(copied)
+            copied = mounted_copy(mount)
+            plain = copied.sources[0]
+            step = Vertex(File((msgspec.structs.replace(copied, input=1),)), (Vertex(Scratch()), vertex.inputs[mount.input or 0]), replace(vertex.shown, text=f"{vertex.shown.text} (context)"))
+            entry = await asyncio.to_thread(source.folder.tree.look, "" if plain == "." else plain)
+            source = await self.result(step)
             path = f"/{plain.rsplit('/', 1)[-1]}" if entry and entry.kind != "d" else "/"
         folders = self._solver.workshop.folders(source.chain)
         return await asyncio.to_thread(step_mounts.look, mount.target, path, source.chain, folders)

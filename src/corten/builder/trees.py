@@ -10,7 +10,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Protocol
 
 import msgspec
@@ -18,6 +18,7 @@ import msgspec
 from corten.builder import entries
 from corten.builder.entries import Entry
 from corten.errors import Invalid
+from corten.spec import plain_names
 from corten.store import overlay_view
 
 _LINKS = 255  # as many as the kernel's file systems and BuildKit follow before they call it a loop
@@ -30,6 +31,10 @@ _KINDS = {
 
 class TooManyLinks(Invalid):
     template = "{path}: too many levels of symbolic links"
+
+
+class NotSent(Invalid):
+    template = "the content of {path} was not asked of the client: this is a mistake in Corten, please report it"
 
 
 class Tree(Protocol):
@@ -49,18 +54,29 @@ class Tree(Protocol):
 
 
 class ContextTree:
-    """`hides` says which paths the ignore file takes away; a folder stays while something in it does."""
+    """`listed` is asked when something is looked for, in the thread that does. `hides` says which paths the ignore file takes away; a folder
+    stays while something in it does.
+    """
 
-    def __init__(self, listed: Iterable[Entry], hides: Callable[[str], bool] | None = None) -> None:
-        self._all = {entry.path: entry for entry in listed}
-        kept = self._all if hides is None else _visible(self._all, hides)
-        self._entries = kept
-        names: dict[str, list[str]] = {path: [] for path, entry in kept.items() if entry.kind == entries.FOLDER}
-        for path in kept:
+    def __init__(self, listed: Callable[[], Iterable[Entry]], hides: Callable[[str], bool] | None = None) -> None:
+        self._listed, self._hides = listed, hides
+
+    @cached_property
+    def _all(self) -> dict[str, Entry]:
+        return {entry.path: entry for entry in self._listed()}
+
+    @cached_property
+    def _entries(self) -> dict[str, Entry]:
+        return self._all if self._hides is None else _visible(self._all, self._hides)
+
+    @cached_property
+    def _names(self) -> dict[str, list[str]]:
+        names: dict[str, list[str]] = {path: [] for path, entry in self._entries.items() if entry.kind == entries.FOLDER}
+        for path in self._entries:
             if path:
                 parent, _, name = path.rpartition("/")
                 names[parent].append(name)
-        self._names = {path: sorted(below) for path, below in names.items()}
+        return {path: sorted(below) for path, below in names.items()}
 
     def look(self, path: str) -> Entry | None:
         return self._entries.get(path)
@@ -69,6 +85,9 @@ class ContextTree:
         return self._names.get(path, ())
 
     def digested(self, entry: Entry) -> Entry:
+        """Raises NotSent: what nobody has asked the client for is never taken for an empty file."""
+        if entry.kind == entries.FILE and not entry.digest:
+            raise NotSent(path=entry.path)
         return entry
 
     def is_ignored(self, path: str) -> bool:
@@ -114,7 +133,7 @@ class ChainTree:
         return found
 
     def look(self, path: str) -> Entry | None:
-        node = self._node(raw := entries.raw(path))
+        node = self._node(raw := plain_names.raw(path))
         if node is None:
             return Entry("", entries.FOLDER) if not path else None
         kind = _KINDS.get(stat.S_IFMT(node.status.st_mode))
@@ -124,19 +143,19 @@ class ChainTree:
         return self._numbers[full[: -len(path) - 1] if path else full]
 
     def names(self, path: str) -> Sequence[str]:
-        node = self._node(raw := entries.raw(path))
-        return sorted(map(entries.plain, self._below(f"/{raw}" if raw else "", node))) if node and node.is_folder else ()
+        node = self._node(raw := plain_names.raw(path))
+        return sorted(map(plain_names.plain, self._below(f"/{raw}" if raw else "", node))) if node and node.is_folder else ()
 
     def digested(self, entry: Entry) -> Entry:
         if entry.kind != entries.FILE or entry.digest:
             return entry
-        node = self._node(entries.raw(entry.path))
+        node = self._node(plain_names.raw(entry.path))
         return msgspec.structs.replace(entry, digest=_file_digest(node.path)) if node else entry
 
     def read(self, path: str, limit: int) -> bytes:
         """The beginning of a small file, links followed; empty if it is none."""
         found = follow(self, path)
-        node = self._node(entries.raw(found)) if found is not None else None
+        node = self._node(plain_names.raw(found)) if found is not None else None
         if node is None or not stat.S_ISREG(node.status.st_mode):
             return b""
         with open(node.path, "rb") as file:
@@ -145,7 +164,7 @@ class ChainTree:
 
 def _entry(node: overlay_view.Node, path: str, kind: str, number: int) -> Entry:
     status = node.status
-    link = entries.plain(os.readlink(node.path)) if kind == entries.LINK else ""
+    link = plain_names.plain(os.readlink(node.path)) if kind == entries.LINK else ""
     size = status.st_size if kind == entries.FILE else 0
     mode, time = stat.S_IMODE(status.st_mode), max(0, status.st_mtime_ns // 1_000_000_000)
     return Entry(path, kind, mode, status.st_uid, status.st_gid, size, time, link, "", number, status.st_rdev, _attributes(node.path))

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from io import BufferedReader
 from typing import IO, Any, cast
 
 import click
+import msgspec
 
 from corten.api.client import Client
-from corten.cli.build_calls import SHOWN
-from corten.cli.build_context import sent_files, sent_folder
+from corten.cli.build_folder import FolderChanged, SentFolders
 from corten.cli.build_private import agents, known_hosts, secrets
 from corten.cli.build_results import FLAGS as RESULT_FLAGS
 from corten.cli.build_results import Results
@@ -22,21 +20,27 @@ from corten.cli.build_stream import QUIET, build_quietly, build_shown
 from corten.cli.build_view.view import MODES
 from corten.cli.credentials import all_registries_header
 from corten.cli.main import Session
-from corten.cli.oci_layout import SCHEME as LAYOUT
-from corten.cli.oci_layout import sent_layout
-from corten.cli.run import parse_bytes
+from corten.cli.sizes import parse_bytes
 from corten.errors import Invalid
 from corten.spec.archive_head import BLOCK, is_archive
-from corten.spec.build_extras import HEADER, SENT, SENT_FOLDER, BuildExtras, encode_extras
+from corten.spec.build_extras import HEADER, BuildExtras, encode_extras
+from corten.spec.context_listing import KEPT, MESSAGE
 from corten.spec.git_address import is_over_ssh
+from corten.spec.ignore_file import ignore_file_names
 
+_ATTEMPTS = 3
+_LAYOUT = "oci-layout://"
 _OUTSIDE = ".dockerfile.corten"  # a Dockerfile that is not in the context is sent under this name
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
 
 
 def _pairs(values: tuple[str, ...]) -> str:
     """JSON of `NAME=value`; a bare NAME takes its value from the environment, as in docker build, and is left out if it has none there."""
     found = {name: value if equals else os.environ.get(name) for name, equals, value in (each.partition("=") for each in values)}
-    return json.dumps({name: value for name, value in found.items() if value is not None})
+    return _json({name: value for name, value in found.items() if value is not None})
 
 
 def _limits(values: tuple[str, ...]) -> str:
@@ -49,7 +53,7 @@ def _limits(values: tuple[str, ...]) -> str:
             found.append({"Name": name, "Soft": int(soft), "Hard": int(hard or soft)})
         except ValueError:
             raise click.BadParameter(f"invalid ulimit {each!r}: want NAME=SOFT[:HARD]") from None
-    return json.dumps(found)
+    return _json(found)
 
 
 # option -> (query key, how its value is written)
@@ -69,42 +73,59 @@ def build_query(options: dict[str, Any], keys: tuple[str, ...] = tuple(_QUERY)) 
     return {_QUERY[key][0]: _QUERY[key][1](options[key]) for key in keys if options[key] not in (None, (), False, "")}
 
 
-@contextmanager
-def _context(path: str, dockerfile: str, folders: dict[str, str]) -> Iterator[tuple[IO[bytes] | None, dict[str, str]]]:
-    """The body, and what the query has to say of it. `folders` are named contexts that go along."""
-    if folders and not os.path.isdir(path):
-        raise click.UsageError("named contexts that are folders go along with a context that is a folder")
-    if path.startswith(("http://", "https://", "git://", "git@", "ssh://", "github.com/")):
-        yield None, {"remote": path, **({"dockerfile": dockerfile} if dockerfile else {})}
-    elif path == "-":
-        with _from_input(dockerfile) as (body, query):
-            yield body, query
-    elif not os.path.isdir(path):
-        raise Invalid(f"the build context {path} is not a folder" + (": did you mean --file?" if os.path.isfile(path) else ""))
-    else:
-        name, more = _dockerfile(path, dockerfile)
-        with sent_folder(path, name, more, folders) as body:
-            yield body, {"dockerfile": name}
+def _is_address(path: str) -> bool:
+    return path.startswith(("http://", "https://", "git://", "git@", "ssh://", "github.com/"))
 
 
-@contextmanager
-def _from_input(dockerfile: str) -> Iterator[tuple[IO[bytes], dict[str, str]]]:
+def _context(path: str, dockerfile: str, sent: SentFolders) -> tuple[IO[bytes] | None, dict[str, str]]:
+    """The body, if there is one, and what the query has to say of the context."""
+    if _is_address(path):
+        return None, {"remote": path, **({"dockerfile": dockerfile} if dockerfile else {})}
+    if path == "-":
+        return _from_input(dockerfile)
+    name, beside = _dockerfile(path, dockerfile)
+    return None, {"context": sent.open(path, name, beside), "dockerfile": name}
+
+
+def _asked_about(path: str, dockerfile: str) -> tuple[IO[bytes], dict[str, str]]:
+    """What `--call` needs of a context: the Dockerfile, and its ignore file."""
+    if _is_address(path):
+        raise click.UsageError("--call needs a context that is here, not at an address")
+    if path == "-":
+        return _from_input(dockerfile)
+    name, files = _dockerfile(path, dockerfile)
+    for each in (name, *ignore_file_names(name)):
+        try:
+            with open(os.path.join(path, each), "rb") as file:
+                files.setdefault(each, file.read())
+        except OSError:
+            continue  # that there is no such Dockerfile is the engine's to say
+    return _tar(files), {"dockerfile": name}
+
+
+def _from_input(dockerfile: str) -> tuple[IO[bytes], dict[str, str]]:
     """A tar, or a Dockerfile without any context."""
     if dockerfile == "-":
         raise click.UsageError("standard input can be the context or the Dockerfile, not both")
     source = cast("BufferedReader", sys.stdin.buffer)
     head = source.peek(BLOCK)
     if is_archive(head):
-        yield source, {"dockerfile": dockerfile} if dockerfile else {}
-        return
+        return source, {"dockerfile": dockerfile} if dockerfile else {}
     if dockerfile:
         raise click.UsageError("with a Dockerfile on standard input there is no context that --file could be in")
-    with sent_files({"Dockerfile": source.read()}) as body:
-        yield body, {}
+    return _tar({"Dockerfile": source.read()}), {}
+
+
+def _tar(files: dict[str, bytes]) -> IO[bytes]:
+    from corten.cli.build_context import sent_files  # a folder needs no tar
+
+    return sent_files(files)
 
 
 def _dockerfile(folder: str, given: str) -> tuple[str, dict[str, bytes]]:
-    """Its path in the context; one from elsewhere (or standard input) is sent besides."""
+    """Its path in the context; one from elsewhere (or standard input) goes along, and is in no image."""
+    if not os.path.isdir(folder):
+        raise Invalid(f"the build context {folder} is not a folder" + (": did you mean --file?" if os.path.isfile(folder) else ""))
     if given == "-":
         return _OUTSIDE, {_OUTSIDE: sys.stdin.buffer.read()}
     if not given:
@@ -120,18 +141,18 @@ def _dockerfile(folder: str, given: str) -> tuple[str, dict[str, bytes]]:
 
 
 def _named(values: tuple[str, ...]) -> tuple[dict[str, str], dict[str, str]]:
-    """`--build-context`: addresses by name, and of those that are folders the path by the place that they are sent to."""
+    """`--build-context`: addresses by name, and folders by name."""
     addresses, folders = dict[str, str](), dict[str, str]()
     for each in values:
         name, equals, where = each.partition("=")
         if not equals or not name or not where:
             raise click.BadParameter(f"invalid context value: {each}, expected key=value")
         if os.path.isdir(where):
-            folders[f"{SENT_FOLDER}/{len(folders)}"] = where
-            where = f"{SENT}{len(folders) - 1}"
+            folders[name] = where
         elif "://" not in where and "@" not in where:
             raise click.BadParameter(f"failed to find the folder {where} of the context {name}")
-        addresses[name] = where
+        else:
+            addresses[name] = where
     return addresses, folders
 
 
@@ -146,12 +167,19 @@ def _private(options: dict[str, Any], addresses: Iterable[str], results: Results
     )
 
 
-def _build(client: Client, body: IO[bytes] | None, query: dict[str, Any], extras: BuildExtras, results: Results, progress: str) -> str:
-    """The image's id. What is said of the build goes to standard error."""
+def _build(client: Client, body: IO[bytes] | None, query: dict[str, Any], extras: BuildExtras, results: Results, sent: SentFolders,
+           progress: str) -> str:  # fmt: skip
+    """The image's id. What is said of the build goes to standard error. Raises FolderChanged."""
+
+    def take(aux: dict[str, Any]) -> None:
+        if MESSAGE in aux:
+            sent.answer(aux[MESSAGE])
+        results.take(aux)
+
     headers = {HEADER: encode_extras(extras), **all_registries_header()}
     if progress not in QUIET:
-        return build_shown(client, body, query, headers, results.take, progress)
-    image = build_quietly(client, body, query, headers, results.take)
+        return build_shown(client, body, query, headers, take, progress)
+    image = build_quietly(client, body, query, headers, take)
     if progress == "quiet" and not results.takes_stdout:
         print(image)
     return image
@@ -194,7 +222,7 @@ _FLAGS = [
                  help="How the build is shown: a live picture on a terminal, else lines; rawjson as BuildKit's; quiet prints the image's id; none nothing"),
     click.option("--explain", is_flag=True, help="Say of every step that was not in the cache what is different"),
     click.option("--check", is_flag=True, help="Build nothing; show what build checks find (as --call=check)"),
-    click.option("--call", "method", type=click.Choice(["build", *SHOWN]), default="build", show_default=True, help="What to ask of the Dockerfile"),
+    click.option("--call", "method", type=click.Choice(["build", "check", "outline", "targets"]), default="build", show_default=True, help="What to ask of the Dockerfile"),
     *RESULT_FLAGS,
 ]  # fmt: skip
 
@@ -212,21 +240,52 @@ def _options(function: Any) -> Any:
 def command(session: Session, /, path: str, dockerfile: str, iidfile: str | None, check: bool, method: str, progress: str, quiet: bool, **options: Any) -> None:
     """Build an image from a Dockerfile and a context: a folder, an address, or - for standard input."""
     method, progress = "check" if check else method, _progress(progress, quiet)
+    if method != "build":
+        raise SystemExit(_call(session.client(), path, dockerfile, method, options))
     addresses, folders = _named(options["build_context"])
     client, results = session.client(), Results(options)
-    addresses = {name: sent_layout(client, there, options["platform"]) if there.startswith(LAYOUT) else there for name, there in addresses.items()}
+    addresses = {name: _layout(client, there, options["platform"]) if there.startswith(_LAYOUT) else there for name, there in addresses.items()}
     extras = _private(options, (path, *addresses.values()), results, addresses)
-    with _context(path, dockerfile, folders) as (body, where):
-        if method != "build":
-            if body is None:
-                raise click.UsageError("--call needs a context that is here, not at an address")
-            query = {"method": method, **where, **build_query(options, _CALL_QUERY)}
-            with client.open("POST", "/corten/build/call", query=query, body=body, headers=all_registries_header()) as response:
-                found = json.load(response)
-            raise SystemExit(SHOWN[method](found, dockerfile or "Dockerfile"))
-        results.send_caches(client)
-        image = _build(client, body, {**where, **build_query(options), **results.query}, extras, results, progress)
+    results.send_caches(client)
+
+    def build() -> str:
+        with SentFolders(client) as sent:
+            opened = {name: KEPT + sent.open(folder, dockerfile or "Dockerfile", always=False) for name, folder in folders.items()}
+            body, where = _context(path, dockerfile, sent)
+            query = {**where, **build_query(options), **results.query}
+            return _build(client, body, query, msgspec.structs.replace(extras, contexts=addresses | opened), results, sent, progress)
+
+    image = _again_if_changed(build, _ATTEMPTS if path != "-" and dockerfile != "-" else 1)
     results.receive(client)
     if iidfile:
         with open(iidfile, "w", encoding="ascii") as file:
             file.write(image)
+
+
+def _layout(client: Client, address: str, platform: str) -> str:
+    from corten.cli.oci_layout import sent_layout  # few builds have one
+
+    return sent_layout(client, address, platform)
+
+
+def _again_if_changed(build: Callable[[], str], attempts: int) -> str:
+    """A file that is written to while it is read is read again, with all else that may have changed. Nothing has been built by then."""
+    for left in reversed(range(attempts)):
+        try:
+            return build()
+        except FolderChanged as error:
+            if not left:
+                raise
+            print(f"{error.message}; reading it again", file=sys.stderr)
+    raise AssertionError(attempts)
+
+
+def _call(client: Client, path: str, dockerfile: str, method: str, options: dict[str, Any]) -> int:
+    """The exit code."""
+    from corten.cli.build_calls import SHOWN  # not for builds
+
+    body, where = _asked_about(path, dockerfile)
+    query = {"method": method, **where, **build_query(options, _CALL_QUERY)}
+    with client.open("POST", "/corten/build/call", query=query, body=body, headers=all_registries_header()) as response:
+        found = msgspec.json.decode(response.read())
+    return SHOWN[method](found, dockerfile or "Dockerfile")

@@ -60,12 +60,13 @@ class Upload:
 
 
 def build_quietly(client: Client, body: IO[bytes] | None, query: Mapping[str, Any], headers: Mapping[str, str], take: Callable[[dict[str, Any]], None]) -> str:
-    """The image's id, which the engine says last; nothing else is said unless it fails. `take` is told of every `aux` message."""
+    """The image's id, which the engine says last; nothing else is said unless it fails. `take` is told of every `aux` message; what it raises ends the build."""
     said = ""
-    for message in client.messages("/build", body=body, headers=headers, **{**query, "q": 1}):
-        if "aux" in message:
-            take(message["aux"])
-        said += message.get("stream", "")
+    with closing(client.messages("/build", body=body, headers=headers, **{**query, "q": 1})) as messages:
+        for message in messages:
+            if "aux" in message:
+                take(message["aux"])
+            said += message.get("stream", "")
     return _whole(said.strip())
 
 
@@ -78,8 +79,9 @@ def build_shown(client: Client, body: IO[bytes] | None, query: Mapping[str, Any]
         upload = Upload(body, view, sent) if body else None
         if upload is None:
             sent.set()
-        with closing(upload or BytesIO()):
-            for message in client.messages("/build", body=upload, headers=headers, **query, progress=1, buildid=key):
+        messages = client.messages("/build", body=upload, headers=headers, **query, progress=1, buildid=key)
+        with closing(upload or BytesIO()), closing(messages):
+            for message in messages:
                 if message.get("id") == PROGRESS:
                     view.take(msgspec.convert(message["aux"], BuildStatus))
                 elif "aux" in message:

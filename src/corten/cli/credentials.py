@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import base64
 import os
-import subprocess
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import msgspec
 
 from corten.errors import CortenError, Invalid
 from corten.spec.reference import DEFAULT_DOMAIN, parse_reference
+
+if TYPE_CHECKING:
+    import subprocess
 
 _HUB_KEY = "https://index.docker.io/v1/"
 _TOKEN_USER = "<token>"
@@ -102,6 +105,8 @@ def _host(key: str) -> str:
 
 
 def _ask(helper: str, verb: str, server: str) -> subprocess.CompletedProcess[bytes]:
+    import subprocess  # few have a helper
+
     try:
         return subprocess.run([f"docker-credential-{helper}", verb], input=server.encode(), capture_output=True, check=False)
     except OSError as error:

@@ -11,10 +11,10 @@ import click
 from corten.api.client import ApiError, Client
 from corten.cli.main import Session
 from corten.cli.pull import pull_image
+from corten.cli.sizes import parse_bytes
 from corten.cli.streams import relay
 from corten.errors import CortenError
 
-_UNITS = {"b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _ENGINE_REFUSED, _NOT_EXECUTABLE, _NOT_FOUND = 125, 126, 127
 
 
@@ -24,14 +24,6 @@ class RunFailed(CortenError):
     def __init__(self, text: str, cli_exit_code: int) -> None:
         super().__init__(text)
         self.cli_exit_code = cli_exit_code
-
-
-def parse_bytes(text: str) -> int:
-    number, unit = (text[:-1], text[-1].lower()) if text and text[-1].isalpha() else (text, "b")
-    try:
-        return int(float(number) * _UNITS[unit])
-    except (ValueError, KeyError):
-        raise click.BadParameter(f"invalid size: {text!r}") from None
 
 
 def parse_publish(text: str) -> tuple[str, dict[str, str]]:

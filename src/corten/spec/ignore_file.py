@@ -48,6 +48,7 @@ class Ignore:
 
     def __init__(self, patterns: Iterable[str]) -> None:
         rules = [rule for pattern in patterns if (rule := _rule(pattern))]
+        self.has_rules = bool(rules)
         self.has_exceptions = any(rule.exception for rule in rules)
         self._rules = _merged(rules)[::-1]
 

@@ -17,6 +17,7 @@ containers/<id>/container-cached.log     what any other driver sends elsewhere, 
 volumes/<name>/_data                     what a volume of the local driver holds; Docker's path
 volumes/<name>/disk                      with a size limit: a file with a file system, mounted on _data while it is used
 cache-mounts/<name>/                     what RUN --mount=type=cache keeps from build to build
+contexts/<name>/                         what is kept of a client's folder that was a build context (builder/kept_folder.py)
 tmp/                                     whatever is unfinished; emptied at start-up
 state.db                                 every mutable thing is a row here
 <exec-root>/                               mode 0700, gone after a reboot
@@ -44,7 +45,7 @@ class Layout:
         os.makedirs(self.root, mode=0o700, exist_ok=True)
         os.makedirs(self.exec_root, mode=0o711, exist_ok=True)
         shutil.rmtree(self.temporary, ignore_errors=True)
-        for folder in (self.blobs, self.partials, self.layers, self.inits, self.containers, self.volumes, self.cache_mounts, self.temporary, self.runs, self.staging):
+        for folder in (self.blobs, self.partials, self.layers, self.inits, self.containers, self.volumes, self.cache_mounts, self.contexts, self.temporary, self.runs, self.staging):
             os.makedirs(folder, mode=0o700, exist_ok=True)
 
     @property
@@ -106,6 +107,10 @@ class Layout:
     @property
     def cache_mounts(self) -> str:
         return f"{self.root}/cache-mounts"
+
+    @property
+    def contexts(self) -> str:
+        return f"{self.root}/contexts"
 
     @property
     def runs(self) -> str:

@@ -1,0 +1,115 @@
+"""What is known of a folder that was a build context before: the listing, the digests of its files, and where contents are. Values and pure functions.
+
+A file's digest is known while its status in a new listing is the one that it was told under. Nothing is read or written here (kept_folder.py).
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from corten.builder import entries
+from corten.builder.entries import Entry
+from corten.errors import Invalid
+from corten.spec import plain_names
+from corten.spec.context_listing import Listed, is_settled
+
+EMPTY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+Place = tuple[int, int]  # Entry.place and bytes
+_KINDS = {
+    stat.S_IFREG: entries.FILE, stat.S_IFDIR: entries.FOLDER, stat.S_IFLNK: entries.LINK, stat.S_IFIFO: entries.FIFO, stat.S_IFCHR: entries.CHAR,
+    stat.S_IFBLK: entries.BLOCK,
+}  # fmt: skip
+
+
+class Head(msgspec.Struct, frozen=True):
+    """`generation` names the folder with the contents, `offset` is the spool's end, `number` that of the next large file.
+
+    `listing` is the digest of the last listing, `version` changes with what is known of its content; `settled`: all of it holds while the listing is equal.
+    """
+
+    generation: int = 1
+    offset: int = 0
+    number: int = 0
+    listing: str = ""
+    version: str = ""
+    settled: bool = False
+    boot: str = ""
+
+
+class Body(msgspec.Struct):
+    """`digests` by the entries' numbers, empty where not known; `unsure` are numbers of those that have to be asked again. `contents` by digest."""
+
+    entries: list[Listed] = []
+    beside: dict[str, bytes] = {}
+    digests: list[str] = []
+    unsure: set[int] = set()
+    contents: dict[str, Place] = {}
+
+    def has(self, number: int) -> bool:
+        """Whether this file's content is known, and here."""
+        return self.digests[number] in self.contents and number not in self.unsure
+
+    def listed(self) -> list[Entry]:
+        """As a tar's; sorted by path, the root first. What has not been asked for has no digest."""
+        found = [Entry("", entries.FOLDER)]
+        for entry, digest in zip(self.entries, self.digests, strict=True):
+            kind = _KINDS[stat.S_IFMT(entry.mode)]
+            place = self.contents.get(digest)
+            attributes = (("security.capability", entry.capability),) if entry.capability else ()
+            found.append(Entry(
+                entry.path, kind, entry.mode & 0o7777, 0, 0, entry.size if kind == entries.FILE else 0, max(0, entry.mtime // 1_000_000_000), entry.link,
+                digest if place else "", place[0] if place else 0, entry.device, attributes,
+            ))  # fmt: skip
+        return found
+
+
+def merged(old: Body, listed: list[Listed], beside: dict[str, bytes]) -> Body:
+    """What a new listing leaves of what was known."""
+    known = dict(zip((entry.path for entry in old.entries), range(len(old.entries)), strict=True))
+    digests: list[str] = []
+    unsure: set[int] = set()
+    for number, entry in enumerate(listed):
+        before = known.get(entry.path)
+        if not stat.S_ISREG(entry.mode):
+            digests.append("")
+        elif not entry.size:
+            digests.append(EMPTY)
+        elif before is not None and old.entries[before] == entry:
+            digests.append(old.digests[before])
+            if before in old.unsure:
+                unsure.add(number)
+        else:
+            digests.append("")
+    return Body(listed, beside, digests, unsure, {**old.contents, EMPTY: (0, 0)})
+
+
+def told(body: Body, number: int, digest: str, taken: int) -> bool:
+    """Note a digest that was told for an entry of a listing `taken` then; whether it is another than was thought."""
+    before, body.digests[number] = body.digests[number], digest
+    if is_settled(body.entries[number], taken):
+        body.unsure.discard(number)
+    else:
+        body.unsure.add(number)
+    return before not in ("", digest)
+
+
+def check(listed: Iterable[Listed], beside: Mapping[str, bytes]) -> None:
+    """Of what a client says of a folder. Raises Invalid."""
+    folders = {""}
+    last = ""
+    for entry in listed:
+        path = entry.path
+        parent, _, name = path.rpartition("/")
+        if name in ("", ".", "..") or path[0] == "/" or "\0" in plain_names.raw(path) or parent not in folders or path <= last or entry.size < 0:
+            raise Invalid(f"the context's listing: {path!r} is no path below a folder before it, or is not in its place")
+        kind = stat.S_IFMT(entry.mode)
+        if kind not in _KINDS:
+            raise Invalid(f"the context's listing: {path!r} has the mode {entry.mode:o}, which is of no kind of file")
+        if kind == stat.S_IFDIR:
+            folders.add(path)
+        last = path
+    if any("/" in path for path in beside):
+        raise Invalid("the context's listing: what is beside it has no folders")
