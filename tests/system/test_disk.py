@@ -296,8 +296,12 @@ def test_what_is_broken_is_named_and_fetched_again(engine, fake):
     assert set(broken) == {config, packed, inspected["RepoDigests"][0].partition("@")[2]}
     engine.terminate()
     engine.start()  # broken as it is
+    assert names(engine) == {"busybox:latest"}
+    assert f"image {inspected['Id']} is left out: blob {config} does not match its digest: `corten system fsck --repair`" in engine.log()
     with pytest.raises(ApiError, match="fsck --repair"):
-        engine.client.get("/images/json")
+        engine.client.get(f"/images/{name}/json")
+    engine.client.post("/images/busybox/tag", repo="other", tag="1")
+    engine.client.delete("/images/other:1")
     assert all(problem["Repaired"] for problem in check(engine, repair=1))
     assert engine.client.get(f"/images/{name}/json")["Id"] == inspected["Id"]
     (problem,) = check(engine, repair=1)  # only now could the layer be held against its blob

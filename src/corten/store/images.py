@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -32,6 +33,8 @@ from corten.store.database import Database, ImageRow, MemberRow, NameRow
 from corten.store.holds import Hold
 from corten.store.layers import Layers
 from corten.store.layout import Layout
+
+_log = logging.getLogger("corten.store")
 
 
 class TooDeep(CortenError):
@@ -78,6 +81,7 @@ class Images:
         self.config = lru_cache(maxsize=256)(self._read_config)
         self._document = lru_cache(maxsize=1024)(self._read_document)
         self._attestations = Attestations(blobs, self._document)
+        self._broken: set[str] = set()  # ids of those that the log has named
 
     def _read_config(self, image_id: str) -> ImageConfig:
         return parse_config(self._blobs.read(image_id))
@@ -98,9 +102,20 @@ class Images:
         return index
 
     def all(self) -> list[Image]:
-        """Newest first."""
+        """Newest first. One whose config is broken is left out, and the log says so: fsck finds and mends it."""
         assemble = self._assembler()
-        return [assemble(row) for row in self._database.images()]
+        return [image for row in self._database.images() if (image := self._if_sound(assemble, row))]
+
+    def _if_sound(self, assemble: Callable[[ImageRow], Image], row: ImageRow) -> Image | None:
+        try:
+            image = assemble(row)
+        except (StoreCorrupt, ArchiveRefused) as error:
+            if row.id not in self._broken:
+                _log.warning("image %s is left out: %s", row.id, error.message)
+            self._broken.add(row.id)
+            return None
+        self._broken.discard(row.id)
+        return image
 
     def get(self, image_id: str) -> Image | None:
         row = self._database.image(image_id)
@@ -159,8 +174,10 @@ class Images:
         return {entry.digest: here[entry.digest] for entry in self.index(target).manifests if entry.digest in here} if here else {}
 
     def under(self, target: str) -> list[Image]:
-        """Every platform's image of an index that is here, in the order that the index has."""
-        return [image for image_id in self.members(target).values() if (image := self.get(image_id))]
+        """Every platform's image of an index that is here and sound, in the order that the index has."""
+        assemble = self._assembler()
+        rows = [row for image_id in self.members(target).values() if (row := self._database.image(image_id))]
+        return [image for row in rows if (image := self._if_sound(assemble, row))]
 
     def platforms(self, image: Image) -> list[Image]:
         """It, and what is here as other platforms of what its names mean."""
@@ -308,7 +325,8 @@ class Images:
         return Hold("image", image.id, frozenset(image.config.rootfs.diff_ids), frozenset(blobs))
 
     def holds(self) -> list[Hold]:
-        return [self.hold(image) for image in self.all()]
+        """Raises StoreCorrupt, ArchiveRefused: what an image holds whose config is broken is not known."""
+        return [self.hold(image) for image in map(self._assembler(), self._database.images())]
 
     def size(self, image: Image) -> int:
         """Bytes of the unpacked layers: what Docker's overlay2 store reports."""
@@ -321,7 +339,11 @@ class Images:
         return image.row.manifest_size + manifest.config.size + sum(layer.size for layer in manifest.layers)
 
     def _has_tars(self, image_id: str) -> bool:
-        rows = [self._layers.find(diff_id) for diff_id in self.config(image_id).rootfs.diff_ids]
+        """Whether an OCI tool would find all of it; not if its config is broken."""
+        try:
+            rows = [self._layers.find(diff_id) for diff_id in self.config(image_id).rootfs.diff_ids]
+        except (StoreCorrupt, ArchiveRefused):
+            return False
         return all(row is None or row.blob != row.diff_id or self._blobs.has(row.blob) for row in rows)
 
     def _write_index(self) -> None:
