@@ -49,14 +49,14 @@ class Repairing:
         """Manifests and configs before what they name, blobs before layers."""
         with self._holds.lease():
             rows = self._images.rows()
-            manifests = {digest for row in rows for digest in (row.manifest, *self._images.targets_of(row.id), *self._attestations_of(row))}
+            manifests = {digest for row in rows for digest in (row.manifest, *self._images.targets_of(row.id), *self._manifests_beside(row))}
             ranks = {row.id: 1 for row in rows} | dict.fromkeys(manifests, 0)
             ordered = sorted(problems, key=lambda problem: (problem.kind == "layer", ranks.get(problem.id, 2)))
             return [await self._repair(problem, credentials) for problem in ordered]
 
-    def _attestations_of(self, row: ImageRow) -> list[str]:
-        """Their manifests."""
-        return [digest for digest, entry in self._images.attesting(row.id).items() if entry.media_type in MANIFEST_TYPES]
+    def _manifests_beside(self, row: ImageRow) -> list[str]:
+        """Of what is kept beside it."""
+        return [digest for digest, entry in self._images.kept_beside(row.id).items() if entry.media_type in MANIFEST_TYPES]
 
     async def _repair(self, problem: Problem, credentials: Credentials) -> Outcome:
         try:
@@ -88,10 +88,10 @@ class Repairing:
         raise StoreCorrupt(reason)
 
     async def _fetch_from(self, remote: Repository, row: ImageRow, digest: str) -> None:
-        if digest in (row.manifest, *self._images.targets_of(row.id), *self._attestations_of(row)):
+        if digest in (row.manifest, *self._images.targets_of(row.id), *self._manifests_beside(row)):
             await refetch_manifest(remote, digest, self._blobs)
             return
-        descriptors = {**self._described(row), **self._images.attesting(row.id)}
+        descriptors = {**self._described(row), **self._images.kept_beside(row.id)}
         if digest not in descriptors:
             raise StoreCorrupt(f"the manifest {row.manifest} does not name it")
         await refetch_blob(remote, descriptors[digest], self._blobs)

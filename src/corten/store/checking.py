@@ -64,7 +64,7 @@ class Checking:
         """Digest of every blob that an image needs -> the images' ids. Of a broken manifest, what can be known."""
         found: dict[str, tuple[str, ...]] = {}
         for row in self._images.rows():
-            for digest in (row.id, row.manifest, *self._images.targets_of(row.id), *self._images.attesting(row.id), *(layer for layer, _ in self.pairs(row))):
+            for digest in (row.id, row.manifest, *self._images.targets_of(row.id), *self._images.kept_beside(row.id), *(layer for layer, _ in self.pairs(row))):
                 found[digest] = (*found.get(digest, ()), row.id)
         return found
 

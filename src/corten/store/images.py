@@ -90,10 +90,20 @@ class Images:
         return parse_manifest(self._blobs.read(digest), media_type)
 
     def manifest(self, image: Image) -> Manifest:
-        manifest = self._document(image.row.manifest, image.row.media_type)
+        return self.document_of(Descriptor(image.row.media_type, image.row.manifest, image.row.manifest_size))
+
+    def document_of(self, which: Descriptor) -> Manifest:
+        """A stored manifest of an image. Raises StoreCorrupt."""
+        manifest = self._document(which.digest, which.media_type)
         if isinstance(manifest, Index):
             raise TypeError("an image's manifest is never an index")
         return manifest
+
+    def listed_manifest(self, image: Image, place: Listed) -> Descriptor:
+        """What an index lists for the image, if that is here; else its own manifest."""
+        if place.manifest != image.row.manifest and self._blobs.has(place.manifest):
+            return next(entry for entry in self.index(place.target).manifests if entry.digest == place.manifest)
+        return Descriptor(image.row.media_type, image.row.manifest, image.row.manifest_size)
 
     def index(self, target: str) -> Index:
         index = self._document(target, OCI_INDEX)
@@ -206,14 +216,16 @@ class Images:
         """Indexes that it is a part of."""
         return [member.target for member in self._database.members() if member.image == image_id]
 
-    def attesting(self, image_id: str) -> dict[str, Descriptor]:
-        """What is kept of attestations of it, by digest: their manifests, and what those name."""
+    def kept_beside(self, image_id: str) -> dict[str, Descriptor]:
+        """By digest what indexes have of it beside its own manifest: another manifest of the same content, what is attested of it."""
         places = [Listed(member.target, member.manifest) for member in self._database.members() if member.image == image_id]
-        return {digest: part for place in places for digest, part in self._attesting(place).items()}
+        return {digest: part for place in places for digest, part in self._beside(place).items()}
 
-    def _attesting(self, place: Listed) -> dict[str, Descriptor]:
+    def _beside(self, place: Listed) -> dict[str, Descriptor]:
         with suppress(StoreCorrupt, ArchiveRefused):  # of a broken index nothing is known
-            return self._attestations.held(self.index(place.target), place.manifest)
+            index = self.index(place.target)
+            own = {entry.digest: entry for entry in index.manifests if entry.digest == place.manifest and self._blobs.has(entry.digest)}
+            return own | self._attestations.held(index, place.manifest)
         return {}
 
     def repository_digests(self, image_id: str) -> list[str]:
@@ -271,6 +283,13 @@ class Images:
             if name.target == target and name.image != best:
                 self._database.put_name(name.reference, best, now_ns(), target)
 
+    def renew(self, image: Image, manifest: Manifest, data: bytes, media_type: str) -> None:
+        """Another manifest of a stored image is its own from now on, if it names the same blobs; else the one that there is stays."""
+        with suppress(StoreCorrupt):
+            if [layer.digest for layer in manifest.layers] == [layer.digest for layer in self.manifest(image).layers]:
+                row = ImageRow(image.id, self._blobs.put(data), media_type, len(data), image.row.stored)
+                self._database.put_image(row)
+
     def touch(self, image_id: str) -> None:
         """It has been used: what was not for longest is collected first."""
         self._database.touch(image_id, now_ns())
@@ -318,8 +337,8 @@ class Images:
 
     # --- what they hold
     def hold(self, image: Image) -> Hold:
-        """What the image keeps on disk, of the indexes that it is part of the documents too, and what they attest of it."""
-        blobs = {image.id, image.row.manifest, *image.targets, *(digest for place in image.places for digest in self._attesting(place))}
+        """What the image keeps on disk, of the indexes that it is part of the documents too, and what they have beside it."""
+        blobs = {image.id, image.row.manifest, *image.targets, *(digest for place in image.places for digest in self._beside(place))}
         with suppress(StoreCorrupt):  # a manifest that is broken names nothing; removing such an image must be possible
             blobs |= {layer.digest for layer in self.manifest(image).layers}
         return Hold("image", image.id, frozenset(image.config.rootfs.diff_ids), frozenset(blobs))
