@@ -341,6 +341,42 @@ def test_what_nobody_else_has_stays_broken_and_is_said(engine):
     assert engine.output("echo", "whole")[1] == "whole\n"
 
 
+def test_a_check_tells_how_far_it_is(engine):
+    def stream(accept: str, **query: object) -> tuple[str, list[dict]]:
+        with engine.client.open("POST", "/corten/disk/check", query=query, headers={"Accept": accept}) as response:
+            return response.headers["Content-Type"], [json.loads(line) for line in response if line.strip()]
+
+    kind, messages = stream("application/jsonl")
+    assert kind == "application/jsonl"
+    assert stream("*/*", progress=1) == ("application/json", messages)
+    *told, last = messages
+    assert last["aux"] == engine.client.post("/corten/disk/check")
+    for what in ("blobs", "layers"):
+        steps = [message["progressDetail"] for message in told if message["id"] == what]
+        assert len(steps) == last["aux"][what.title()]
+        assert steps[-1]["current"] == steps[-1]["total"] > 0
+        assert [step["current"] for step in steps] == sorted(step["current"] for step in steps)
+    (diff_id,) = engine.client.get("/images/busybox/json")["RootFS"]["Layers"]
+    folder = glob.glob(f"{engine.data_root}/layers/*/bin")[0]
+    os.rename(folder, f"{folder}.gone")
+    *told, last = stream("application/jsonl", repair=1)[1]
+    assert {"status": "unpacked again", "id": f"layer {diff_id}", "progressDetail": {}} in told
+    assert last["aux"]["Problems"][0]["Repaired"]
+
+
+def test_on_a_terminal_a_check_is_watched(engine):
+    primary, secondary = os.openpty()
+    program = os.path.join(os.path.dirname(sys.executable), "corten")
+    done = subprocess.run([program, "-H", f"unix://{engine.socket}", "system", "fsck"], stdout=subprocess.PIPE, stderr=secondary, check=False)
+    os.close(secondary)
+    shown = os.read(primary, 1 << 16)
+    os.close(primary)
+    assert done.returncode == 0
+    assert b"Checking layers 100 %" in shown
+    assert shown.endswith(b"\r\x1b[K")
+    assert done.stdout.endswith(b", 0 broken\n")
+
+
 def test_the_commands_say_it(engine, assets, tmp_path):
     build(engine, assets, tmp_path, "a:1", 1 << 20)
 
