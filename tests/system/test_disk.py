@@ -152,6 +152,10 @@ def test_stopped_containers_and_their_volumes_go_and_no_others(configured):
     order = [(step["Kind"], step["Id"]) for step in collect(engine, dryRun=1, free="99TB")]
     assert order == [("containers", old), ("volumes", volume), ("containers", named)]
     assert [found[identity]["Next"] for _, identity in order] == [1, 2, 3]
+    program = os.path.join(os.path.dirname(sys.executable), "corten")
+    shown = subprocess.run([program, "-H", f"unix://{engine.socket}", "system", "df"], capture_output=True, text=True, check=True).stdout
+    assert shown.endswith("the collector takes containers (unused for 0s), volumes (unused for 0s), logs, images until 900000000000000.\n")
+    assert any(line.endswith("its restart policy is always") for line in shown.splitlines())
     assert known(engine, old)
     done = collect(engine, free="400kB")
     assert [(step["Kind"], step["Id"]) for step in done] == order[:2]

@@ -43,7 +43,8 @@ def df(session: Session, layers: bool) -> None:
     print(tables.table(("NEXT", "KIND", "WHAT", "SIZE", "UNIQUE", "LAST USED", "KEPT"), rows))
     print(f"\nThe store takes {tables.size(disk['Store'])}; of the file system {tables.size(disk['Used'])} of {tables.size(disk['Total'])} are used.")
     if collector["Automatic"]:
-        print(f"Above {collector['High']} the collector takes {', '.join(collector['Kinds'])} until {collector['Low']}.")
+        kinds = [f"{kind} (unused for {collector['UnusedFor'][kind]})" if kind in collector["UnusedFor"] else kind for kind in collector["Kinds"]]
+        print(f"Above {collector['High']} the collector takes {', '.join(kinds)} until {collector['Low']}.")
     else:
         print("Nothing is collected by itself (daemon.json: corten.gc).")
 
