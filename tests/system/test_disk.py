@@ -152,6 +152,10 @@ def test_stopped_containers_and_their_volumes_go_and_no_others(configured):
     order = [(step["Kind"], step["Id"]) for step in collect(engine, dryRun=1, free="99TB")]
     assert order == [("containers", old), ("volumes", volume), ("containers", named)]
     assert [found[identity]["Next"] for _, identity in order] == [1, 2, 3]
+    program = os.path.join(os.path.dirname(sys.executable), "corten")
+    shown = subprocess.run([program, "-H", f"unix://{engine.socket}", "system", "df"], capture_output=True, text=True, check=True).stdout
+    assert shown.endswith("the collector takes containers (unused for 0s), volumes (unused for 0s), logs, images until 900000000000000.\n")
+    assert any(line.endswith("its restart policy is always") for line in shown.splitlines())
     assert known(engine, old)
     done = collect(engine, free="400kB")
     assert [(step["Kind"], step["Id"]) for step in done] == order[:2]
@@ -296,8 +300,12 @@ def test_what_is_broken_is_named_and_fetched_again(engine, fake):
     assert set(broken) == {config, packed, inspected["RepoDigests"][0].partition("@")[2]}
     engine.terminate()
     engine.start()  # broken as it is
+    assert names(engine) == {"busybox:latest"}
+    assert f"image {inspected['Id']} is left out: blob {config} does not match its digest: `corten system fsck --repair`" in engine.log()
     with pytest.raises(ApiError, match="fsck --repair"):
-        engine.client.get("/images/json")
+        engine.client.get(f"/images/{name}/json")
+    engine.client.post("/images/busybox/tag", repo="other", tag="1")
+    engine.client.delete("/images/other:1")
     assert all(problem["Repaired"] for problem in check(engine, repair=1))
     assert engine.client.get(f"/images/{name}/json")["Id"] == inspected["Id"]
     (problem,) = check(engine, repair=1)  # only now could the layer be held against its blob
@@ -335,6 +343,42 @@ def test_what_nobody_else_has_stays_broken_and_is_said(engine):
     engine.remove(container)
     assert check(engine, repair=1)[0]["How"] == "unpacked again"
     assert engine.output("echo", "whole")[1] == "whole\n"
+
+
+def test_a_check_tells_how_far_it_is(engine):
+    def stream(accept: str, **query: object) -> tuple[str, list[dict]]:
+        with engine.client.open("POST", "/corten/disk/check", query=query, headers={"Accept": accept}) as response:
+            return response.headers["Content-Type"], [json.loads(line) for line in response if line.strip()]
+
+    kind, messages = stream("application/jsonl")
+    assert kind == "application/jsonl"
+    assert stream("*/*", progress=1) == ("application/json", messages)
+    *told, last = messages
+    assert last["aux"] == engine.client.post("/corten/disk/check")
+    for what in ("blobs", "layers"):
+        steps = [message["progressDetail"] for message in told if message["id"] == what]
+        assert len(steps) == last["aux"][what.title()]
+        assert steps[-1]["current"] == steps[-1]["total"] > 0
+        assert [step["current"] for step in steps] == sorted(step["current"] for step in steps)
+    (diff_id,) = engine.client.get("/images/busybox/json")["RootFS"]["Layers"]
+    folder = glob.glob(f"{engine.data_root}/layers/*/bin")[0]
+    os.rename(folder, f"{folder}.gone")
+    *told, last = stream("application/jsonl", repair=1)[1]
+    assert {"status": "unpacked again", "id": f"layer {diff_id}", "progressDetail": {}} in told
+    assert last["aux"]["Problems"][0]["Repaired"]
+
+
+def test_on_a_terminal_a_check_is_watched(engine):
+    primary, secondary = os.openpty()
+    program = os.path.join(os.path.dirname(sys.executable), "corten")
+    done = subprocess.run([program, "-H", f"unix://{engine.socket}", "system", "fsck"], stdout=subprocess.PIPE, stderr=secondary, check=False)
+    os.close(secondary)
+    shown = os.read(primary, 1 << 16)
+    os.close(primary)
+    assert done.returncode == 0
+    assert b"Checking layers 100 %" in shown
+    assert shown.endswith(b"\r\x1b[K")
+    assert done.stdout.endswith(b", 0 broken\n")
 
 
 def test_the_commands_say_it(engine, assets, tmp_path):

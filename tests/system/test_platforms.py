@@ -19,6 +19,7 @@ from tests.system.test_push import in_registry
 
 HERE = this_platform().architecture
 OTHERS = [architecture for architecture in ("amd64", "arm64", "s390x") if architecture != HERE][:2]
+DOCKER = "application/vnd.docker.distribution.manifest.v2+json"
 ALL = [OTHERS[0], HERE, OTHERS[1]]
 
 
@@ -250,3 +251,38 @@ def push(engine, name: str, **query: object) -> list[dict]:
         found = [json.loads(line) for line in response if line.strip()]
     assert "error" not in found[-1], found[-1]
     return found
+
+
+def docker_form(registry, repository: str, manifest: str, *names: str) -> dict:
+    """The same config and layers under a manifest in Docker's own format."""
+    document = json.loads(registry.documents[f"/v2/{repository}/manifests/{manifest}"][1])
+    own = {"schemaVersion": 2, "mediaType": DOCKER, "config": document["config"] | {"mediaType": "application/vnd.docker.container.image.v1+json"},
+           "layers": [layer | {"mediaType": "application/vnd.docker.image.rootfs.diff.tar.gzip"} for layer in document["layers"]]}  # fmt: skip
+    return registry.put(repository, "manifests", json.dumps(own).encode(), DOCKER, *names)
+
+
+def test_the_same_image_in_another_manifest_format(engine, multi, registry):
+    """Both digests are known, the newest manifest goes out, and an index keeps what it lists."""
+    faked, name, digest = multi
+    for each in ALL:
+        pull(engine, name, platform=f"linux/{each}")
+    (own,) = [row for row in json.loads(faked.documents["/v2/multi/manifests/1"][1])["manifests"] if row["platform"]["architecture"] == HERE]
+    other = docker_form(faked, "multi", own["digest"], "docker")
+    assert pull(engine, f"{faked.address}/multi:docker")[-1]["status"].startswith("Status: Downloaded newer image")
+    inspected = engine.client.get(f"/images/{name}/json")
+    assert set(inspected["RepoDigests"]) == {f"{faked.address}/multi@{each}" for each in (digest, other["digest"])}
+    engine.client.post(f"/images/{name}/tag", repo=f"{registry}/forms", tag="index")
+    engine.client.post(f"/images/{faked.address}/multi:docker/tag", repo=f"{registry}/forms", tag="docker")
+    assert push(engine, f"{registry}/forms", tag="docker")[-1]["aux"]["Digest"] == other["digest"]
+    assert push(engine, f"{registry}/forms", tag="index")[-1]["aux"]["Digest"] == digest
+    assert engine.client.post("/corten/disk/check")["Problems"] == []
+    faked.put("multi", "manifests", faked.documents[f"/v2/multi/manifests/{own['digest']}"][1], OCI + "manifest.v1+json", "oci")
+    pull(engine, f"{faked.address}/multi:oci")
+    engine.client.post(f"/images/{faked.address}/multi:oci/tag", repo=f"{registry}/forms", tag="oci")
+    assert push(engine, f"{registry}/forms", tag="oci")[-1]["aux"]["Digest"] == own["digest"]
+    engine.client.delete(f"/images/{name}")
+    engine.client.delete(f"/images/{registry}/forms:index")
+    engine.client.post("/corten/disk/collect", free="99TB", kinds="leftovers")
+    assert push(engine, f"{registry}/forms", tag="docker")[-1]["aux"]["Digest"] == own["digest"]
+    engine.client.post("/images/prune", filters=json.dumps({"dangling": ["false"]}))
+    engine.client.post("/corten/disk/collect", free="99TB", kinds="leftovers")

@@ -5,14 +5,18 @@ from __future__ import annotations
 from aiohttp import web
 
 from corten.api.call import Call, empty, json_response
+from corten.api.json_messages import JsonMessages
 from corten.engine.collecting import Collecting, Survey
 from corten.engine.images import ImageService
 from corten.engine.repairing import Repairing
 from corten.errors import Invalid
-from corten.registry.auth import parse_registry_auth
+from corten.registry.auth import Credentials, parse_registry_auth
+from corten.registry.progress import Emit, stream
 from corten.spec import disk_answers as answers
 from corten.spec.timestamps import ZERO, duration_text, rfc3339_nano
 from corten.store.collection import Item, check_kinds, layer_key, parse_mark, plan, unique
+
+_LINES = ("application/jsonl", "application/x-ndjson")
 
 
 class DiskHandlers:
@@ -49,16 +53,32 @@ class DiskHandlers:
         mark = parse_mark(text)
         return mark.excess((await self._collecting.survey(())).disk) if mark.percent else round(mark.amount)
 
-    async def check(self, call: Call) -> web.Response:
+    async def check(self, call: Call) -> web.StreamResponse:
+        """The answer at the end; to who asks for `progress`, or accepts JSON lines, a stream of messages, whose last has it as `aux`."""
         credentials = parse_registry_auth(call.request.headers.get("X-Registry-Auth", ""))
-        checked = await self._repairing.check()
-        outcomes = {id(outcome.problem): outcome for outcome in await self._repairing.repair(checked.problems, credentials)} if call.flag("repair") else {}
+        lines = next((form for form in _LINES if form in call.request.headers.get("Accept", "")), "")
+        if not lines and not call.flag("progress"):
+            return json_response(await self._check(credentials, lambda _progress: None, repair=call.flag("repair")))
+        messages = JsonMessages(call.request, lines or "application/json")
+        found: list[answers.StoreChecked] = []
+
+        async def work(emit: Emit) -> None:
+            found.append(await self._check(credentials, emit, repair=call.flag("repair")))
+
+        async with messages.reporting():
+            await messages.relay(stream(work))
+            await messages.send({"aux": found[0]})
+        return await messages.end()
+
+    async def _check(self, credentials: Credentials, emit: Emit, *, repair: bool) -> answers.StoreChecked:
+        checked = await self._repairing.check(emit)
+        outcomes = {id(outcome.problem): outcome for outcome in await self._repairing.repair(checked.problems, credentials, emit)} if repair else {}
         rows = []
         for problem in checked.problems:
             outcome = outcomes.get(id(problem))
             rows.append(answers.StoreProblem(problem.kind, problem.id, problem.text, list(problem.images),
                                              outcome.repaired if outcome else False, outcome.how if outcome else ""))  # fmt: skip
-        return json_response(answers.StoreChecked(checked.blobs, checked.layers, rows))
+        return answers.StoreChecked(checked.blobs, checked.layers, rows)
 
     async def pin(self, call: Call) -> web.Response:
         """With `pinned=0` it may be collected again."""

@@ -20,9 +20,9 @@ _LOOK_EVERY = 1.0
 class JsonMessages:
     """The head goes out with the first message: an error before it is an ordinary answer."""
 
-    def __init__(self, request: web.BaseRequest) -> None:
+    def __init__(self, request: web.BaseRequest, content_type: str = "application/json") -> None:
         self._request = request
-        self._response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        self._response = web.StreamResponse(headers={"Content-Type": content_type})
 
     async def begin(self) -> None:
         if not self._response.prepared:

@@ -220,7 +220,7 @@ def _own(handlers: Handlers) -> list[Route]:
         _route("POST", "/corten/volumes/{name}/snapshot", volumes.snapshot, query={"name": str, "keep": int, "progress": bool}, answer=answers.Volume, status=201),
         _route("GET", "/corten/disk", handlers.disk.usage, answer=disk_answers.DiskDetail),
         _route("POST", "/corten/disk/collect", handlers.disk.collect, query={"dryRun": bool, "free": str, "kinds": str}, answer=disk_answers.Collected),
-        _route("POST", "/corten/disk/check", handlers.disk.check, query={"repair": bool}, answer=disk_answers.StoreChecked),
+        _route("POST", "/corten/disk/check", handlers.disk.check, query={"repair": bool, "progress": bool}, answer=disk_answers.StoreChecked),
         _route("POST", "/corten/images/{name}/pin", handlers.disk.pin, query={"pinned": bool}, status=204),
         _route("GET", "/corten/networks/plan", handlers.wires.plan, answer=_TEXT),
         _route("GET", "/corten/networks/map", handlers.wires.map, query={"network": list[str]}, answer=answers.NetworkMap),

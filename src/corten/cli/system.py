@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import datetime
+from typing import Any
 
 import click
 
@@ -41,7 +43,8 @@ def df(session: Session, layers: bool) -> None:
     print(tables.table(("NEXT", "KIND", "WHAT", "SIZE", "UNIQUE", "LAST USED", "KEPT"), rows))
     print(f"\nThe store takes {tables.size(disk['Store'])}; of the file system {tables.size(disk['Used'])} of {tables.size(disk['Total'])} are used.")
     if collector["Automatic"]:
-        print(f"Above {collector['High']} the collector takes {', '.join(collector['Kinds'])} until {collector['Low']}.")
+        kinds = [f"{kind} (unused for {collector['UnusedFor'][kind]})" if kind in collector["UnusedFor"] else kind for kind in collector["Kinds"]]
+        print(f"Above {collector['High']} the collector takes {', '.join(kinds)} until {collector['Low']}.")
     else:
         print("Nothing is collected by itself (daemon.json: corten.gc).")
 
@@ -66,7 +69,15 @@ def gc(session: Session, dry_run: bool, free: str, kinds: str) -> None:
 @click.pass_obj
 def fsck(session: Session, repair: bool) -> None:
     """Hold everything in the store against its digest. Exit code 1 if something is broken and was not repaired."""
-    found = session.client().post("/corten/disk/check", repair=int(repair))
+    found: dict[str, Any] = {}
+    for message in session.client().messages("/corten/disk/check", repair=int(repair), progress=1):
+        found = message.get("aux") or found
+        if sys.stderr.isatty() and "aux" not in message:
+            done = message.get("progressDetail") or {}
+            share = f" {100 * done['current'] // done['total']} %" if done.get("total") else ""
+            print(f"\r\033[K{message['status']} {message.get('id', '')}{share}", end="", file=sys.stderr, flush=True)
+    if sys.stderr.isatty():
+        print("\r\033[K", end="", file=sys.stderr, flush=True)
     for row in found["Problems"]:
         images = ", ".join(tables.short_id(image) for image in row["Images"])
         print(f"{row['Kind']} {row['Id']}: {row['Problem']}" + (f" (images {images})" if images else "") + (f": {row['How']}" if row["How"] else ""))

@@ -49,7 +49,7 @@ class ImageRemoval:
         else:
             names = self._names_to_untag(image, name, force=force)
         group = self._service.platforms(image)
-        documents = {digest for one in group for digest in (*one.targets, *self._images.attesting(one.id))}
+        documents = {digest for one in group for digest in (*one.targets, *self._images.kept_beside(one.id))}
         report = [{"Untagged": familiar(full)} for full in names]
         for full in names:
             self._service.emit("untag", image.id, image.id)

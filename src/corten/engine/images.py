@@ -93,8 +93,9 @@ class ImageService:
         target = image.targets[0]
         head, entries = self._images.entries(target)
         members = self._images.members(target)
+        here = {image.id: image for image in self._images.under(target)}
         attested = {one.entry.digest: one.size for manifest in members for one in self._images.attestations(Listed(target, manifest))}
-        return Manifests(head, [self._platform_manifest(entry, self._images.get(members.get(entry["digest"], "")), attested) for entry in entries])
+        return Manifests(head, [self._platform_manifest(entry, here.get(members.get(entry["digest"], "")), attested) for entry in entries])
 
     def _platform_manifest(self, descriptor: dict[str, Any], image: Image | None, attested: Mapping[str, int]) -> PlatformManifest:
         if image is None:

@@ -16,6 +16,7 @@ from corten.registry.auth import Credentials
 from corten.registry.blob_download import refetch_blob, refetch_manifest
 from corten.registry.client import Repository
 from corten.registry.hosts import RegistryHosts
+from corten.registry.progress import Emit, Progress
 from corten.spec.image import MANIFEST_TYPES, Descriptor, Manifest
 from corten.spec.reference import parse_reference
 from corten.store.blobs import Blobs
@@ -41,22 +42,26 @@ class Repairing:
         self._checking, self._blobs, self._layers, self._images = checking, blobs, layers, images
         self._containers, self._holds, self._hosts = containers, holds, hosts
 
-    async def check(self) -> Checked:
+    async def check(self, emit: Emit = lambda _progress: None) -> Checked:
         with self._holds.lease():
-            return await self._checking.check()
+            return await self._checking.check(lambda what, done, total: emit(Progress("Checking", what, done, total)))
 
-    async def repair(self, problems: list[Problem], credentials: Credentials) -> list[Outcome]:
+    async def repair(self, problems: list[Problem], credentials: Credentials, emit: Emit = lambda _progress: None) -> list[Outcome]:
         """Manifests and configs before what they name, blobs before layers."""
+        outcomes: list[Outcome] = []
         with self._holds.lease():
             rows = self._images.rows()
-            manifests = {digest for row in rows for digest in (row.manifest, *self._images.targets_of(row.id), *self._attestations_of(row))}
+            manifests = {digest for row in rows for digest in (row.manifest, *self._images.targets_of(row.id), *self._manifests_beside(row))}
             ranks = {row.id: 1 for row in rows} | dict.fromkeys(manifests, 0)
             ordered = sorted(problems, key=lambda problem: (problem.kind == "layer", ranks.get(problem.id, 2)))
-            return [await self._repair(problem, credentials) for problem in ordered]
+            for problem in ordered:
+                outcomes.append(await self._repair(problem, credentials))
+                emit(Progress(outcomes[-1].how, f"{problem.kind} {problem.id}"))
+        return outcomes
 
-    def _attestations_of(self, row: ImageRow) -> list[str]:
-        """Their manifests."""
-        return [digest for digest, entry in self._images.attesting(row.id).items() if entry.media_type in MANIFEST_TYPES]
+    def _manifests_beside(self, row: ImageRow) -> list[str]:
+        """Of what is kept beside it."""
+        return [digest for digest, entry in self._images.kept_beside(row.id).items() if entry.media_type in MANIFEST_TYPES]
 
     async def _repair(self, problem: Problem, credentials: Credentials) -> Outcome:
         try:
@@ -88,10 +93,10 @@ class Repairing:
         raise StoreCorrupt(reason)
 
     async def _fetch_from(self, remote: Repository, row: ImageRow, digest: str) -> None:
-        if digest in (row.manifest, *self._images.targets_of(row.id), *self._attestations_of(row)):
+        if digest in (row.manifest, *self._images.targets_of(row.id), *self._manifests_beside(row)):
             await refetch_manifest(remote, digest, self._blobs)
             return
-        descriptors = {**self._described(row), **self._images.attesting(row.id)}
+        descriptors = {**self._described(row), **self._images.kept_beside(row.id)}
         if digest not in descriptors:
             raise StoreCorrupt(f"the manifest {row.manifest} does not name it")
         await refetch_blob(remote, descriptors[digest], self._blobs)

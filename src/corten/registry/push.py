@@ -49,7 +49,8 @@ class Pusher:
 
     async def push(self, image: Image, tag: str) -> str:
         """Returns the digest of what the registry has now. Raises what the registry refuses."""
-        return await self._put(tag, *await self._image(image))
+        own = Descriptor(image.row.media_type, image.row.manifest, image.row.manifest_size)
+        return await self._put(tag, *await self._image(image, own))
 
     async def push_index(self, target: str, members: Mapping[str, Image], tag: str) -> str:
         """All images of a stored index (entry's digest -> image), what is attested of them, then the index. Changed only where a manifest had to be."""
@@ -58,7 +59,8 @@ class Pusher:
         sent: dict[str, dict[str, Any]] = {}
         for entry in document["manifests"]:
             if entry["digest"] in members:
-                manifest, media_type = await self._image(members[entry["digest"]])
+                image = members[entry["digest"]]
+                manifest, media_type = await self._image(image, self._images.listed_manifest(image, Listed(target, entry["digest"])))
                 digest = digest_of(manifest)
                 await upload.put_manifest(self._remote, digest, manifest, media_type)
                 sent[entry["digest"]] = entry | {"mediaType": media_type, "digest": digest, "size": len(manifest)}
@@ -79,9 +81,9 @@ class Pusher:
         self._emit(Pushed(tag, digest, len(data)))
         return digest
 
-    async def _image(self, image: Image) -> tuple[bytes, str]:
-        """Have the registry get config and layers. Returns (manifest, media type)."""
-        stored = self._images.manifest(image)
+    async def _image(self, image: Image, which: Descriptor) -> tuple[bytes, str]:
+        """Have the registry get config and layers, as this manifest of the image names them. Returns (manifest, media type)."""
+        stored = self._images.document_of(which)
         layers = [_Layer(diff_id, layer) for diff_id, layer in zip(image.config.rootfs.diff_ids, stored.layers, strict=True)]
         for layer in layers:
             self._emit(Progress("Preparing", layer.short))
@@ -95,16 +97,16 @@ class Pusher:
             tasks = [group.create_task(one(layer)) for layer in layers]
             group.create_task(self._config(stored.config))
         sent = [task.result() for task in tasks]
-        return self._document(image, stored, sent)
+        return self._document(which, stored, sent)
 
     async def _config(self, config: Descriptor) -> None:
         if not await upload.has_blob(self._remote, config.digest):
             await self._upload_stored(config, "")
 
-    def _document(self, image: Image, stored: Manifest, sent: list[Descriptor]) -> tuple[bytes, str]:
+    def _document(self, which: Descriptor, stored: Manifest, sent: list[Descriptor]) -> tuple[bytes, str]:
         if sent == stored.layers:
-            return self._blobs.read(image.row.manifest), image.row.media_type
-        return msgspec.json.encode(msgspec.structs.replace(stored, layers=sent)), image.row.media_type
+            return self._blobs.read(which.digest), which.media_type
+        return msgspec.json.encode(msgspec.structs.replace(stored, layers=sent)), which.media_type
 
     async def _layer(self, layer: _Layer) -> Descriptor:
         await self._layers.ensure_blob(layer.diff_id)

@@ -91,6 +91,7 @@ async def _pull(wanted: Reference, remote: Repository, platform: Platform, blobs
     if known:  # the same id is the same content, however its layers are packed there
         up_to_date = set(names) <= {*known.tags, *known.digests} and (listed is None or listed.target in known.targets)
         await attestations.fetch(remote, attested, blobs, emit)
+        images.renew(known, document, data, media_type or document.media_type)
         images.point(known.id, names, listed)
         for layer in [] if up_to_date else document.layers:
             emit(Progress("Already exists", encoded(layer.digest)[:12]))

@@ -9,8 +9,9 @@ import asyncio
 import hashlib
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from corten.errors import ArchiveRefused, StoreCorrupt
 from corten.store.blobs import Blobs
@@ -39,22 +40,36 @@ class Checked:
     problems: list[Problem]
 
 
+Told = Callable[[str, int, int], None]  # blobs or layers, bytes of them that have been looked at, bytes of all
+_T = TypeVar("_T")
+
+
+def _telling(sizes: Mapping[_T, int], what: str, told: Told) -> Iterator[_T]:
+    """Each of them; whoever asks for the next has looked at it."""
+    done, total = 0, sum(sizes.values())
+    for each, size in sizes.items():
+        yield each
+        done += size
+        told(what, done, total)
+
+
 class Checking:
     def __init__(self, layout: Layout, blobs: Blobs, layers: Layers, images: Images) -> None:
         self._layout, self._blobs, self._layers, self._images = layout, blobs, layers, images
 
-    async def check(self) -> Checked:
+    async def check(self, told: Told = lambda _what, _done, _total: None) -> Checked:
         """Everything. Reads the whole store and needs room for its largest layer once more."""
-        there, users = [digest for digest, _ in self._blobs.all()], self.users()
+        sizes, users = {digest: status.st_size for digest, status in self._blobs.all()}, self.users()
+        there = list(sizes)
         problems: list[Problem] = []
-        for digest in there:
+        for digest in _telling(sizes, "blobs", told):
             actual = await asyncio.to_thread(self._blobs.actual_digest, digest)
             if actual not in (digest, ""):  # empty: removed meanwhile
                 problems.append(Problem("blob", digest, f"its content is {actual}", users.get(digest, ())))
         problems += [Problem("blob", digest, "is missing", ids) for digest, ids in users.items() if digest not in there and not self._layers.tar_is_made(digest)]
         broken = {problem.id for problem in problems}
         rows = self._layers.all()
-        for row in rows:
+        for row in _telling({row: row.size for row in rows}, "layers", told):
             problem = await self._layer_problem(row, comparable=row.blob not in broken)
             problems += [problem] if problem else []
         problems += self._missing_layers({row.diff_id for row in rows})
@@ -64,7 +79,7 @@ class Checking:
         """Digest of every blob that an image needs -> the images' ids. Of a broken manifest, what can be known."""
         found: dict[str, tuple[str, ...]] = {}
         for row in self._images.rows():
-            for digest in (row.id, row.manifest, *self._images.targets_of(row.id), *self._images.attesting(row.id), *(layer for layer, _ in self.pairs(row))):
+            for digest in (row.id, row.manifest, *self._images.targets_of(row.id), *self._images.kept_beside(row.id), *(layer for layer, _ in self.pairs(row))):
                 found[digest] = (*found.get(digest, ()), row.id)
         return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -32,6 +33,8 @@ from corten.store.database import Database, ImageRow, MemberRow, NameRow
 from corten.store.holds import Hold
 from corten.store.layers import Layers
 from corten.store.layout import Layout
+
+_log = logging.getLogger("corten.store")
 
 
 class TooDeep(CortenError):
@@ -78,6 +81,7 @@ class Images:
         self.config = lru_cache(maxsize=256)(self._read_config)
         self._document = lru_cache(maxsize=1024)(self._read_document)
         self._attestations = Attestations(blobs, self._document)
+        self._broken: set[str] = set()  # ids of those that the log has named
 
     def _read_config(self, image_id: str) -> ImageConfig:
         return parse_config(self._blobs.read(image_id))
@@ -86,10 +90,20 @@ class Images:
         return parse_manifest(self._blobs.read(digest), media_type)
 
     def manifest(self, image: Image) -> Manifest:
-        manifest = self._document(image.row.manifest, image.row.media_type)
+        return self.document_of(Descriptor(image.row.media_type, image.row.manifest, image.row.manifest_size))
+
+    def document_of(self, which: Descriptor) -> Manifest:
+        """A stored manifest of an image. Raises StoreCorrupt."""
+        manifest = self._document(which.digest, which.media_type)
         if isinstance(manifest, Index):
             raise TypeError("an image's manifest is never an index")
         return manifest
+
+    def listed_manifest(self, image: Image, place: Listed) -> Descriptor:
+        """What an index lists for the image, if that is here; else its own manifest."""
+        if place.manifest != image.row.manifest and self._blobs.has(place.manifest):
+            return next(entry for entry in self.index(place.target).manifests if entry.digest == place.manifest)
+        return Descriptor(image.row.media_type, image.row.manifest, image.row.manifest_size)
 
     def index(self, target: str) -> Index:
         index = self._document(target, OCI_INDEX)
@@ -98,9 +112,20 @@ class Images:
         return index
 
     def all(self) -> list[Image]:
-        """Newest first."""
+        """Newest first. One whose config is broken is left out, and the log says so: fsck finds and mends it."""
         assemble = self._assembler()
-        return [assemble(row) for row in self._database.images()]
+        return [image for row in self._database.images() if (image := self._if_sound(assemble, row))]
+
+    def _if_sound(self, assemble: Callable[[ImageRow], Image], row: ImageRow) -> Image | None:
+        try:
+            image = assemble(row)
+        except (StoreCorrupt, ArchiveRefused) as error:
+            if row.id not in self._broken:
+                _log.warning("image %s is left out: %s", row.id, error.message)
+            self._broken.add(row.id)
+            return None
+        self._broken.discard(row.id)
+        return image
 
     def get(self, image_id: str) -> Image | None:
         row = self._database.image(image_id)
@@ -159,8 +184,10 @@ class Images:
         return {entry.digest: here[entry.digest] for entry in self.index(target).manifests if entry.digest in here} if here else {}
 
     def under(self, target: str) -> list[Image]:
-        """Every platform's image of an index that is here, in the order that the index has."""
-        return [image for image_id in self.members(target).values() if (image := self.get(image_id))]
+        """Every platform's image of an index that is here and sound, in the order that the index has."""
+        assemble = self._assembler()
+        rows = [row for image_id in self.members(target).values() if (row := self._database.image(image_id))]
+        return [image for row in rows if (image := self._if_sound(assemble, row))]
 
     def platforms(self, image: Image) -> list[Image]:
         """It, and what is here as other platforms of what its names mean."""
@@ -189,14 +216,16 @@ class Images:
         """Indexes that it is a part of."""
         return [member.target for member in self._database.members() if member.image == image_id]
 
-    def attesting(self, image_id: str) -> dict[str, Descriptor]:
-        """What is kept of attestations of it, by digest: their manifests, and what those name."""
+    def kept_beside(self, image_id: str) -> dict[str, Descriptor]:
+        """By digest what indexes have of it beside its own manifest: another manifest of the same content, what is attested of it."""
         places = [Listed(member.target, member.manifest) for member in self._database.members() if member.image == image_id]
-        return {digest: part for place in places for digest, part in self._attesting(place).items()}
+        return {digest: part for place in places for digest, part in self._beside(place).items()}
 
-    def _attesting(self, place: Listed) -> dict[str, Descriptor]:
+    def _beside(self, place: Listed) -> dict[str, Descriptor]:
         with suppress(StoreCorrupt, ArchiveRefused):  # of a broken index nothing is known
-            return self._attestations.held(self.index(place.target), place.manifest)
+            index = self.index(place.target)
+            own = {entry.digest: entry for entry in index.manifests if entry.digest == place.manifest and self._blobs.has(entry.digest)}
+            return own | self._attestations.held(index, place.manifest)
         return {}
 
     def repository_digests(self, image_id: str) -> list[str]:
@@ -254,6 +283,13 @@ class Images:
             if name.target == target and name.image != best:
                 self._database.put_name(name.reference, best, now_ns(), target)
 
+    def renew(self, image: Image, manifest: Manifest, data: bytes, media_type: str) -> None:
+        """Another manifest of a stored image is its own from now on, if it names the same blobs; else the one that there is stays."""
+        with suppress(StoreCorrupt):
+            if [layer.digest for layer in manifest.layers] == [layer.digest for layer in self.manifest(image).layers]:
+                row = ImageRow(image.id, self._blobs.put(data), media_type, len(data), image.row.stored)
+                self._database.put_image(row)
+
     def touch(self, image_id: str) -> None:
         """It has been used: what was not for longest is collected first."""
         self._database.touch(image_id, now_ns())
@@ -301,14 +337,15 @@ class Images:
 
     # --- what they hold
     def hold(self, image: Image) -> Hold:
-        """What the image keeps on disk, of the indexes that it is part of the documents too, and what they attest of it."""
-        blobs = {image.id, image.row.manifest, *image.targets, *(digest for place in image.places for digest in self._attesting(place))}
+        """What the image keeps on disk, of the indexes that it is part of the documents too, and what they have beside it."""
+        blobs = {image.id, image.row.manifest, *image.targets, *(digest for place in image.places for digest in self._beside(place))}
         with suppress(StoreCorrupt):  # a manifest that is broken names nothing; removing such an image must be possible
             blobs |= {layer.digest for layer in self.manifest(image).layers}
         return Hold("image", image.id, frozenset(image.config.rootfs.diff_ids), frozenset(blobs))
 
     def holds(self) -> list[Hold]:
-        return [self.hold(image) for image in self.all()]
+        """Raises StoreCorrupt, ArchiveRefused: what an image holds whose config is broken is not known."""
+        return [self.hold(image) for image in map(self._assembler(), self._database.images())]
 
     def size(self, image: Image) -> int:
         """Bytes of the unpacked layers: what Docker's overlay2 store reports."""
@@ -321,7 +358,11 @@ class Images:
         return image.row.manifest_size + manifest.config.size + sum(layer.size for layer in manifest.layers)
 
     def _has_tars(self, image_id: str) -> bool:
-        rows = [self._layers.find(diff_id) for diff_id in self.config(image_id).rootfs.diff_ids]
+        """Whether an OCI tool would find all of it; not if its config is broken."""
+        try:
+            rows = [self._layers.find(diff_id) for diff_id in self.config(image_id).rootfs.diff_ids]
+        except (StoreCorrupt, ArchiveRefused):
+            return False
         return all(row is None or row.blob != row.diff_id or self._blobs.has(row.blob) for row in rows)
 
     def _write_index(self) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from corten.errors import StoreCorrupt
+from corten.errors import ArchiveRefused, StoreCorrupt
 from corten.store.blobs import Blobs
 from corten.store.database import LayerRow
 from corten.store.holds import Holds
@@ -46,12 +46,19 @@ class Sweeping:
         holds.when_free(self._catch_up)
 
     def release(self, diff_ids: Iterable[str], digests: Iterable[str]) -> list[LayerRow]:
-        """Remove those of them that nothing holds; the layers that went. While somebody works on content they go afterwards."""
+        """Remove those of them that nothing holds; the layers that went. While somebody works on content they go afterwards.
+
+        Nothing goes while an image's config is broken: it is not known what that one holds. It is left over, then.
+        """
         if self._holds.leased:
             self._later[0].update(diff_ids)
             self._later[1].update(digests)
             return []
-        held_layers, held_blobs = self._holds.held()
+        try:
+            held_layers, held_blobs = self._holds.held()
+        except (StoreCorrupt, ArchiveRefused) as error:
+            _log.warning("nothing is swept: %s", error.message)
+            return []
         rows = [row for diff_id in diff_ids if diff_id not in held_layers and (row := self._layers.find(diff_id))]
         for row in rows:
             self._delete(self._layers.set_aside(row))
@@ -64,14 +71,7 @@ class Sweeping:
         layers, blobs = self._later
         self._later = (set(), set())
         if layers or blobs:
-            self._release_if_known(layers, blobs)
-
-    def _release_if_known(self, layers: Iterable[str], blobs: Iterable[str]) -> None:
-        """Nothing, while an image's config is broken: it is not known what that one holds."""
-        try:
             self.release(layers, blobs)
-        except StoreCorrupt as error:
-            _log.warning("nothing is swept: %s", error.message)
 
     def _delete(self, path: str) -> None:
         """What has been moved away, in a thread."""
@@ -100,7 +100,7 @@ class Sweeping:
         """Start-up: what a crash or a broken-off pull has left a week ago. `now` is seconds since the epoch."""
         try:
             found = self.leftovers()
-        except StoreCorrupt as error:
+        except (StoreCorrupt, ArchiveRefused) as error:
             _log.warning("nothing is swept: %s", error.message)
             return
         old = {name for name, moment in found.written.items() if moment < now - KEPT_FOR}
