@@ -15,7 +15,7 @@ import socket
 import statistics
 import time
 
-from bench.lifecycle import Engine, timed
+from bench.lifecycle import CALM, Engine, timed
 from corten.linux.namespaces import network_namespace
 
 _REQUESTS, _MANY, _EDGE = 2000, 100, 10
@@ -32,6 +32,7 @@ def started(engine: Engine, **host: object) -> tuple[str, float]:
 def start_published(engine: Engine) -> float:
     container, took = started(engine, PortBindings={"80/tcp": [{"HostIp": "0.0.0.0", "HostPort": ""}]})
     engine.remove(container)
+    time.sleep(CALM)
     return took
 
 

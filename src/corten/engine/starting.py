@@ -64,6 +64,7 @@ class Starting:
             raise await self._start_failed(record, refused) from None
 
     async def _start(self, record: ContainerRecord) -> None:
+        self._launch.anticipate()
         record = self._containers.save(self._endpoints.lease(record))  # in one go: nobody else is given the same
         run_dir = self._layout.run(record.id)
         try:

@@ -78,6 +78,7 @@ class Launch:
         self._terminals: dict[str, int] = {}  # copies, which outlive the monitor that has the container
         self._numbers = itertools.count(1)
         self._spawning: asyncio.Task[str] | None = None
+        self._asking: set[asyncio.Future[str]] = set()
 
     def _launcher_lost(self) -> None:
         raise SystemExit("the launcher has died; containers run on, start cortend again")
@@ -155,6 +156,19 @@ class Launch:
     async def warm(self) -> None:
         """Have a monitor with room ready, so that the next start need not wait for one."""
         await self._monitor_with_room()
+
+    def anticipate(self) -> None:
+        """A container is about to be created: whether a monitor is there for it is asked now, while its files are written."""
+        if not any(len(load) < SHARD and path in self._monitors and self._monitors[path].fresh for path, load in self._loads.items()):
+            asking = asyncio.ensure_future(self._monitor_with_room())
+            self._asking.add(asking)
+            asking.add_done_callback(self._asked)
+
+    def _asked(self, asking: asyncio.Future[str]) -> None:
+        """Whoever creates the container asks again, and is told what is wrong."""
+        self._asking.discard(asking)
+        if not asking.cancelled():
+            asking.exception()
 
     async def _monitor_with_room(self, wanted: type[messages.ToMonitor] = messages.Create) -> str:
         while True:

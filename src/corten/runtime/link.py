@@ -185,9 +185,14 @@ class Link:
             raise self._give_up()
         self._ping.result()
 
+    @property
+    def fresh(self) -> bool:
+        """It has just been heard of."""
+        return not self.silent and self._loop.time() - self._heard <= _FRESH
+
     async def check(self) -> None:
         """Ask, unless it has just been heard of. Raises MonitorSilent."""
-        if self.silent or self._loop.time() - self._heard > _FRESH:
+        if not self.fresh:
             await self.ask()
 
     def _give_up(self) -> MonitorSilent:
