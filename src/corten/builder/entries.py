@@ -27,7 +27,7 @@ def raw(name: str) -> str:
     return _PLAIN.sub(lambda found: chr(_FIRST + int(found[1], 16)), name) if "\0" in name else name
 
 
-class Entry(msgspec.Struct, frozen=True, array_like=True):
+class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """`path` (plain, as is `link`) is relative to the tree's root, without dots; the root is the empty path. `time` is seconds since the epoch.
 
     `digest` is sha256 of a file's bytes in hexadecimal; empty where it has not been read yet. `place` says where the bytes are: of a context an

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from corten.builder import exec_step, file_step, step_mounts
-from corten.builder.cache import REGULAR, Cache, CacheRow
+from corten.builder.cache import REGULAR, Cache, CacheRow, explain, pack
 from corten.builder.cache_transfer.imports import Import
 from corten.builder.context import Context
 from corten.builder.exec_step import ExecSteps, ExecWork
@@ -169,12 +169,13 @@ class Solve:
     # --- steps
     async def _step(self, vertex: Vertex, op: Exec | File, inputs: list[Result]) -> Result:
         work, ingredients = await (self._look_exec(op, vertex, inputs) if isinstance(op, Exec) else self._look_file(op, inputs))
-        key = key_of(ingredients)
+        key = await asyncio.to_thread(key_of, ingredients)
         row, missed = None, None
         if self._may_use_cache(vertex):
             row = self._solver.cache.find(key) or await self._import(key)
             if row is None:
-                missed = self._solver.cache.explain(_place(vertex), vertex.shown.text, ingredients)
+                others = self._solver.cache.nearest(_place(vertex), vertex.shown.text)
+                missed = await asyncio.to_thread(explain, ingredients, others) if others else None
         layer = MadeLayer(row.layer, row.length, row.size) if row else await self._carry_out(vertex, work, key, ingredients)
         return self._finish(vertex, inputs, work, replace(layer, key=key), cached=row is not None, missed=missed)
 
@@ -200,7 +201,7 @@ class Solve:
         time = max((result.time for result in (used if op.link else [inputs[0], *used])), default=0)
         trees = [self._solver.workshop.tree(result) for result in inputs]
         work = await asyncio.to_thread(file_step.look, op, inputs, self._limited(time), trees, self._solver.excludes)
-        return work, await asyncio.to_thread(work.ingredients)
+        return work, work.ingredients()
 
     async def _look_exec(self, op: Exec, vertex: Vertex, inputs: list[Result]) -> tuple[Work, Ingredients]:
         settings = self._solver.settings
@@ -245,7 +246,7 @@ class Solve:
             row = CacheRow(
                 key, REGULAR, vertex.shown.text, _place(vertex), began, now_ns(), 1, layer.diff_id, () if link else work.base.chain, layer.length, layer.size,
             )  # fmt: skip
-            solver.cache.put(row, ingredients)
+            solver.cache.put(row, await asyncio.to_thread(pack, ingredients))
             return layer
 
         return await solver.in_flight.share(shared, run, partial(self._heard, vertex))
