@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import io
+import json
 
+import msgspec
 import pytest
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corten.builder.cache import REGULAR, CacheRow, first_difference
+from corten.builder.cache import REGULAR, CacheRow, PackedIngredients, explain, first_difference, pack
 from corten.builder.context_job import complete
 from corten.builder.context_shares import large_paths
 from corten.builder.entries import FILE, FOLDER, LINK, Entry, digest_of_entry
+from corten.builder.file_plan import FilePlan, PutCopy, PutFile, PutFolder, Source, read_plan, write_plan
 from corten.builder.graph import (
     Copy,
     Exec,
@@ -159,6 +165,13 @@ def test_times_and_places_make_no_other_key():
     assert digest_of_entry(Entry("a", FOLDER)) != digest_of_entry(Entry("a", FILE))
 
 
+def test_a_key_is_the_digest_of_one_json_document():
+    pairs = [("file \u00e9", 'a"b'), ("base", "x")]
+    text = json.dumps(["1", pairs], ensure_ascii=False, separators=(",", ":"))
+    assert key_of(iter(pairs)) == hashlib.sha256(text.encode()).hexdigest()
+    assert key_of([]) == hashlib.sha256(b'["1",[]]').hexdigest()
+
+
 def test_the_key_of_a_program():
     step = Exec(("make",), env=("A=1", "B=secret"))
     found = of_exec(step, ("sha256:x",), 0, ())
@@ -260,3 +273,34 @@ def test_the_paths_that_make_a_context_large():
     listed = complete({path: Entry(path, FILE, size=size) for path, size in sizes.items()})
     assert large_paths(listed) == [("node_modules/deep/big.bin", 900), ("src", 120)]
     assert large_paths(complete({})) == []
+
+
+def test_ingredients_are_packed_and_compared_piece_by_piece():
+    many = [(f"file {number}", f"value {number}" * 3) for number in range(30_000)]
+    packed = PackedIngredients(pack(iter(many)))
+    assert list(packed) == many
+    assert list(packed) == many  # as often as one likes
+    assert list(PackedIngredients(b"")) == []
+    earlier = PackedIngredients(zstandard.compress(msgspec.msgpack.encode(many)))
+    assert list(earlier) == many
+    now = [*many[:100], ("file 100", "other"), *many[101:]]
+    assert explain(now, [PackedIngredients(pack(many[:50])), packed]) == Difference("file 100", "other", many[100][1])
+    assert explain(many[:-1], [packed]) == Difference("file 29999", "", many[-1][1])
+    assert explain(many, []) is None
+
+
+def test_a_plan_travels_in_parts():
+    items = [(f"f{number}", Entry(f"f{number}", FILE, place=-number)) for number in range(5_000)]
+    copy = PutCopy("/t", [Source("", "/o", [("", Entry("", FOLDER)), *items], [-3, -4_000]), Source("one", "", [("one", Entry("one", FILE))])], "5", "u+x", unpack=True)
+    actions = [PutFolder("/w", 0o755), copy, PutFile("/x", "", b"x", "")]
+    file = io.BytesIO()
+    write_plan(file, FilePlan("/r", [], "/u", "/l", 7, ["/o"], unpack=True), actions)
+    file.seek(0)
+    plan, read = read_plan(file)
+    assert (plan.time, plan.origins) == (7, ["/o"])
+    first, *parts, last = read
+    assert (first, last) == (actions[0], actions[-1])
+    assert len(parts) == 4
+    assert [item for part in parts for source in part.sources for item in source.items] == [item for source in copy.sources for item in source.items]
+    assert [source.linkable for part in parts for source in part.sources] == [[-3], [-4_000], [], []]
+    assert {(part.target, part.owner, part.mode, part.unpack) for part in parts} == {("/t", "5", "u+x", True)}

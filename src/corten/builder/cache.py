@@ -6,7 +6,8 @@ images that use them (`holds`); they go with the row, if nobody else has them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import io
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -51,6 +52,8 @@ class CacheRow(msgspec.Struct, frozen=True):
 
 _decode = msgspec.json.Decoder(CacheRow).decode
 _decode_inputs = msgspec.msgpack.Decoder(list[tuple[str, str]]).decode
+_encode_pair, _decode_pair = msgspec.json.Encoder().encode, msgspec.json.Decoder(tuple[str, str]).decode
+_BATCH = 1 << 16  # bytes
 
 
 class Cache:
@@ -85,8 +88,8 @@ class Cache:
         self._database.update_build_cache(row.key, msgspec.json.encode(row))
         return row
 
-    def put(self, row: CacheRow, ingredients: Ingredients) -> None:
-        packed = zstandard.compress(msgspec.msgpack.encode(ingredients))
+    def put(self, row: CacheRow, packed: bytes = b"") -> None:
+        """`packed` are its ingredients as pack() makes them."""
         self._database.put_build_cache(row.key, msgspec.json.encode(row), packed)
         self._rows[row.key] = row
 
@@ -97,32 +100,60 @@ class Cache:
         for key in keys:
             self._rows.pop(key, None)
 
-    def explain(self, place: str, description: str, ingredients: Ingredients) -> Difference | None:
-        """The first ingredient in which the nearest run differs; None if nothing like it has been run."""
-        best: tuple[int, Ingredients] | None = None
-        for row in self._near(place, description):
-            theirs = self.inputs(row.key)
-            equal = len(set(theirs) & set(ingredients))
-            if best is None or equal > best[0]:
-                best = equal, theirs
-        return first_difference(ingredients, best[1]) if best else None
+    def nearest(self, place: str, description: str) -> list[PackedIngredients]:
+        """Of the runs that a step may be compared with; the latest first."""
+        return [PackedIngredients(self._database.build_inputs(row.key)) for row in self._near(place, description)]
 
     def _near(self, place: str, description: str) -> Sequence[CacheRow]:
-        same = [row for row in self._rows.values() if row.kind == REGULAR and place in (row.place,)]
+        same = [row for row in self._rows.values() if row.kind == REGULAR and row.place == place]
         same = [row for row in same if row.description == description] or same
         return sorted(same, key=lambda row: -row.used)[:_NEAREST]
 
-    def inputs(self, key: str) -> Ingredients:
+    def inputs(self, key: str) -> list[tuple[str, str]]:
         """What a row was made from; none where that is not known."""
-        packed = self._database.build_inputs(key)
-        return _decode_inputs(zstandard.decompress(packed)) if packed else []
+        return list(PackedIngredients(self._database.build_inputs(key)))
+
+
+def pack(ingredients: Ingredients) -> bytes:
+    """A line of JSON each, compressed; neither is ever there as a whole."""
+    compressor, found, batch = zstandard.ZstdCompressor().compressobj(), [], bytearray()
+    for pair in ingredients:
+        batch += _encode_pair(pair) + b"\n"
+        if len(batch) > _BATCH:
+            found.append(compressor.compress(bytes(batch)))
+            batch.clear()
+    return b"".join([*found, compressor.compress(bytes(batch)), compressor.flush()])
+
+
+class PackedIngredients:
+    """What pack() has made, gone through without unpacking all of it. Empty bytes are no ingredients."""
+
+    def __init__(self, packed: bytes) -> None:
+        self._packed = packed
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        if not self._packed:
+            return
+        with io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(self._packed), _BATCH) as lines:
+            if lines.peek(1)[:1] == b"[":
+                yield from map(_decode_pair, lines)
+            else:  # a row of an earlier Corten: one list in msgpack
+                yield from _decode_inputs(lines.read())
+
+
+def explain(now: Ingredients, others: Sequence[PackedIngredients]) -> Difference | None:
+    """Pure, for threads. The first ingredient in which the nearest run differs; None if nothing like it has been run."""
+    if not others:
+        return None
+    ours = {hash(pair) for pair in now}
+    return first_difference(now, max(others, key=lambda theirs: sum(hash(pair) in ours for pair in theirs)))
 
 
 def first_difference(now: Ingredients, cached: Ingredients) -> Difference | None:
-    """Pure. Of several differences the first in the order of `now`; what is only in `cached` comes last."""
-    theirs = dict(cached)
+    """Pure. Of several differences the first in the order of `now`; what is only in `cached` comes last. Hashes are kept, not texts."""
+    theirs = {hash(name): hash(value) for name, value in cached}
     for name, value in now:
-        if theirs.get(name) != value:
-            return Difference(name, value, theirs.get(name, ""))
-    ours = {name for name, _ in now}
-    return next((Difference(name, "", value) for name, value in cached if name not in ours), None)
+        if theirs.get(hash(name)) != hash(value):
+            return Difference(name, value, next((other for known, other in cached if known == name), ""))
+    ours = {hash(name) for name, _ in now}
+    return next((Difference(name, "", value) for name, value in cached if hash(name) not in ours), None)

@@ -59,7 +59,7 @@ class CacheMounts:
             if not os.path.isdir(self.path(name)):
                 os.rename(folder, self.path(name))
                 now = now_ns()
-                self._cache.put(CacheRow(name, MOUNT, description, "", now, now, 0, folder=name), [])
+                self._cache.put(CacheRow(name, MOUNT, description, "", now, now, 0, folder=name))
 
     @staticmethod
     def _numbered(name: str) -> list[str]:
@@ -93,7 +93,7 @@ class CacheMounts:
         if known:
             self._cache.touch(known)
         else:
-            self._cache.put(CacheRow(name, MOUNT, f"cached mount {mount.target} with id {mount.id!r}", "", now, now, 1, folder=name), [])
+            self._cache.put(CacheRow(name, MOUNT, f"cached mount {mount.target} with id {mount.id!r}", "", now, now, 1, folder=name))
 
     async def saved(self) -> None:
         """A folder has its row as soon as its use ends."""

@@ -51,7 +51,7 @@ class _Indexer:
         mode, attributes = head.mode & 0o7777, _attributes(head.pax) if head.pax else ()
         if head.type == tar_reader.REGULAR:
             digest, place = self._keep(head)
-            return Entry(path, entries.FILE, mode, 0, 0, head.size, head.time, "", digest, place, 0, attributes)
+            return Entry(path, entries.FILE, mode, 0, 0, head.size, 0, "", digest, place, 0, attributes)
         if head.type == tar_reader.HARD_LINK:
             return self._linked(path, head)
         if head.type not in _KINDS:

@@ -13,12 +13,13 @@ import posixpath
 import shutil
 import stat
 import tarfile
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
 from corten.builder import entries
 from corten.builder.entries import Entry
-from corten.builder.file_plan import FilePlan, PutCopy, PutFile, PutFolder, Source, decode_plan
+from corten.builder.file_plan import Action, FilePlan, PutCopy, PutFile, PutFolder, Source, read_plan
 from corten.builder.permissions import changed_mode, owner_of
 from corten.linux import syscalls
 from corten.runtime.operations import MountRoot, Sandbox
@@ -47,11 +48,10 @@ class _Origins:
         self._layers = _open_folder(plan.layers)
         self._folders: dict[str, int] = {}
         self._spools: dict[str, int] = {}
-        for source in (source for action in plan.actions if isinstance(action, PutCopy) for source in action.sources):
-            if source.origin and source.origin not in self._folders:
-                self._folders[source.origin] = _open_folder(source.origin)
-                with suppress(FileNotFoundError):
-                    self._spools[source.origin] = os.open(f"{source.origin}/{SPOOL}", os.O_RDONLY | os.O_CLOEXEC)
+        for origin in plan.origins:
+            self._folders[origin] = _open_folder(origin)
+            with suppress(FileNotFoundError):
+                self._spools[origin] = os.open(f"{origin}/{SPOOL}", os.O_RDONLY | os.O_CLOEXEC)
 
     def spool(self, origin: str) -> int:
         return self._spools[origin]
@@ -90,8 +90,8 @@ class _Worker:
         self._passwd = plan.passwd or _read("/etc/passwd")
         self._group = plan.group or _read("/etc/group")
 
-    def run(self) -> None:
-        for action in self._plan.actions:
+    def run(self, actions: Iterable[Action]) -> None:
+        for action in actions:
             if isinstance(action, PutCopy):
                 self._copy(action)
             elif isinstance(action, PutFolder):
@@ -309,14 +309,13 @@ def _enter(plan: FilePlan) -> None:
 def job(_argument: bytes, fds: list[int]) -> bytes:
     """Launcher job: the descriptor is the file with the plan."""
     os.umask(0)
-    with os.fdopen(fds[0], "rb", closefd=False) as file:
-        plan = decode_plan(file.read())
-    if any(isinstance(action, PutCopy) and action.unpack for action in plan.actions):
+    plan, actions = read_plan(os.fdopen(fds[0], "rb", closefd=False))
+    if plan.unpack:
         importlib.import_module("corten.builder.archives")  # while it can be found; not every copy pays for tar and compression
     origins, upper = _Origins(plan), _open_folder(plan.upper)
     _enter(plan)
     try:
-        _Worker(plan, origins, upper).run()
+        _Worker(plan, origins, upper).run(actions)
     except (UnknownUser, tarfile.TarError, shutil.Error) as error:
         raise CannotCopy(str(error)) from None
     except NotADirectoryError as error:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from corten.builder import ingredients
 from corten.builder.file_job import FILE_JOB, CannotCopy
-from corten.builder.file_plan import FilePlan, PutCopy, PutFile, PutFolder, Source, encode_plan
+from corten.builder.file_plan import Action, FilePlan, PutCopy, PutFile, PutFolder, Source, write_plan
 from corten.builder.graph import Copy, File, Mkdir, Mkfile
 from corten.builder.permissions import owner_of
 from corten.builder.results import MadeLayer, Result
@@ -63,7 +63,7 @@ def look(op: File, inputs: Sequence[Result], time: int, trees: Sequence[Tree], e
     passwd, group = (base.read(path, _LIMIT).decode("utf-8", "replace") if base else "" for path in ("etc/passwd", "etc/group"))
     try:
         work = FileWork(op, inputs[0], inputs, groups, time, passwd, group)
-        _ = work.ingredients  # made here, in the thread that has read the files
+        _ = work.ingredients  # an unknown owner is found here
     except UnknownUser as error:
         raise CannotPutFile(reason=str(error)) from None
     return work
@@ -73,23 +73,25 @@ async def make(work: FileWork, workshop: Workshop) -> MadeLayer:
     """Carry the step out. Raises CannotPutFile, ArchiveRefused; nothing is left then."""
     async with workshop.snapshot() as step:
         below = workshop.folders(work.below)
+        origins = {input_.folder.context.folder for input_ in work.inputs if input_.folder}
+        unpacks = any(isinstance(action, Copy) and action.unpack for action in work.op.actions)
         plan = FilePlan(
-            workshop.root(step), workshop.mounts(step, below), workshop.upper(step), workshop.layout.layers, work.time, _actions(work),
-            work.passwd, work.group,
+            workshop.root(step), workshop.mounts(step, below), workshop.upper(step), workshop.layout.layers, work.time, sorted(origins),
+            unpacks, work.passwd, work.group,
         )  # fmt: skip
-        await _run(plan, f"{workshop.home(step)}/plan", workshop)
+        await _run(plan, _actions(work), f"{workshop.home(step)}/plan", workshop)
         return await workshop.seal(step, below, work.time)
 
 
 async def put_into(folder: str, source: Source, workshop: Workshop) -> None:
     """Copy entries of layers into an empty folder, as they are."""
-    plan = FilePlan(folder, [], folder, workshop.layout.layers, 1 << 62, [PutCopy("/", [source])])
-    await _run(plan, f"{folder}.plan", workshop)
+    plan = FilePlan(folder, [], folder, workshop.layout.layers, 1 << 62, [])
+    await _run(plan, [PutCopy("/", [source])], f"{folder}.plan", workshop)
 
 
-async def _run(plan: FilePlan, path: str, workshop: Workshop) -> None:
+async def _run(plan: FilePlan, actions: Iterable[Action], path: str, workshop: Workshop) -> None:
     with open(path, "xb") as file:
-        file.write(await asyncio.to_thread(encode_plan, plan))
+        await asyncio.to_thread(write_plan, file, plan, actions)
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         await workshop.run_job(FILE_JOB, b"", (fd,))
@@ -108,18 +110,16 @@ def _translate(error: KernelRefused) -> CortenError:
     return kind(error.reason) if kind is ArchiveRefused else kind(reason=error.reason)
 
 
-def _actions(work: FileWork) -> list[PutCopy | PutFolder | PutFile]:
-    found: list[PutCopy | PutFolder | PutFile] = []
+def _actions(work: FileWork) -> Iterator[Action]:
     groups = iter(work.groups)
     for action in work.op.actions:
         if isinstance(action, Copy):
             sources = [_source(group, work.inputs[action.input]) for group in next(groups)]
-            found.append(PutCopy(action.target, sources, action.owner, action.mode, action.unpack))
+            yield PutCopy(action.target, sources, action.owner, action.mode, action.unpack)
         elif isinstance(action, Mkdir):
-            found.append(PutFolder(action.path, action.mode, action.owner))
+            yield PutFolder(action.path, action.mode, action.owner)
         elif isinstance(action, Mkfile):
-            found.append(PutFile(action.path, action.name, action.data, action.mode, action.owner))
-    return found
+            yield PutFile(action.path, action.name, action.data, action.mode, action.owner)
 
 
 def _source(group: Group, input_: Result) -> Source:

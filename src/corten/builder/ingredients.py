@@ -2,12 +2,14 @@
 
 A key goes by content: files with what counts of them, layers by their diff ids; never by time, place, or how something was made. Values
 that may be secret (variables, files) are digests; what a Dockerfile says is there in words, so that a miss can be explained.
+
+They can be gone through as often as one likes, and are not kept: those of a large context would take more memory than all the rest of a build.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -16,12 +18,33 @@ from corten.builder.graph import Exec, File, definition
 from corten.builder.select import Group
 from corten.spec.digest import digest_of
 
-Ingredients = list[tuple[str, str]]
+Ingredients = Iterable[tuple[str, str]]  # (name, value)
 _FORMAT = "1"  # another one makes every key another
 
 
-def key_of(ingredients: Iterable[tuple[str, str]]) -> str:
-    return hashlib.sha256(msgspec.json.encode([_FORMAT, list(ingredients)])).hexdigest()
+def key_of(ingredients: Ingredients) -> str:
+    """The digest of the JSON `["1",[[name,value],...]]`, which is not made as a whole."""
+    key, separator = hashlib.sha256(msgspec.json.encode([_FORMAT])[:-1] + b",["), b""
+    for pair in ingredients:
+        key.update(separator + msgspec.json.encode(pair))
+        separator = b","
+    key.update(b"]]")
+    return key.hexdigest()
+
+
+class FileIngredients:
+    """`head` and `tail` around what the copies take. `groups` are what each of them takes; every digest is made anew each time."""
+
+    def __init__(self, head: Sequence[tuple[str, str]], groups: Sequence[Sequence[Group]], tail: Sequence[tuple[str, str]]) -> None:
+        self._head, self._groups, self._tail = head, groups, tail
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        yield from self._head
+        for number, taken in enumerate(self._groups):
+            for group in taken:
+                for below, entry in group.items:
+                    yield f"file {entry.path or '.'}", f"{number}:{below}:{digest_of_entry(entry)[:32]}"
+        yield from self._tail
 
 
 def chain_digest(chain: Sequence[str]) -> str:
@@ -35,7 +58,7 @@ def of_exec(op: Exec, base: Sequence[str], time: int, mounted: Sequence[tuple[st
     fields.pop("env", None)
     fields.pop("type")
     mounts = fields.pop("mounts", ())
-    found: Ingredients = [("command", _text(command))]
+    found = [("command", _text(command))]
     found += [(name.replace("_", " "), _text(value)) for name, value in sorted(fields.items())]
     found += [(f"mount {mount.get('target') or mount.get('id', '')}", _text(mount)) for mount in mounts]
     found += [(f"variable {name}", digest_of(value.encode())) for name, _, value in (entry.partition("=") for entry in op.env)]
@@ -45,18 +68,14 @@ def of_exec(op: Exec, base: Sequence[str], time: int, mounted: Sequence[tuple[st
 
 def of_file(op: File, base: Sequence[str] | None, time: int, groups: Sequence[Sequence[Group]], owners: str) -> Ingredients:
     """`groups` are what each copy of the actions takes; `base` None where the layer does not depend on it; `owners` as looked up then."""
-    found: Ingredients = []
+    head: list[tuple[str, str]] = []
     for number, action in enumerate(op.actions):
         fields = msgspec.to_builtins(action)
         if "data" in fields:
             fields["data"] = digest_of(action.data if hasattr(action, "data") else b"")
-        found.append((f"action {number + 1}", _text(fields)))
-    for number, taken in enumerate(groups):
-        for group in taken:
-            found += [(f"file {entry.path or '.'}", f"{number}:{below}:{digest_of_entry(entry)[:32]}") for below, entry in group.items]
-    if base is None:
-        return [*found, ("owners", owners), ("time", str(time))]
-    return [*found, ("base", chain_digest(base)), ("time", str(time))]
+        head.append((f"action {number + 1}", _text(fields)))
+    stands_on = ("owners", owners) if base is None else ("base", chain_digest(base))
+    return FileIngredients(head, groups, [stands_on, ("time", str(time))])
 
 
 def _text(value: object) -> str:

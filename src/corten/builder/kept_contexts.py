@@ -102,7 +102,7 @@ class KeptContexts:
     def _remember(self, name: str, size: int) -> None:
         row, now = self._cache.row(name), now_ns()
         row = row or CacheRow(name, SOURCE, "local source for context", "", now, now, 0, folder=name)
-        self._cache.put(msgspec.structs.replace(row, used=now, uses=row.uses + 1, size=size), [])
+        self._cache.put(msgspec.structs.replace(row, used=now, uses=row.uses + 1, size=size))
 
     def _touch(self, name: str) -> None:
         row = self._cache.row(name)

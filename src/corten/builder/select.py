@@ -141,6 +141,7 @@ def _below(tree: Tree, folder: str, prefix: str, called: str, hidden: Excludes |
         if entry is None:
             continue
         inside, shown = f"{prefix}/{name}".lstrip("/"), f"{called}/{name}".lstrip("/")
+        inside = entry.path if inside == entry.path else inside  # the same text once: there may be hundreds of thousands
         excluded = hidden is not None and hidden(shown)
         if entry.kind == entries.FOLDER:
             below = list(_below(tree, entry.path, inside, shown, hidden))

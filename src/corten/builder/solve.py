@@ -16,7 +16,7 @@ from functools import partial
 import msgspec
 
 from corten.builder import exec_step, file_step, step_mounts
-from corten.builder.cache import REGULAR, Cache, CacheRow
+from corten.builder.cache import REGULAR, Cache, CacheRow, explain, pack
 from corten.builder.cache_transfer.imports import Import
 from corten.builder.context import Context
 from corten.builder.context_needs import mounted_copy
@@ -180,12 +180,13 @@ class Solve:
             if known:
                 return self._finish(vertex, inputs, time, MadeLayer(known.layer, known.length, known.size, known.key), cached=True, missed=None)
         work, ingredients = await (self._look_exec(op, vertex, inputs) if isinstance(op, Exec) else self._look_file(op, inputs))
-        key = key_of(ingredients)
+        key = await asyncio.to_thread(key_of, ingredients)
         row, missed = None, None
         if self._may_use_cache(vertex):
             row = self._solver.cache.find(key) or await self._import(key)
             if row is None:
-                missed = self._solver.cache.explain(_place(vertex), vertex.shown.text, ingredients)
+                others = self._solver.cache.nearest(_place(vertex), vertex.shown.text)
+                missed = await asyncio.to_thread(explain, ingredients, others) if others else None
         layer = MadeLayer(row.layer, row.length, row.size) if row else await self._carry_out(vertex, work, key, ingredients)
         if quick:
             self._solver.keys.put(quick, key)
@@ -261,7 +262,7 @@ class Solve:
             row = CacheRow(
                 key, REGULAR, vertex.shown.text, _place(vertex), began, now_ns(), 1, layer.diff_id, () if link else work.base.chain, layer.length, layer.size,
             )  # fmt: skip
-            solver.cache.put(row, ingredients)
+            solver.cache.put(row, await asyncio.to_thread(pack, ingredients))
             return layer
 
         return await solver.in_flight.share(shared, run, partial(self._heard, vertex))

@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
-from corten.builder.cache import REGULAR, Cache, CacheRow
+from corten.builder.cache import REGULAR, Cache, CacheRow, pack
 from corten.builder.cache_mounts import CacheMounts
 from corten.builder.cache_transfer import documents
 from corten.builder.cache_transfer.mount_job import UNPACK_MOUNT_JOB
@@ -81,7 +81,7 @@ class Importer:
     def remember(self, step: documents.CachedStep) -> CacheRow:
         now = now_ns()
         row = CacheRow(step.key, REGULAR, step.description, step.place, now, now, 1, step.layer, tuple(step.base), step.length, step.size)
-        self._cache.put(row, step.inputs)
+        self._cache.put(row, pack(step.inputs))
         return row
 
     def has_base(self, step: documents.CachedStep) -> bool:
@@ -185,5 +185,5 @@ class InlineImport:
             length = self._blobs.size(row.blob) if row.blob == layer and self._blobs.has(row.blob) else 0
             base = tuple(self._chain[: self._chain.index(layer)])
             made = CacheRow(key, REGULAR, _INLINE, "", now, now, 1, layer, base, length, row.size)
-        self._cache.put(made, [])
+        self._cache.put(made)
         return made
