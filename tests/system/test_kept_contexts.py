@@ -280,6 +280,35 @@ def test_content_that_is_cut_off_is_refused(engine, folder):
     assert tree(engine, sent(engine, folder)[0].image)["all/large"][4] == b"l" * LARGE
 
 
+class _Vanished(Exception):
+    """The client is no more."""
+
+
+def test_a_client_that_vanishes_leaves_nothing_in_use(engine, folder):
+    class Vanishing(Recorded):
+        def answer(self, wanted):
+            rows = self._open[wanted["Id"]][1]
+            size = sum(rows[number][2] for number in wanted.get("Contents", ()))
+            if size < LARGE:
+                super().answer(wanted)
+                return
+            with socket.socket(socket.AF_UNIX) as half:
+                half.connect(engine.socket)
+                half.sendall(f"POST /corten/build/contexts/{wanted['Id']}/contents HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\n\r\n".encode())
+                half.sendall(b"?" * (size // 2))
+            raise _Vanished
+
+    (folder / "Dockerfile").write_text("FROM busybox\nCOPY d /d\n")
+    first = sent(engine, folder)[0]
+    (folder / "Dockerfile").write_text("FROM busybox\nCOPY . /all/\n")
+    time.sleep(SETTLED)
+    with pytest.raises(_Vanished):
+        sent(engine, folder, sender=Vanishing)
+    eventually(lambda: not rows(engine)[0]["InUse"])
+    assert tree(engine, sent(engine, folder)[0].image)["all/large"][4] == b"l" * LARGE
+    assert tree(engine, first.image)["d/b"][4] == b"b" * 1000
+
+
 @pytest.mark.parametrize("entries, reason", [
     ([["../x", 0o100644]], "is no path below a folder before it"), ([["a/b", 0o100644]], "is no path below a folder before it"),
     ([["a", 0o100644], ["a/b", 0o100644]], "is no path below a folder before it"), ([["b", 0o100644], ["a", 0o100644]], "is no path below"),
