@@ -111,7 +111,7 @@ class BuildHandlers:
             await messages.begin()
         keep = keeps_image(request.outputs)
         done = [await self._one(source, reading, request, given, messages, keep=keep) for reading in readings]
-        if keep and request.stored_as_index:
+        if keep and request.stored_as_index and request.stored_names:
             self._builder.name_together({built.image_id: solved.predicates for _, built, solved in done}, request.stored_names)
         for _, built, _ in done if keep else ():
             await messages.stored(built.image_id, request.stored_names, built.solved)
@@ -139,7 +139,7 @@ class BuildHandlers:
         started, options = now_ns(), source.options
         with source.showing():
             plan = await self._plan(reading, request, messages)
-        await given.bring(plan.target, messages.send_result, messages.phase)
+        await given.bring(plan.target, messages)
         lines, resolved = messages.steps(plan, str(plan.platform) if len(request.platforms) > 1 else ""), dict[Vertex, str]()
 
         def emit(event: StepProgress) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from corten.api.build_folders import BuildFolders, Send
+from corten.api.build_folders import BuildFolders
+from corten.api.build_messages import ClassicMessages
 from corten.api.build_request import BuildRequest
 from corten.builder.attest.provenance import without_credentials
 from corten.builder.context import Context
@@ -23,25 +24,47 @@ from corten.store.layers import RunJob
 from corten.store.layout import Layout
 
 Telling = Callable[[str], AbstractAsyncContextManager[None]]  # the client is told of what the block does, by this name
+_EVERY = 0.5  # seconds between two words of how far a context is
 _KEEP_GIT_DIR = "BUILDKIT_CONTEXT_KEEP_GIT_DIR"
 _IMAGE, _LAYOUT = "docker-image://", "oci-layout://"
 
 
 @dataclass(frozen=True)
 class BuildContexts:
-    """`main` has the Dockerfile. `trees` are what the graph calls the named ones (or an image's reference), `named` those of them that are here."""
+    """`main` has the Dockerfile. `trees` are what the graph calls the named ones (or an image's reference), `named` those of them that are here.
+
+    `told` are those of which the client has been told that they are loaded.
+    """
 
     main: Context
     trees: Mapping[str, Vertex | str]
     named: Mapping[str, Context]
     folders: BuildFolders
+    told: set[str] = field(default_factory=set)
 
-    async def bring(self, target: Vertex, send: Send, telling: Telling) -> None:
+    async def bring(self, target: Vertex, messages: ClassicMessages) -> None:
         """Have the client send what the target's steps take of folders of its own. Raises FileChanged, ClientSentNothing."""
         for name, context in (("context", self.main), *self.named.items()):
-            if isinstance(context, KeptContext):
-                async with telling(f"[context {name}] load from client" if context is not self.main else "[internal] load build context"):
-                    await self.folders.bring(context, target, name, send)
+            if not isinstance(context, KeptContext):
+                continue
+            if name in self.told:  # for another platform
+                await self.folders.bring(context, target, name, messages.send_result)
+                continue
+            self.told.add(name)
+            async with messages.phase("[internal] load build context" if context is self.main else f"[context {name}] load from client"):
+                telling = asyncio.create_task(_tell_size(context, messages))
+                try:
+                    await self.folders.bring(context, target, name, messages.send_result)
+                finally:
+                    telling.cancel()
+                    await asyncio.wait((telling,))
+                await messages.transferred(context.transferred, ended=True)
+
+
+async def _tell_size(context: KeptContext, messages: ClassicMessages) -> None:
+    while True:
+        await asyncio.sleep(_EVERY)
+        await messages.transferred(context.transferred, ended=False)
 
 
 @asynccontextmanager

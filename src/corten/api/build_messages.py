@@ -63,6 +63,9 @@ class ClassicMessages(JsonMessages):
         """The block is something that the build does besides its steps, of which this front says no more than the messages in it."""
         yield
 
+    async def transferred(self, _size: int, *, ended: bool) -> None:
+        """In a phase: so many bytes of a context have come. This front has no word for it."""
+
     async def stored(self, image_id: str, names: Sequence[Reference], begun: int) -> None:
         """The image is in the store; `begun` (nanoseconds): since when that has been going on. Told by conclude()."""
 

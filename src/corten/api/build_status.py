@@ -88,6 +88,11 @@ class StatusMessages(ClassicMessages):
             self._phase = before
         await self._end(name)
 
+    async def transferred(self, size: int, *, ended: bool) -> None:
+        text, now = "transferring context:", now_ns()
+        began = rfc3339_nano(self._began.setdefault((self._phase, text), now))
+        await self.tell(BuildStatus((), (StatusEntry(text, self._phase, size, rfc3339_nano(now), 0, began, rfc3339_nano(now) if ended else ""),)))
+
     async def stored(self, image_id: str, names: Sequence[Reference], begun: int) -> None:
         name, digest = "exporting to image", digest_of(b"exporting to image")
         await self._begin(name, begun)

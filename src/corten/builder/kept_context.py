@@ -56,6 +56,7 @@ class KeptContext(Context):
         self._known, self._changed = known, isinstance(known, Body)
         self._reading = threading.Lock()
         self._read_first = ""  # what of Memory.satisfied says that the Dockerfile is there
+        self.transferred = 0  # bytes of contents that have come
         self._told: set[int] = set()  # in this build, for which that is good, whatever the file system's clock may hide
 
     @property
@@ -219,17 +220,23 @@ class KeptContext(Context):
         offset, first = self._kept.reserve(*size_of_region(sizes))
         order = f"order-{secrets.token_hex(8)}"
         path = f"{self.folder}/{order}"
+
+        async def counted() -> AsyncIterator[bytes]:
+            async for piece in pieces:
+                self.transferred += len(piece)
+                yield piece
+
         argument = msgspec.json.encode(Region(offset, first, order))
         try:
             with open(path, "xb") as file:
                 file.write(msgspec.msgpack.encode(sizes))
             fd = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
-                await write_to_worker(lambda source: run_on_archive(self._every.run_job, KEPT_JOB, (source, fd), argument), pieces)
+                await write_to_worker(lambda source: run_on_archive(self._every.run_job, KEPT_JOB, (source, fd), argument), counted())
             finally:
                 os.close(fd)
-            with open(path, "rb") as file:
-                found = _decode_contents(file.read())
+            with open(path, "rb") as answer:
+                found = _decode_contents(answer.read())
         finally:
             os.unlink(path)
         self._take(numbers, found)
