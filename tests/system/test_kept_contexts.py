@@ -348,6 +348,16 @@ def test_requests_out_of_turn_are_refused(engine, folder):
         engine.client.post("/build", context=context_id)
 
 
+def test_a_dockerfile_that_was_not_sent_is_missed_once(engine, folder):
+    """Who opens a context for one Dockerfile and builds with another is told, and nothing of it is remembered."""
+    (folder / "other").write_text("FROM busybox\nCOPY a /a\n")
+    time.sleep(SETTLED)
+    context_id = Recorded(engine.client).open(str(folder), "Dockerfile")
+    with pytest.raises(ApiError, match="Cannot locate specified Dockerfile: other"):
+        engine.client.post("/build", context=context_id, dockerfile="other")
+    assert tree(engine, sent(engine, folder, dockerfile="other")[0].image)["a"][4] == b"a"
+
+
 def test_a_build_that_does_not_come_to_be_holds_nothing(engine, folder):
     sent(engine, folder)
     with pytest.raises(ApiError, match="invalid version"), Recorded(engine.client) as sending:

@@ -14,6 +14,7 @@ from corten.builder import kept_folder
 from corten.builder.context_needs import mounted_copy, needed_files
 from corten.builder.entries import FILE, FOLDER, Entry
 from corten.builder.graph import Bind, Copy, Exec, File, Local, Scratch, Vertex
+from corten.builder.kept_context import KeptContext
 from corten.builder.kept_folder import KeptFolder
 from corten.builder.kept_index import EMPTY, Body, Head, check, merged, told
 from corten.builder.kept_job import Content, Region, _Taker, size_of_region
@@ -61,6 +62,17 @@ def test_a_digest_that_is_told():
     assert body.unsure == {0}
     assert told(body, 0, B, 6 * SECOND)
     assert (body.digests, body.unsure) == ([B], set())
+
+
+def test_what_is_forgotten_makes_another_version():
+    """A digest that has to be asked again may be another one then, and keys of steps are known by version."""
+    body = Body([file("asked"), file("unsure")], {}, [A, B], {0, 1}, {A: (0, 1), B: (1, 1)})
+    context = KeptContext("name", KeptFolder("/kept", Head()), None, body, Head(version="v"), 5 * SECOND)
+    context._tell(0, A)
+    assert context.version == "v"
+    context._settle()
+    assert (body.digests, body.unsure) == ([A, ""], {0})
+    assert context.version != "v"
 
 
 @pytest.mark.parametrize("path", ["/a", "a/", "..", "a/../b", "./a", "a//b", "a\0", ""])

@@ -89,12 +89,15 @@ class KeptContext(Context):
         return found
 
     def _read(self, path: str, limit: int) -> bytes | None:
+        """None for a file that there is not. Raises NoSuchFile for one that has not been sent, which is not to be remembered."""
         body = self._body()
         if path in body.beside:
             return body.beside[path][:limit]
         number = self._number(path)
-        if number is None or not self._has(number):
+        if number is None:
             return None
+        if not self._has(number):
+            raise NoSuchFile(path=path)
         place, size = body.contents[body.digests[number]]
         return read_content(self.folder, place, min(size, limit))
 
@@ -205,10 +208,12 @@ class KeptContext(Context):
         self._changed = True
 
     def _settle(self) -> None:
-        """What has to be asked again, and was not needed now, is as good as not known."""
+        """What has to be asked again, and was not needed now, is as good as not known; and whoever knew it knew another version."""
         body = self._body()
         for number in body.unsure - self._told:
             body.digests[number] = ""
+        if body.unsure - self._told:
+            self._head = msgspec.structs.replace(self._head, version=secrets.token_hex(16))
         body.unsure &= self._told
         if self._head.settled == bool(body.unsure):
             self._changed = True
