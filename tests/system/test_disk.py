@@ -135,6 +135,8 @@ def test_stopped_containers_and_their_volumes_go_and_no_others(configured):
     pinned = engine.client.post("/containers/create", {"Image": "busybox", "Cmd": ["true"], "Labels": {"dev.corten.pin": "1"}})["Id"]
     running = engine.run("sleep", "600", Mounts=[{"Type": "volume", "Target": "/data"}])
     base = ended(engine, "true")
+    linked = ended(engine, "true")
+    engine.client.post("/containers/create", {"Image": "busybox", "Cmd": ["true"], "Labels": {"dev.corten.pin": "1"}, "HostConfig": {"Links": [f"{linked}:other"]}})
     sharing = engine.client.post("/containers/create", {"Image": "busybox", "Cmd": ["true"], "Labels": {"dev.corten.pin": "1"},
                                                         "HostConfig": {"NetworkMode": f"container:{base}"}})["Id"]  # fmt: skip
     named = ended(engine, "true", Mounts=[{"Type": "volume", "Source": "mine", "Target": "/data"}])
@@ -145,8 +147,9 @@ def test_stopped_containers_and_their_volumes_go_and_no_others(configured):
     assert found[again]["Kept"] == "its restart policy is always"
     assert found[pinned]["Kept"] == "pinned"
     assert found[running]["Kept"] == "it runs"
-    assert found[base]["Kept"].startswith("container ")
-    assert found[base]["Kept"].endswith(" uses it")
+    for one in (base, linked):
+        assert found[one]["Kept"].startswith("container ")
+        assert found[one]["Kept"].endswith(" uses it")
     assert "mine" not in found
     assert engine.client.get("/corten/disk")["Collector"]["UnusedFor"] == {"containers": "0s", "volumes": "0s"}
     order = [(step["Kind"], step["Id"]) for step in collect(engine, dryRun=1, free="99TB")]
@@ -164,7 +167,7 @@ def test_stopped_containers_and_their_volumes_go_and_no_others(configured):
     assert volume not in {row["Name"] for row in engine.client.get("/volumes")["Volumes"]}
     assert not os.path.exists(f"{engine.data_root}/volumes/{volume}")
     collect(engine, free="99TB")
-    assert all(known(engine, container) for container in (again, pinned, running, base, sharing))
+    assert all(known(engine, container) for container in (again, pinned, running, base, linked, sharing))
     assert not known(engine, named)
     assert "mine" in {row["Name"] for row in engine.client.get("/volumes")["Volumes"]}
 

@@ -85,8 +85,9 @@ class StoppedContainers:
 
 
 def _needs(other: ContainerRecord, record: ContainerRecord) -> bool:
-    """Whether a container could not be started without another: it shares a namespace, or looks at its files."""
-    shared = any(getattr(other.host_config, mode) == f"container:{record.id}" for mode in _MODES)
+    """Whether a container could not be started without another: it shares a namespace, is linked to it, or looks at its files."""
+    linked = any(text.partition(":")[0].strip("/") == record.name for text in other.host_config.links or ())
+    shared = linked or any(getattr(other.host_config, mode) == f"container:{record.id}" for mode in _MODES)
     return shared or any(mount.type == "container" and mount.source == record.id for mount in other.mounts)
 
 
