@@ -71,21 +71,7 @@ class Starting:
             config = self._preparing.write_bundle(record, await self._mounting.mount(record))
             shutil.rmtree(run_dir, ignore_errors=True)
             os.mkdir(run_dir, 0o700)
-            created = await self._set_up(record, await self._preparing.create_message(record, run_dir, config))
-            self._mounting.settle(record)
-            for warning in created.warnings:
-                _log.warning("container %s: %s", record.name, warning)
-            self._endpoints.announce(record)
-            try:
-                await self._attaching.hand_over(record)
-                started_at = rfc3339_nano(now_ns())
-                await self._launch.call(messages.Start(0, record.id))
-                if record.config.tty:
-                    await self._launch.hold_terminal(record.id)
-            except BaseException:
-                with suppress(KernelRefused):  # its monitor has undone it already, or has gone
-                    await self._launch.call(messages.Discard(0, record.id))
-                raise
+            pid, started_at = await self._run(record, await self._preparing.create_message(record, run_dir, config))
         except BaseException:
             self._launch.forget(record.id)
             await self._mounting.unmount(record)
@@ -94,30 +80,54 @@ class Starting:
             shutil.rmtree(run_dir, ignore_errors=True)
             raise
         current = self._containers.find(record.id)
-        state = replace_state(current, status="running", pid=created.pid, exit_code=0, error="", oom_killed=False,
+        state = replace_state(current, status="running", pid=pid, exit_code=0, error="", oom_killed=False,
                               started_at=started_at, health=health.begin(current.state.health) if health.check_of(current.config) else None)  # fmt: skip
         record = self._containers.save(msgspec.structs.replace(state, endpoints=record.endpoints, ports=record.ports))
         self._containers.emit("start", record)
         self._probing.watch(record)
 
-    async def _set_up(self, record: ContainerRecord, request: messages.Create) -> messages.Created:
-        """Make the sandbox; meanwhile, the rules of its network, and connect it while its mounts are still being made."""
+    async def _run(self, record: ContainerRecord, request: messages.Create) -> tuple[int, str]:
+        """Make the sandbox and execute the program in it: its pid, and when that was asked for.
+
+        Meanwhile come the rules of its network, and its links while its mounts are still being made. With them there, the program may be asked for:
+        the monitor holds that until the sandbox is whole. (Not with a terminal, which clients are shown only then.)
+        """
         cloned: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         creating = asyncio.ensure_future(self._launch.create(request, lambda pid: None if cloned.done() else cloned.set_result(pid)))
+        executing: asyncio.Future[str] | None = None
         try:
             await asyncio.sleep(0)  # it is sent
             self._endpoints.prepare(record)
             await asyncio.wait((cloned, creating), return_when=asyncio.FIRST_COMPLETED)
             pid = cloned.result() if cloned.done() else (await creating).pid  # another runtime's: known when all is made
             await self._endpoints.attach(record, f"/proc/{pid}/ns/net")
-            return await creating
+            if cloned.done() and not creating.done() and not record.config.tty and self._launch.holds_starts(record.id):
+                executing = asyncio.ensure_future(self._execute(record, messages.StartOnceReady(0, record.id)))
+            created = await creating
+            self._mounting.settle(record)
+            for warning in created.warnings:
+                _log.warning("container %s: %s", record.name, warning)
+            self._endpoints.announce(record)
+            started_at = await (executing or self._execute(record, messages.Start(0, record.id)))
+            if record.config.tty:
+                await self._launch.hold_terminal(record.id)
         except BaseException:
-            await asyncio.wait((creating,))
-            if failed := creating.exception():
+            await asyncio.wait((creating, executing) if executing else (creating,))
+            if executing and not executing.cancelled():
+                executing.exception()  # as the sandbox's, which is told below, or what is on its way
+            if not creating.cancelled() and (failed := creating.exception()):
                 raise failed from None  # and so there was nothing to attach to
             with suppress(KernelRefused):  # its monitor has undone it already, or has gone
                 await self._launch.call(messages.Discard(0, record.id))
             raise
+        return created.pid, started_at
+
+    async def _execute(self, record: ContainerRecord, start: messages.Start | messages.StartOnceReady) -> str:
+        """With its clients attached. When it was asked for."""
+        await self._attaching.hand_over(record)
+        asked_at = rfc3339_nano(now_ns())
+        await self._launch.call(start)
+        return asked_at
 
     async def _start_failed(self, record: ContainerRecord, error: CortenError) -> CortenError:
         if isinstance(error, KernelRefused) and error.operation == "look up user":

@@ -2,7 +2,7 @@
 
 What is dropped there wakes nobody; each start of a container makes a dozen notifications that its engine has caused itself. A program sees
 one packet: for netfilter a whole transaction, for routes one message. Loads are big-endian whatever the machine is. Source: Documentation/
-networking/filter.rst, include/uapi/linux/netlink.h.
+networking/filter.rst, include/uapi/linux/{netlink,if_addr}.h.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Collection
 
-_LOAD_WORD, _LOAD_HALF, _JUMP_IF_EQUAL, _RETURN = 0x20, 0x28, 0x15, 0x06
+_LOAD_WORD, _LOAD_HALF, _LOAD_BYTE, _JUMP_IF_EQUAL, _RETURN = 0x20, 0x28, 0x30, 0x15, 0x06
 _TYPE_OFFSET, _SENDER_OFFSET = 4, 12  # in struct nlmsghdr
+_SCOPE_OFFSET, _SCOPE_GLOBAL = 16 + 3, 0  # in struct ifaddrmsg behind it
 _WHOLE = 0xFFFFFFFF
 
 
@@ -35,7 +36,19 @@ def all_but_from(port: int) -> bytes:
     )
 
 
-def only(types: Collection[int]) -> bytes:
-    """Messages of these types."""
-    jumps = [_instruction(_JUMP_IF_EQUAL, _as_loaded("=H", kind), if_true=len(types) - place) for place, kind in enumerate(types)]
-    return b"".join((_instruction(_LOAD_HALF, _TYPE_OFFSET), *jumps, _instruction(_RETURN, 0), _instruction(_RETURN, _WHOLE)))
+def links_and_addresses(link_types: Collection[int], address_types: Collection[int]) -> bytes:
+    """Messages of these types; of addresses only those that count everywhere (scope global): each new link has one of its own that does not."""
+    rows = [*((kind, "whole") for kind in link_types), *((kind, "scope") for kind in address_types)]
+    places = {"whole": len(rows) + 4, "scope": len(rows) + 2}  # of the instructions, counted from the load of the type
+    jumps = [_instruction(_JUMP_IF_EQUAL, _as_loaded("=H", kind), if_true=places[to] - place - 1) for place, (kind, to) in enumerate(rows, 1)]
+    return b"".join(
+        (
+            _instruction(_LOAD_HALF, _TYPE_OFFSET),
+            *jumps,
+            _instruction(_RETURN, 0),
+            _instruction(_LOAD_BYTE, _SCOPE_OFFSET),
+            _instruction(_JUMP_IF_EQUAL, _SCOPE_GLOBAL, if_false=1),
+            _instruction(_RETURN, _WHOLE),
+            _instruction(_RETURN, 0),
+        )
+    )

@@ -14,7 +14,7 @@ from corten.linux.netlink import NETLINK_ROUTE, Netlink
 from corten.network.plan import AnyAddress
 
 _GROUPS = rtnetlink.LINK_NOTIFICATIONS | rtnetlink.ADDRESS_NOTIFICATIONS
-_TYPES = (rtnetlink.RTM_DELLINK, rtnetlink.RTM_NEWADDR, rtnetlink.RTM_DELADDR)
+_FILTER = netlink_filters.links_and_addresses((rtnetlink.RTM_DELLINK,), (rtnetlink.RTM_NEWADDR, rtnetlink.RTM_DELADDR))
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class LinkChanges:
 class LinkWatch:
     def __init__(self) -> None:
         self._socket = Netlink(NETLINK_ROUTE, _GROUPS)
-        self._socket.let_through(netlink_filters.only(_TYPES))
+        self._socket.let_through(_FILTER)
 
     def fileno(self) -> int:
         return self._socket.fileno()

@@ -28,7 +28,7 @@ Late = asyncio.Future[list[messages.RunningContainer]]
 async def _take_back(link: Link, request: messages.ToMonitor) -> None:
     """Its caller has given up: when the monitor comes back and reads the request, what undoes it comes next."""
     undo: messages.ToMonitor
-    if isinstance(request, messages.Create | messages.Start):
+    if isinstance(request, messages.Create | messages.Start | messages.StartOnceReady):
         undo = messages.Discard(0, request.container)
     elif isinstance(request, messages.Freeze) and request.frozen:
         undo = messages.Freeze(0, request.container, frozen=False)
@@ -240,6 +240,10 @@ class Launch:
         if not isinstance(created, messages.Created):
             raise TypeError(f"monitor answered {created!r} to Create")
         return created
+
+    def holds_starts(self, container: str) -> bool:
+        """Whether the monitor that sets the container up takes StartOnceReady."""
+        return any(container in load and self._monitors[path].knows(messages.StartOnceReady) for path, load in self._loads.items())
 
     async def call(self, request: messages.ToMonitor, fds: Sequence[int] = ()) -> bytes:
         """Send any other request to the monitor of its container. Raises MonitorOlder, and MonitorSilent, also if it may be one that has never answered."""

@@ -33,6 +33,8 @@ class LiveProcess:
     pid: int  # of the program: the child's, or that which another runtime has made beside it
     killable: int  # pidfd of the program; -1 while another runtime has not made it yet
     pty_master: int = -1
+    ready: bool = False  # its sandbox is set up
+    held: tuple[messages.StartOnceReady, Reply] | None = None  # until it is ready
     proceeding: bool = False  # told to execute its program
     started: bool = False  # has done so
     ours: bool = True

@@ -11,7 +11,7 @@
       |                                                  |-- Proceed (maps written) ->| operations
       |   (network is attached to /proc/PID/ns/net)      |                            | operations
       |<------------------------------- Created ---------|<- Ready (+PTY master) -----|
-      |-- Start --------------------------------------->|-- Proceed ---------------->| execve
+      |-- Start (StartOnceReady: before Created) ------>|-- Proceed ---------------->| execve
       |<------------------------------- Done ------------|<- end of file -------------|
       |-- Exec / Attach / Resize / Signal / Freeze ---->|                            |
       |-- SetLog / GiveTerminal(+fd back) ------------->|                            |
@@ -122,6 +122,13 @@ class Created(_Message, frozen=True):
 
 
 class Start(_Message, frozen=True):
+    serial: int
+    container: str
+
+
+class StartOnceReady(_Message, frozen=True):
+    """As Start, and may come before Created: the program is executed as soon as the sandbox is set up. A set-up that fails is answered here, too."""
+
     serial: int
     container: str
 
@@ -293,8 +300,8 @@ class Ready(_Message, frozen=True):
 
 
 ToLauncher = SpawnMonitor | RunJob
-ToMonitor = Create | Start | Exec | Attach | Resize | Signal | Freeze | Discard | Ping | Keep | GiveKept | SetLog | GiveTerminal | TakeOver
-ADDED: tuple[type[ToMonitor], ...] = (SetLog, GiveTerminal, TakeOver)  # since the first release: an older monitor does not know them
+ToMonitor = Create | Start | Exec | Attach | Resize | Signal | Freeze | Discard | Ping | Keep | GiveKept | SetLog | GiveTerminal | TakeOver | StartOnceReady
+ADDED: tuple[type[ToMonitor], ...] = (SetLog, GiveTerminal, TakeOver, StartOnceReady)  # since the first release: an older monitor does not know them
 FromMonitor = Hello | Created | Done | Failure | Exited | Detached | Cloned
 FromLauncher = Done | Failure
 FromChild = HooksDue | Ready | Failure

@@ -37,6 +37,7 @@ class Monitor:
         inside = Inside(self._reactor, self._shard)
         self._handlers: dict[type, Callable[..., None]] = {
             messages.Start: self._shard.start,
+            messages.StartOnceReady: self._shard.start_once_ready,
             messages.Discard: self._shard.discard,
             messages.Keep: self._shard.keep,
             messages.Exec: inside.exec,

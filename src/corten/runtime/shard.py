@@ -146,6 +146,9 @@ class Shard:
                 sandbox.proceed(process.child.channel)
             else:
                 process.reply(messages.Created(process.serial, process.pid, message.warnings))
+                process.ready = True
+                if process.held:
+                    self._proceed(process, *process.held)
             return
         self._reactor.forget(process.child.channel.fileno())
         process.child.channel.close()
@@ -173,13 +176,24 @@ class Shard:
             self._take_down(live)
         failure = message if isinstance(message, messages.Failure) else _SILENT_DEATH
         process.reply(msgspec.structs.replace(failure, serial=process.serial))
+        _refuse_held(process, failure)
 
     def set_log(self, message: messages.SetLog, _fds: list[int], reply: Reply) -> None:
         self.find(message.container).init.session.set_log(message.log)
         reply(messages.Done(message.serial))
 
     def start(self, message: messages.Start, _fds: list[int], reply: Reply) -> None:
+        self._proceed(self.find(message.container).init, message, reply)
+
+    def start_once_ready(self, message: messages.StartOnceReady, _fds: list[int], reply: Reply) -> None:
         init = self.find(message.container).init
+        if init.ready:
+            self._proceed(init, message, reply)
+        else:
+            init.held = message, reply
+
+    @staticmethod
+    def _proceed(init: LiveProcess, message: messages.Start | messages.StartOnceReady, reply: Reply) -> None:
         init.reply, init.serial, init.proceeding = reply, message.serial, True
         sandbox.proceed(init.child.channel)
 
@@ -256,6 +270,7 @@ class Shard:
 
     def _abandon(self, live: LiveContainer) -> None:
         """Undo a container whose program never ran."""
+        _refuse_held(live.init, _SILENT_DEATH)
         child = live.init.child
         live.init.kill()
         self._reactor.forget(child.channel.fileno())
@@ -270,6 +285,13 @@ class Shard:
         for live in tuple(self._containers.values()):
             if live.creator is connection and not live.init.proceeding:
                 self._abandon(live)
+
+
+def _refuse_held(process: LiveProcess, failure: messages.Failure) -> None:
+    """A start that waits for a set-up that has failed."""
+    if process.held and not process.proceeding:
+        start, reply = process.held
+        reply(msgspec.structs.replace(failure, serial=start.serial))
 
 
 def _taken_over(message: messages.TakeOver, pidfd: int, session: Session, reply: Reply) -> LiveProcess:
