@@ -10,12 +10,15 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from corten.builder import calls
 from corten.builder.convert import convert
 from corten.builder.graph import Local, Vertex, layers_of
 from corten.builder.options import BuildOptions
 from corten.builder.plan import FoundImage
+from corten.builder.source import shown
 from corten.errors import DockerfileError, Invalid
 from corten.spec.digest import digest_of
 from corten.spec.ignore_file import read_patterns
@@ -103,3 +106,24 @@ def test_refusal(name):
         asyncio.run(convert(CASES[name].text, options(CASES[name]), OnlyBusybox()))
     reason = caught.value.reason if isinstance(caught.value, DockerfileError) else caught.value.message
     assert reason.startswith(re.sub(r"^dockerfile parse error on line \d+: ", "", RECORDED[name]["refused"]))
+
+
+DAMAGE = ["", "$", "${", "}", "\\", "\n", '"', "'", "[", "]", "<<E", "\nE\n", "--", "=", "#", "`", ",", "\0", "\x85", "\u2028", "é", '["\\ud800"]', "ONBUILD ", "--mount=", "\\\n", "FROM ", "0", "-1", "99999999999999999999"]
+
+
+@given(st.sampled_from(sorted(CASES)), st.lists(st.tuples(st.integers(0, 600), st.integers(0, 6), st.sampled_from(DAMAGE)), min_size=1, max_size=5))
+def test_a_damaged_dockerfile_is_a_plan_or_is_refused(name, damage):
+    """Every case of the corpus with letters taken out and others put in: nothing but an error for the client comes of it, and it can be sent."""
+    text = CASES[name].text
+    for place, gone, put in damage:
+        at = place % (len(text) + 1)
+        text = text[:at] + put + text[at + gone :]
+    try:
+        plan = asyncio.run(convert(text, options(CASES[name]), OnlyBusybox()))
+    except Invalid as error:
+        told = shown(error, text, "Dockerfile") if isinstance(error, DockerfileError) else error
+        assert told.message
+        assert msgspec.json.encode(told.message)
+    else:
+        assert msgspec.json.encode(plan.config)
+    assert msgspec.json.encode(asyncio.run(calls.check(text, options(CASES[name]), OnlyBusybox())).as_json())
