@@ -50,8 +50,7 @@ test-vm: setup
 record: setup
 	@scripts/assets.sh "$(ASSETS)" docker
 	@CORTEN_ASSETS="$(CURDIR)/$(ASSETS)" $(VENV)/bin/python -m tests.conformance.record
-	@CORTEN_ASSETS="$(CURDIR)/$(ASSETS)" $(VENV)/bin/python -m tests.conformance.record_dockerfiles
-	@CORTEN_ASSETS="$(CURDIR)/$(ASSETS)" $(VENV)/bin/python -m tests.conformance.record_build_trees
+	@CORTEN_ASSETS="$(CURDIR)/$(ASSETS)" $(VENV)/bin/python -m tests.conformance.record_corpus
 	@CORTEN_ASSETS="$(CURDIR)/$(ASSETS)" $(VENV)/bin/python -m tests.conformance.record_build_views
 
 bench: setup

@@ -12,7 +12,7 @@ import sys
 import tempfile
 
 from tests.conformance.record import RECORDED, docker_engine
-from tests.conformance.record_dockerfiles import _know_buildx
+from tests.conformance.record_corpus import _know_buildx
 
 DOCKERFILES = {
     "stages": (

@@ -14,7 +14,7 @@ from tests.conformance.record import RECORDED
 from tests.conformance.shape import compare
 from tests.engines import RunningEngine
 
-OF_BUILDS = {"dockerfiles.json", "build_trees.json"}  # recorded by record_dockerfiles.py and record_build_trees.py
+OF_BUILDS = {"corpus.json", "build_views.json"}  # recorded by record_corpus.py and record_build_views.py
 
 CASES = {name: (module, requests) for module, cases in MODULES.items() for name, requests in cases.items()}
 

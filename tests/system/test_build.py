@@ -200,6 +200,20 @@ def test_networks_of_steps(engine):
     assert "eth0" not in build(engine, {"Dockerfile": "FROM busybox\nRUN --network=none ip -o addr\n"}).text
 
 
+def test_a_step_finds_containers_by_name_and_is_found_by_none(engine):
+    network = engine.client.post("/networks/create", {"Name": "of-builds"})["Id"]
+    container = engine.client.post("/containers/create", {"Image": "busybox", "Cmd": ["sleep", "600"], "HostConfig": {"NetworkMode": network},
+                                                          "NetworkingConfig": {"EndpointsConfig": {network: {"Aliases": ["server.alias"]}}}})["Id"]  # fmt: skip
+    engine.client.post(f"/containers/{container}/start")
+    try:
+        address = engine.client.get(f"/containers/{container}/json")["NetworkSettings"]["Networks"]["of-builds"]["IPAddress"]
+        text = build(engine, {"Dockerfile": "FROM busybox\nRUN ping -c1 server.alias && ! ping -c1 buildkitsandbox.of-builds\n"}, networkmode=network).text
+        assert f"PING server.alias ({address})" in text
+    finally:
+        engine.remove(container)
+        engine.client.delete(f"/networks/{network}")
+
+
 def test_limits_hold(engine):
     files = {"Dockerfile": "FROM busybox\nRUN cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || cat /sys/fs/cgroup/memory.max; ulimit -n; df -k /dev/shm | tail -1\n"}
     text = build(engine, files, memory=64 << 20, ulimits=[{"Name": "nofile", "Soft": 77, "Hard": 88}], shmsize=16 << 20).text
@@ -228,6 +242,43 @@ def test_stages_run_side_by_side(engine):
         "FROM busybox AS a", meet.format(mine="a", other="b"), "FROM busybox AS b", meet.format(mine="b", other="a"),
         "FROM busybox", "COPY --from=a /etc /x", "COPY --from=b /etc /y", ""])}  # fmt: skip
     assert build(engine, files).image
+
+
+def test_four_stages_keep_both_processors_busy(engine):
+    """Four loops without an end, seen in /proc: as many as there are processors want one at the same moment, and more than one has one."""
+    stages = "".join(f"FROM busybox AS s{n}\nRUN while :; do :; done # loop-4716-{n}\n" for n in range(4))
+    copies = "".join(f"COPY --from=s{n} /etc/passwd /p{n}\n" for n in range(4))
+    results = []
+    building = threading.Thread(target=lambda: results.append(build(engine, {"Dockerfile": f"{stages}FROM busybox\n{copies}"}, buildid="four")))
+    building.start()
+    expected = min(4, len(os.sched_getaffinity(0)))
+    seen: set[str] = set()
+
+    def running() -> bool:
+        """Field 3 of stat is the state, 39 the processor that it was on last (proc(5))."""
+        states = [stat.rpartition(")")[2].split() for stat in _stats("loop-4716")]
+        seen.update(fields[36] for fields in states if fields[0] == "R")
+        return [fields[0] for fields in states].count("R") >= expected and len(seen) >= expected
+
+    try:
+        eventually(running)
+    finally:
+        engine.client.post("/build/cancel", id="four")
+        building.join()
+    assert results[0].error == "the build was cancelled"
+
+
+def _stats(word: str) -> list[str]:
+    """/proc/PID/stat of the shells that run a step with the word in it."""
+    found = []
+    for pid in filter(str.isdecimal, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/cmdline", "rb") as command, open(f"/proc/{pid}/stat", encoding="utf-8") as stat:
+                if word.encode() in command.read() and "(sh)" in (text := stat.read()):
+                    found.append(text)
+        except OSError:
+            continue  # it has ended
+    return found
 
 
 @pytest.mark.parametrize("dockerfile, parameters, status, text", [
@@ -291,6 +342,9 @@ def test_the_docker_cli(engine, docker_cli, tmp_path):
     failed = subprocess.run([docker_cli, "build", "-"], env=environment, input="FROM busybox\nRUN exit 9\n", capture_output=True, text=True, check=False)
     assert failed.returncode == 9
     assert "returned a non-zero code: 9" in failed.stderr
+    hosts = ["--add-host", "db:10.1.2.3", "--add-host", "web:10.1.2.4"]
+    added = subprocess.run([docker_cli, "build", *hosts, "-"], env=environment, input="FROM busybox\nRUN cat /etc/hosts\n", capture_output=True, text=True, check=True)
+    assert "10.1.2.3\tdb\n10.1.2.4\tweb\n" in added.stdout
     pruned = subprocess.run([docker_cli, "builder", "prune", "-af"], env=environment, capture_output=True, text=True, check=True)
     assert "Total reclaimed space" in pruned.stdout
 

@@ -10,21 +10,24 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from corten.builder import calls
 from corten.builder.convert import convert
 from corten.builder.graph import Local, Vertex, layers_of
 from corten.builder.options import BuildOptions
 from corten.builder.plan import FoundImage
+from corten.builder.source import shown
 from corten.errors import DockerfileError, Invalid
 from corten.spec.digest import digest_of
 from corten.spec.ignore_file import read_patterns
 from corten.spec.image import ImageConfig, RootFS, RunConfig
 from corten.spec.platform import Platform
-from tests.conformance import dockerfiles
-from tests.conformance.dockerfiles import CASES, CONTEXT, Case
+from tests.conformance.corpus import CASES, Case
+from tests.conformance.record import RECORDED as FOLDER
 
-with open(os.path.join(os.path.dirname(dockerfiles.__file__), "recorded", "dockerfiles.json"), encoding="utf-8") as recorded:
+with open(os.path.join(FOLDER, "corpus.json"), encoding="utf-8") as recorded:
     RECORDED: dict[str, Any] = json.load(recorded)
 
 BUSYBOX = RunConfig(env=["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"], cmd=["sh"])
@@ -37,7 +40,7 @@ class OnlyBusybox:
 
 
 def options(case: Case) -> BuildOptions:
-    context = Vertex(Local(ignore=read_patterns(CONTEXT[".dockerignore"])))
+    context = Vertex(Local(ignore=read_patterns(case.context.get(".dockerignore", ""))))
     return BuildOptions(case.arguments, case.target, build_platform=Platform("amd64"), context=context)
 
 
@@ -61,8 +64,11 @@ def as_text(value: Any) -> str:
     return json.dumps(value, sort_keys=True)
 
 
+NO_SUCH_IMAGE = "files: run bind from"  # a mount's `from` is no stage's number: an image of that name is looked for, and here every image is found
+
+
 # An expansion that fails tells no undefined variables beside its reason.
-@pytest.mark.parametrize("name", [name for name in CASES if name != "bad_demand"])
+@pytest.mark.parametrize("name", [name for name in CASES if name not in ("bad_demand", NO_SUCH_IMAGE)])
 def test_check(name):
     found = asyncio.run(calls.check(CASES[name].text, options(CASES[name]), OnlyBusybox())).as_json()
     wanted = RECORDED[name]["check"]
@@ -87,7 +93,10 @@ def test_targets(name):
 
 
 SAID_BETTER_HERE = {"bad_expansion", "bad_symbolic_chmod"}
-ONLY_WHEN_IT_RUNS = {"bad_exit", "bad_missing_source", "bad_secret", "checks_vars"}
+ONLY_WHEN_IT_RUNS = {
+    "bad_exit", "bad_missing_source", "bad_secret", "checks_vars", "files: copy link inside", "files: bad target", "files: bad folder on file",
+    "files: bad file on folder", "files: bad missing", NO_SUCH_IMAGE,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if "refused" in RECORDED[name] and name not in ONLY_WHEN_IT_RUNS | SAID_BETTER_HERE])
@@ -97,3 +106,24 @@ def test_refusal(name):
         asyncio.run(convert(CASES[name].text, options(CASES[name]), OnlyBusybox()))
     reason = caught.value.reason if isinstance(caught.value, DockerfileError) else caught.value.message
     assert reason.startswith(re.sub(r"^dockerfile parse error on line \d+: ", "", RECORDED[name]["refused"]))
+
+
+DAMAGE = ["", "$", "${", "}", "\\", "\n", '"', "'", "[", "]", "<<E", "\nE\n", "--", "=", "#", "`", ",", "\0", "\x85", "\u2028", "é", '["\\ud800"]', "ONBUILD ", "--mount=", "\\\n", "FROM ", "0", "-1", "99999999999999999999"]
+
+
+@given(st.sampled_from(sorted(CASES)), st.lists(st.tuples(st.integers(0, 600), st.integers(0, 6), st.sampled_from(DAMAGE)), min_size=1, max_size=5))
+def test_a_damaged_dockerfile_is_a_plan_or_is_refused(name, damage):
+    """Every case of the corpus with letters taken out and others put in: nothing but an error for the client comes of it, and it can be sent."""
+    text = CASES[name].text
+    for place, gone, put in damage:
+        at = place % (len(text) + 1)
+        text = text[:at] + put + text[at + gone :]
+    try:
+        plan = asyncio.run(convert(text, options(CASES[name]), OnlyBusybox()))
+    except Invalid as error:
+        told = shown(error, text, "Dockerfile") if isinstance(error, DockerfileError) else error
+        assert told.message
+        assert msgspec.json.encode(told.message)
+    else:
+        assert msgspec.json.encode(plan.config)
+    assert msgspec.json.encode(asyncio.run(calls.check(text, options(CASES[name]), OnlyBusybox())).as_json())

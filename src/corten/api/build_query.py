@@ -9,7 +9,7 @@ from typing import Any
 
 BUILD_QUERY: dict[str, Any] = {
     "dockerfile": str, "t": list[str], "q": bool, "nocache": bool, "pull": bool, "rm": bool, "forcerm": bool, "buildargs": str, "labels": str,
-    "target": str, "platform": str, "networkmode": str, "extrahosts": str, "cachefrom": str, "memory": int, "memswap": int, "cpushares": int,
+    "target": str, "platform": str, "networkmode": str, "extrahosts": list[str], "cachefrom": str, "memory": int, "memswap": int, "cpushares": int,
     "cpusetcpus": str, "cpusetmems": str, "cpuperiod": int, "cpuquota": int, "shmsize": int, "ulimits": str, "cgroupparent": str, "outputs": str,
     "version": str, "squash": bool, "buildid": str, "remote": str, "explain": bool, "progress": bool, "attest": str, "cacheto": str,
     "context": str,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -97,7 +97,7 @@ def read_request(call: Call) -> BuildRequest:
     options = BuildOptions(
         arguments={name: value for name, value in (_json(call, "buildargs", dict[str, str | None], "build args") or {}).items() if value is not None},
         target=call.text("target"), platform=platforms[0], labels=_json(call, "labels", dict[str, str], "labels") or {},
-        network=_network(call.text("networkmode")), hosts=_hosts(call.text("extrahosts")), limits=_limits(call),
+        network=_network(call.text("networkmode")), hosts=_hosts(call.values("extrahosts")), limits=_limits(call),
     )  # fmt: skip
     dockerfile, outputs, attest = call.text("dockerfile") or "Dockerfile", _outputs(call), _json(call, "attest", Attest, "attestations") or Attest()
     attest.check(outputs)
@@ -157,9 +157,10 @@ def _network(mode: str) -> str:
     return "default" if mode in ("", "bridge", "default") else mode
 
 
-def _hosts(text: str) -> tuple[tuple[str, str], ...]:
+def _hosts(texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """The classic front's clients repeat the parameter, BuildKit's put commas between."""
     found: list[tuple[str, str]] = []
-    for entry in filter(None, text.split(",")):
+    for entry in filter(None, ",".join(texts).split(",")):
         name, separator, address = entry.partition("=" if "=" in entry else ":")
         if not separator or not name or not address:
             raise Invalid(f'bad format for add-host: "{entry}"')

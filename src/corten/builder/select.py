@@ -156,6 +156,9 @@ def _hint(tree: Tree, path: str) -> str:
     clean = _clean(path)
     if isinstance(tree, ContextTree) and tree.is_ignored(clean):
         return " (the ignore file excludes it)"
-    parent, _, name = clean.rpartition("/")
-    folder = follow(tree, parent)
-    return did_you_mean(name, tree.names(folder)) if folder is not None else ""
+    parts = clean.split("/")
+    for count, name in enumerate(parts):  # the first that is not there is the one that was misspelt
+        folder = follow(tree, "/".join(parts[:count]))
+        if folder is not None and tree.look(f"{folder}/{name}".lstrip("/")) is None:
+            return did_you_mean(name, tree.names(folder))
+    return ""

@@ -91,7 +91,8 @@ class ContextTree:
         return entry
 
     def is_ignored(self, path: str) -> bool:
-        return path in self._all and path not in self._entries
+        """Also of what is not there: a client need not send what the ignore file excludes."""
+        return path not in self._entries and self._hides is not None and self._hides(path)
 
     def all(self) -> Iterable[Entry]:
         return self._entries.values()

@@ -25,6 +25,18 @@ class NameDirectory:
         self._by_network: dict[str, dict[str, list[Address]]] = {}
         self._owners: dict[str, dict[Address, str]] = {}
         self._host: tuple[int, list[str]] = (-1, [])
+        self._guests: dict[str, ContainerRecord] = {}
+
+    def admit(self, guest: ContainerRecord) -> None:
+        """A step of a build asks like a container, and is found by nobody."""
+        self._guests[guest.id] = guest
+
+    def dismiss(self, guest_id: str) -> None:
+        """Idempotent."""
+        self._guests.pop(guest_id, None)
+
+    def _asking(self, container: str) -> ContainerRecord | None:
+        return self._containers.current(container) or self._guests.get(container)
 
     @property
     def generation(self) -> int:
@@ -51,7 +63,7 @@ class NameDirectory:
     def addresses(self, container: str, name: str) -> Sequence[Address] | None:
         """None if nobody on its networks has the name. A link's alias counts for its container alone."""
         self._build()
-        record = self._containers.current(container)
+        record = self._asking(container)
         for place in record.active_endpoints if record else ():
             for link in place.settings.links or ():
                 target, _, alias = link.partition(":")
@@ -67,7 +79,7 @@ class NameDirectory:
 
     def name_of(self, container: str, address: Address) -> str | None:
         self._build()
-        record = self._containers.current(container)
+        record = self._asking(container)
         for place in record.active_endpoints if record else ():
             name = self._owners.get(place.network_id, {}).get(address)
             if name:
@@ -76,7 +88,7 @@ class NameDirectory:
 
     def upstream(self, container: str) -> Sequence[tuple[str, int]]:
         """The container's own servers, else the host's; none for a container whose networks are all internal."""
-        record = self._containers.current(container)
+        record = self._asking(container)
         if record is None or (record.gateway is None and record.gateway6 is None):
             return []
         return [(server, _PORT) for server in record.host_config.dns or self._host_servers()]

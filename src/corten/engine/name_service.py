@@ -23,7 +23,8 @@ from corten.runtime.launch import Launch
 class NameService:
     def __init__(self, kernel: Kernel, containers: Containers, launch: Launch) -> None:
         self._kernel, self._containers, self._launch = kernel, containers, launch
-        self._resolver = Resolver(NameDirectory(containers), self._upstream_socket)
+        self._directory = NameDirectory(containers)
+        self._resolver = Resolver(self._directory, self._upstream_socket)
 
     def serves(self, container_id: str) -> bool:
         return self._resolver.serves(container_id)
@@ -37,6 +38,8 @@ class NameService:
             datagram.close()
             stream.close()
             raise
+        if self._containers.current(record.id) is None:
+            self._directory.admit(record)
         await self._resolver.serve(record.id, datagram, stream)
 
     async def restore(self, record: ContainerRecord, namespace: int) -> None:
@@ -52,6 +55,7 @@ class NameService:
     def close(self, container_id: str) -> None:
         """Idempotent."""
         self._resolver.forget(container_id)
+        self._directory.dismiss(container_id)
 
     def close_all(self) -> None:
         self._resolver.close()

@@ -1,28 +1,21 @@
-"""Dockerfiles, a feature each: what the real engine's BuildKit makes of them is recorded (record_dockerfiles.py), config, history, findings, refusals.
-
-Every one is built on `busybox` with CONTEXT as the folder. Not here: what the Dockerfile frontend of that release does not know yet (--parents, --security).
-"""
+"""Cases of the language: instructions, expansion, arguments, stages, flags, build checks, and what is refused."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from functools import partial
 
-CONTEXT = {
-    "a.txt": "a\n", "b.txt": "b\n", "dir/c.txt": "c\n", "dir/sub/d.py": "d\n", "dir/sub/e.txt": "e\n", "run.sh": "#!/bin/sh\necho run\n",
-    ".dockerignore": "*.log\nhidden\n", "x.log": "x\n", "hidden/y": "y\n",
+from tests.builds import FOLDER
+from tests.conformance.corpus import case
+
+CONTEXT: case.Entries = {
+    "a.txt": "a\n", "b.txt": "b\n", "dir": FOLDER, "dir/c.txt": "c\n", "dir/sub": FOLDER, "dir/sub/d.py": "d\n", "dir/sub/e.txt": "e\n", "run.sh": "#!/bin/sh\necho run\n",
+    ".dockerignore": "*.log\nhidden\n", "x.log": "x\n", "hidden": FOLDER, "hidden/y": "y\n",
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Case:
-    text: str
-    arguments: dict[str, str] = field(default_factory=dict)
-    target: str = ""
-
+Case = partial(case.Case, context=CONTEXT)
 
 B = "FROM busybox\n"
 
-CASES: dict[str, Case] = {
+CASES: dict[str, case.Case] = {
     "env": Case(B + "ENV a=1 b='x y' c=$a\nENV d=$a:${b} e=\"q\\\"q\" f=\\$a\nENV legacy  some value \nENV a=2"),
     "expansion": Case(
         B + "ENV p=/x/y.tar.gz n=\nENV a=${p#*/} b=${p##*/} c=${p%.*} d=${p%%.*} e=${p/x/z} f=${p//\\//:} g=${no:-w} h=${n:-w} i=${n-w} j=${p:+set} k=${n+set} l=${n:+set}"
@@ -48,11 +41,11 @@ CASES: dict[str, Case] = {
     "maintainer": Case(B + "MAINTAINER Some One <one@example>"),
     "onbuild": Case("FROM busybox AS base\nONBUILD ENV t=1\nONBUILD RUN echo $t\nONBUILD COPY a.txt /on\nFROM base\nENV u=2"),
     "onbuild_kept": Case(B + 'ONBUILD RUN ["a", "b"]\nONBUILD COPY <<E /x\nhi\nE'),
-    "arg": Case("ARG g=1\nARG h=${g}2\nFROM busybox\nARG g\nARG h\nARG a=x b c=$a$g\nRUN echo $a\nENV a=y\nRUN echo $a", {"b": "given", "g": "7"}),
+    "arg": Case("ARG g=1\nARG h=${g}2\nFROM busybox\nARG g\nARG h\nARG a=x b c=$a$g\nRUN echo $a\nENV a=y\nRUN echo $a", arguments={"b": "given", "g": "7"}),
     "arg_inherited": Case("FROM busybox AS one\nARG a=1\nRUN echo $a\nFROM one\nARG z=2\nRUN echo $a"),
     "arg_after_env": Case(B + "ENV a=1\nARG a=2\nRUN echo $a"),
     "arg_platform": Case(B + "ARG TARGETPLATFORM TARGETOS TARGETARCH TARGETVARIANT BUILDPLATFORM BUILDARCH\nRUN echo $TARGETPLATFORM"),
-    "arg_proxy": Case(B + "RUN echo $HTTP_PROXY\nARG no_proxy\nRUN echo $no_proxy", {"HTTP_PROXY": "http://p", "no_proxy": "n"}),
+    "arg_proxy": Case(B + "RUN echo $HTTP_PROXY\nARG no_proxy\nRUN echo $no_proxy", arguments={"HTTP_PROXY": "http://p", "no_proxy": "n"}),
     "run_exec": Case(B + 'RUN ["/bin/echo", "a  b", "$HOME"]'),
     "run_heredoc": Case(B + "RUN <<EOF\necho 1\n\n# kept\necho 2\nEOF\nRUN <<-'X' cat\n\tone\n\tX\nRUN <<S\n#!/bin/sh\necho s\nS\nRUN cat <<A - <<B >/ab\n1\nA\n2\nB"),
     "run_mounts": Case(
@@ -76,7 +69,7 @@ CASES: dict[str, Case] = {
     "checks_skip": Case("# check=skip=JSONArgsRecommended,StageNameCasing\nFROM busybox AS B\nCMD a\nMAINTAINER m"),
     "checks_error": Case("# check=error=true\nFROM busybox\nCMD a"),
     "checks_descriptions": Case("# check=experimental=all\n# wrong comment\nFROM busybox AS it\n# also wrong\nARG a b\n# a is good\nARG a\n#\n\nARG c"),
-    "epoch": Case(B + "RUN true", {"SOURCE_DATE_EPOCH": "1000"}),
+    "epoch": Case(B + "RUN true", arguments={"SOURCE_DATE_EPOCH": "1000"}),
     # refused
     "bad_instruction": Case(B + "RUNN x"),
     "bad_flag": Case(B + "COPY --form=x a b"),

@@ -1,8 +1,4 @@
-"""Dockerfiles whose file trees are compared: what the real engine's BuildKit puts into an image is recorded (record_build_trees.py).
-
-Every one is built on `busybox`; FILES is the context. What BuildKit does with owners of a context's files is told apart: its command line
-sends them as root's, and so does the recorder.
-"""
+"""Cases of files: what COPY, ADD, WORKDIR, heredocs, mounts and RUN leave in an image, and what cannot be put anywhere."""
 
 from __future__ import annotations
 
@@ -11,9 +7,9 @@ import gzip
 import io
 import lzma
 import tarfile
-from typing import Any
 
 from tests.builds import FOLDER, Link
+from tests.conformance.corpus.case import Case, Entries, file, folder
 
 
 def _archive(*names: str) -> bytes:
@@ -27,21 +23,9 @@ def _archive(*names: str) -> bytes:
     return packed.getvalue()
 
 
-def _file(name: str, mode: int, data: bytes = b"x") -> tuple[tarfile.TarInfo, bytes]:
-    entry = tarfile.TarInfo(name)
-    entry.mode, entry.mtime = mode, 1_700_000_000
-    return entry, data
-
-
-def _folder(name: str, mode: int) -> tuple[tarfile.TarInfo, bytes]:
-    entry = tarfile.TarInfo(name)
-    entry.type, entry.mode, entry.mtime = tarfile.DIRTYPE, mode, 1_700_000_000
-    return entry, b""
-
-
-FILES: dict[str, Any] = {
-    "a.txt": "a\n", "b.txt": "b\n", "script": _file("script", 0o755), "private": _file("private", 0o600), "setuid": _file("setuid", 0o4755),
-    "d": _folder("d", 0o700), "d/c.txt": "c\n", "d/sub": _folder("d/sub", 0o711), "d/sub/e.py": "e\n", "d/empty": FOLDER, "d/link": Link("c.txt"),
+FILES: Entries = {
+    "a.txt": "a\n", "b.txt": "b\n", "script": file("script", 0o755), "private": file("private", 0o600), "setuid": file("setuid", 0o4755),
+    "d": folder("d", 0o700), "d/c.txt": "c\n", "d/sub": folder("d/sub", 0o711), "d/sub/e.py": "e\n", "d/empty": FOLDER, "d/link": Link("c.txt"),
     "d/out": Link("/etc/passwd"), "tod": Link("d"), "toa": Link("a.txt"), "x.tar": _archive("in/one", "two"), "x.tgz": gzip.compress(_archive("gz/one"), mtime=0),
     "x.tbz": bz2.compress(_archive("bz/one")), "x.txz": lzma.compress(_archive("xz/one")), "fake.tar": "no archive\n", "big": bytes(300_000),
     "sp ace": "s\n", "ignored.log": "i\n", "etc/new": "n\n",
@@ -51,7 +35,7 @@ RUN mkdir -p /real /etc && ln -s /real /link && echo old > /real/file && ln -s /
 RUN echo 'root:x:0:0::/:/bin/sh' > /etc/passwd && echo 'bob:x:12:34::/:/bin/sh' >> /etc/passwd && echo 'team:x:77:' > /etc/group
 """
 
-CASES: dict[str, str] = {
+_INSTRUCTIONS: dict[str, str] = {
     "copy file to folder": "COPY a.txt /t/",
     "copy file to name": "COPY a.txt /t/name",
     "copy file over folder": "COPY a.txt /real",
@@ -132,10 +116,4 @@ CASES: dict[str, str] = {
     "bad user": "COPY --chown=nobody-here a.txt /t",
 }  # fmt: skip
 
-
-def dockerfile(name: str) -> str:
-    return f"{_PREPARED}{CASES[name]}\n"
-
-
-def files(name: str) -> dict[str, Any]:
-    return {**FILES, "Dockerfile": dockerfile(name)}
+CASES: dict[str, Case] = {name: Case(f"{_PREPARED}{text}\n", FILES) for name, text in _INSTRUCTIONS.items()}

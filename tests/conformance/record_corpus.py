@@ -1,4 +1,4 @@
-"""Build tests/conformance/dockerfiles.py with the real engine's BuildKit and write recorded/dockerfiles.json: a part of `make record`, as root.
+"""Build the corpus with the real engine's BuildKit and write recorded/corpus.json: a part of `make record`, as root. Names of cases: only those.
 
 Of each: the image's config and history (without times and what the base brings), its files where they are not the base's, the findings of
 `--check`, or the refusal.
@@ -7,6 +7,7 @@ Of each: the image's config and history (without times and what the base brings)
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import re
@@ -16,18 +17,14 @@ import tarfile
 import tempfile
 from typing import IO, Any
 
-from tests.conformance.dockerfiles import CASES, CONTEXT, Case
+from tests.builds import context
+from tests.conformance.corpus import CASES, Case
 from tests.conformance.record import RECORDED, docker_engine
 
 
 def write_context(folder: str, case: Case) -> None:
-    for name, text in CONTEXT.items():
-        path = os.path.join(folder, name)
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(text)
-    with open(os.path.join(folder, "Dockerfile"), "w", encoding="utf-8", newline="") as file:
-        file.write(case.text)
+    with tarfile.open(fileobj=io.BytesIO(context(case.entries))) as archive:
+        archive.extractall(folder, numeric_owner=True)
 
 
 def _docker(clients: str, socket: str, *words: str) -> subprocess.CompletedProcess[str]:
@@ -50,6 +47,9 @@ def _config(clients: str, socket: str) -> dict[str, Any]:
             return json.load(tar.extractfile(entry["Config"]))
 
 
+_KINDS = {"file": lambda entry: entry.isreg() or entry.islnk(), "folder": tarfile.TarInfo.isdir, "fifo": tarfile.TarInfo.isfifo}
+
+
 def tree_of(archive: IO[bytes]) -> dict[str, list[Any]]:
     """An exported root: kind, mode, owner, and what is in it, by path. Times are not compared, and what the engine puts there itself is left out."""
     found: dict[str, list[Any]] = {}
@@ -59,7 +59,7 @@ def tree_of(archive: IO[bytes]) -> dict[str, list[Any]]:
             if name.split("/")[0] in ("", "dev", "proc", "sys", ".dockerenv") or name in ("etc", "etc/hosts", "etc/hostname", "etc/resolv.conf", "etc/mtab"):
                 continue
             content = hashlib.sha256(tar.extractfile(entry).read()).hexdigest()[:16] if entry.isreg() else entry.linkname
-            kind = "file" if entry.isreg() or entry.islnk() else "folder" if entry.isdir() else "link"
+            kind = next((kind for kind, holds in _KINDS.items() if holds(entry)), "link")
             found[name] = [kind, f"{entry.mode:o}", entry.uid, entry.gid, content]
     return found
 
@@ -84,7 +84,7 @@ def _build(clients: str, socket: str, folder: str, case: Case) -> dict[str, Any]
     built = _docker(clients, socket, "buildx", "build", "--progress=plain", "--provenance=false", "-t", "case", *_options(case), folder)
     if built.returncode:
         [reason] = re.findall(r"^ERROR: (?:failed to (?:build: )?(?:failed to )?solve: )?(.*)", built.stderr, re.MULTILINE | re.DOTALL)
-        return {"refused": reason.strip().replace(folder, "CONTEXT")}
+        return {"refused": re.sub(r"of ref \S+:", "of ref REF:", reason.strip().replace(folder, "CONTEXT"))}
     config = _config(clients, socket)
     history = [{key: line[key] for key in ("created_by", "comment", "empty_layer", "created") if key in line} for line in config["history"]]
     for line in history:
@@ -117,13 +117,13 @@ def _know_buildx(clients: str) -> None:
 
 
 def record(clients: str, socket: str, names: list[str]) -> None:
-    path = os.path.join(RECORDED, "dockerfiles.json")
+    path = os.path.join(RECORDED, "corpus.json")
     found: dict[str, Any] = {}
     if names and os.path.exists(path):
         with open(path, encoding="utf-8") as file:
             found = json.load(file)
     for name in names or CASES:
-        with tempfile.TemporaryDirectory(prefix="cortest-dockerfile") as folder:
+        with tempfile.TemporaryDirectory(prefix="cortest-corpus") as folder:
             write_context(folder, CASES[name])
             found[name] = _build(clients, socket, folder, CASES[name])
             found[name] |= {method: _called(clients, socket, folder, CASES[name], method) for method in ("check", "outline", "targets")}
