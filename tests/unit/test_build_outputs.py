@@ -14,7 +14,9 @@ from corten.builder.outputs.oci_tar import layout_index
 from corten.builder.outputs.tree_tar import TreeFile, TreePart, write_trees
 from corten.errors import CortenError
 from corten.spec.build_outputs import (
+    Annotation,
     Attest,
+    Compression,
     Output,
     OutputSpec,
     parse_attest,
@@ -55,15 +57,23 @@ def test_output_flags_that_are_none(text):
 
 def test_attributes():
     read = read_output(OutputSpec("registry", {"name": "a:1,b", "annotation.k": "v", "annotation-index.i": "w", "oci-mediatypes": "false"}))
-    assert read == Output("registry", ("a:1", "b"), push=True, store=False, oci_types=False, annotations=(("k", "v"),), index_annotations=(("i", "w"),))
-    assert read_output(OutputSpec("docker")).compression == "uncompressed"
+    assert read == Output("registry", ("a:1", "b"), push=True, store=False, oci_types=False, annotations=(Annotation("index", "i", "w"), Annotation("manifest", "k", "v")))
+    assert read_output(OutputSpec("docker")).compression == Compression("uncompressed")
+    zstd = {"compression": "zstd", "compression-level": "19", "force-compression": "true", "tar": "false"}
+    assert read_output(OutputSpec("oci", zstd)).compression == Compression("zstd", 19, force=True)
+    both = {"annotation[linux/arm64].a": "1", "annotation-manifest.a": "2", "annotation-manifest-descriptor[linux/amd64].b": "3", "annotation-index-descriptor.c": "4"}
+    output = read_output(OutputSpec("oci", both))
+    assert [output.annotations_of("manifest", Platform(arch)) for arch in ("arm64", "amd64")] == [{"a": "1"}, {"a": "2"}]
+    assert [output.annotations_of("manifest-descriptor", Platform(arch)) for arch in ("arm64", "amd64")] == [None, {"b": "3"}]
+    assert (output.annotations_of("index-descriptor"), output.annotations_of("index")) == ({"c": "4"}, None)
     assert read_output(OutputSpec("image", {"push": "true"})).push
     assert read_output(OutputSpec("image", {"store": "false"})).store is False
 
 
 @pytest.mark.parametrize(
     "kind, attributes",
-    [("x", {}), ("local", {"name": "a"}), ("oci", {"tar": "false"}), ("oci", {"annotation[linux/amd64].a": "b"}), ("image", {"push": "perhaps"}), ("oci", {"compression": "zstd"}), ("docker", {"compression": "gzip"}), ("oci", {"force-compression": "true"}),
+    [("x", {}), ("local", {"name": "a"}), ("oci", {"tar": "perhaps"}), ("oci", {"annotation[linux/].a": "b"}), ("oci", {"annotation-index[linux/amd64].a": "b"}), ("image", {"annotation-index-descriptor.a": "b"}),
+     ("oci", {"annotation-other.a": "b"}), ("oci", {"compression-level": "10"}), ("oci", {"compression": "zstd", "compression-level": "23"}), ("oci", {"compression": "uncompressed", "compression-level": "1"}), ("image", {"push": "perhaps"}), ("oci", {"compression": "estargz"}), ("docker", {"compression": "gzip"}), ("oci", {"force-compression": "soon"}), ("docker", {"force-compression": "true"}),
      ("docker", {"annotation.a": "b"}), ("image", {"rewrite-timestamp": "soon"})],
 )
 def test_attributes_that_cannot_be(kind, attributes):
@@ -88,7 +98,7 @@ LAYER = Descriptor("application/vnd.oci.image.layer.v1.tar", "sha256:" + "1" * 6
 
 
 def test_one_image_is_a_manifest():
-    made = assemble([PlatformImage(AMD, b"{}", (LAYER,))], Output("oci", annotations=(("a", "b"),)), [])
+    made = assemble([PlatformImage(AMD, b"{}", (LAYER,))], Output("oci", annotations=(Annotation("manifest", "a", "b"),)), [])
     manifest = json.loads(made.root_data)
     assert made.root.digest == digest_of(made.root_data) and made.root.size == len(made.root_data)
     assert manifest["config"]["digest"] == digest_of(b"{}") and manifest["annotations"] == {"a": "b"}
@@ -114,9 +124,9 @@ def test_an_index_with_attestations():
 def test_names():
     assert purl_of("box:1", AMD) == "pkg:docker/box@1?platform=linux%2Famd64"
     assert purl_of("host:5000/box", AMD) == "pkg:docker/host:5000/box@latest?platform=linux%2Famd64"
-    index = json.loads(layout_index(LAYER, [parse_reference("box:1"), parse_reference("host:5000/box:2")]))
+    index = json.loads(layout_index(LAYER, [parse_reference("box:1"), parse_reference("host:5000/box:2")], {}))
     assert [entry["annotations"]["org.opencontainers.image.ref.name"] for entry in index["manifests"]] == ["1", "2"]
-    assert len(json.loads(layout_index(LAYER, []))["manifests"]) == 1
+    assert len(json.loads(layout_index(LAYER, [], {}))["manifests"]) == 1
 
 
 def test_trees_beside_each_other(tmp_path):

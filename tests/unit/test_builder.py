@@ -34,7 +34,7 @@ from corten.builder.graph import (
 )
 from corten.builder.in_flight import InFlight
 from corten.builder.ingredients import key_of, of_exec, of_file
-from corten.builder.limits import BuilderSettings, Policy, read_settings
+from corten.builder.limits import BuilderSettings, Policy, Space, read_settings
 from corten.builder.permissions import BadMode, changed_mode, owner_of
 from corten.builder.progress import Difference
 from corten.builder.prune import CacheUse, matching, within
@@ -214,18 +214,31 @@ def test_what_may_be_pruned(filters, everything, expected):
     assert "".join(one.row.key for one in matching(USES, filters, 100, everything=everything)) == expected
 
 
-@pytest.mark.parametrize("limits, expected", [(Keep(), "abc"), (Keep(keep=22), ""), (Keep(keep=20), "a"), (Keep(keep=0), "abc"), (Keep(since=15), "a")])
+@pytest.mark.parametrize("limits, expected", [(Keep(), "abc"), (Keep(keep=22), ""), (Keep(keep=20), "a"), (Keep(keep=0), "abc"), (Keep(since=15), "a"),
+                                              (Keep(keep=0, since=15), "a"), (Keep(keep=22, since=35), ""), (Keep(keep=-5), "abc")])  # fmt: skip
 def test_what_must_be_pruned(limits, expected):
     assert "".join(one.row.key for one in within(USES[:3], limits, 21 + 1)) == expected
+
+
+@pytest.mark.parametrize("space, free, expected", [
+    (Space(), 0, None), (Space(reserved=30), 0, 30), (Space(most=40), 0, 40), (Space(reserved=50, most=40), 0, 50),  # what is reserved wins
+    (Space(free=10), 10, 100), (Space(free=10), 4, 94), (Space(free=500), 4, 0), (Space(free=500, reserved=7), 4, 7),
+    (Space(most=98, free=10), 4, 94), (Space(most=60, free=10), 4, 60), (Space(most=60, free=10), 20, 60),
+])  # fmt: skip
+def test_what_may_stay_of_a_hundred_bytes(space, free, expected):
+    assert (space.keep(100, free) if expected is None else max(0, space.keep(100, free))) == expected
 
 
 @pytest.mark.parametrize("value, expected", [
     ({}, BuilderSettings()),
     ({"gc": {"enabled": False}}, BuilderSettings(())),
-    ({"gc": {"defaultKeepStorage": "20GB"}}, BuilderSettings((Policy(20_000_000_000),))),
+    ({"gc": {"defaultKeepStorage": "20GB"}}, BuilderSettings((Policy(Space(20 << 30)),))),
+    ({"gc": {"defaultReservedSpace": "1GB", "defaultKeepStorage": "2GB", "defaultMaxUsedSpace": 3, "defaultMinFreeSpace": "4MB"}},
+     BuilderSettings((Policy(Space(1 << 30, 3, 4 << 20)),))),
+    ({"gc": {"policy": [{"reservedSpace": "5", "maxUsedSpace": "7kb", "minFreeSpace": 9}]}}, BuilderSettings((Policy(Space(5, 7 << 10, 9)),))),
     ({"gc": {"policy": [{"keepStorage": 5, "filter": ["unused-for=2h"]}, {"all": True, "filter": {"x": 1}}]}}, None),
     ({"gc": {"policy": [{"keepStorage": 5, "filter": ["unused-for=2h", "type==exec.cachemount"]}]}},
-     BuilderSettings((Policy(5, 7_200_000_000_000, ("exec.cachemount",)),))),
+     BuilderSettings((Policy(Space(5), 7_200_000_000_000, ("exec.cachemount",)),))),
     ({"entitlements": {"security-insecure": True, "network-host": False}}, BuilderSettings(None, insecure=True, host_network=False)),
     ({"gc": {"keep": 1}}, None), ({"gc": 5}, None), ({"gc": {"defaultKeepStorage": "lots"}}, None),
 ])  # fmt: skip

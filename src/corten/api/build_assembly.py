@@ -25,11 +25,12 @@ from corten.builder.cache_transfer.imports import Importer
 from corten.builder.exec_step import ExecSteps
 from corten.builder.export import Exporter
 from corten.builder.kept_contexts import KeptContexts
-from corten.builder.limits import Policy
+from corten.builder.limits import Policy, Space
 from corten.builder.outputs.delivery import Delivery
 from corten.builder.outputs.parcels import Parcels
 from corten.builder.prune import Pruning
 from corten.builder.solve import Solver
+from corten.builder.url_files import UrlFiles
 from corten.builder.workshop import Workshop
 from corten.spec.ignore_file import Ignore
 
@@ -53,7 +54,7 @@ def assemble(parts: Parts, cache: Cache, cache_mounts: CacheMounts, contexts: Ke
     workshop = Workshop(layout, parts.snapshots, parts.maker, run_job)
     steps = ExecSteps(workshop, parts.launch, JoinedHost(parts.steps), cache_mounts)
     solver = Solver(workshop, parts.images, cache, steps, lambda patterns: Ignore(patterns).ignores, parts.holds, parts.settings,
-                    at_once=max(2, os.cpu_count() or 1))  # fmt: skip
+                    UrlFiles(layout, cache, cache_mounts), at_once=max(2, os.cpu_count() or 1))  # fmt: skip
     parcels = Parcels(run_job)
     parts.holds.join(parcels.holds)
     results = BuildResults(Delivery(layout, blobs, layers), Attestor(layout, layers, parts.images, run_job), parcels, hosts, parts.holds)
@@ -70,4 +71,4 @@ def assemble(parts: Parts, cache: Cache, cache_mounts: CacheMounts, contexts: Ke
 def _default_policies(folder: str) -> tuple[Policy, ...]:
     """A tenth of the disk, and of contexts those that were used within a week."""
     found = os.statvfs(folder)
-    return Policy(unused_for=_WEEK, types=(SOURCE,)), Policy(found.f_blocks * found.f_frsize // 10)
+    return Policy(unused_for=_WEEK, types=(SOURCE,)), Policy(Space(most=found.f_blocks * found.f_frsize // 10))

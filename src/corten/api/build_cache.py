@@ -7,8 +7,7 @@ from typing import Any
 from aiohttp import web
 
 from corten.api.call import Call, json_response
-from corten.builder.prune import FILTERS, CacheUse, Pruning, read_limits
-from corten.errors import UnsupportedOption
+from corten.builder.prune import FILTERS, CacheUse, Pruning, read_space
 from corten.spec.filters import Filters
 from corten.spec.timestamps import rfc3339_nano
 
@@ -20,10 +19,8 @@ class BuildCacheHandlers:
         self._pruning = pruning
 
     async def prune(self, call: Call) -> web.Response:
-        if call.number("min-free-space"):
-            raise UnsupportedOption(key="the query parameter 'min-free-space'")
-        limits = read_limits(call.number("reserved-space") or call.number("keep-storage"), call.number("max-used-space"))
-        pruned = await self._pruning.prune(call.filters(*FILTERS), limits, everything=call.flag("all"))
+        space = read_space(call.number("reserved-space") or call.number("keep-storage"), call.number("max-used-space"), call.number("min-free-space"))
+        pruned = await self._pruning.prune(call.filters(*FILTERS), space, everything=call.flag("all"))
         return json_response({"CachesDeleted": pruned.keys or None, "SpaceReclaimed": pruned.reclaimed})
 
     async def rows(self) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from corten.errors import CortenError
 from corten.registry.auth import Credentials
 from corten.registry.progress import Progress, Pushed
 from corten.spec.digest import is_digest
-from corten.spec.engine import Config, DeviceRequest, HostConfig
+from corten.spec.engine import Config, HostConfig
 from corten.spec.platform import Platform
 from corten.spec.reference import parse_reference
 from corten.spec.runtime import RuntimeConfig
@@ -22,12 +22,11 @@ from corten.spec.runtime import RuntimeConfig
 
 def _host_config(step: StepSettings) -> HostConfig:
     limits: Limits = step.op.limits
-    devices = [DeviceRequest(driver="cdi", device_i_ds=[device.name for device in step.op.devices])] if step.op.devices else None
     return HostConfig(
         network_mode=step.network, extra_hosts=[f"{name}:{address}" for name, address in step.op.hosts] or None,
         privileged=step.op.security == "insecure", memory=limits.memory, memory_swap=limits.memory_swap, cpu_shares=limits.cpu_shares,
         cpu_period=limits.cpu_period, cpu_quota=limits.cpu_quota, cpuset_cpus=limits.cpuset_cpus, cpuset_mems=limits.cpuset_mems,
-        shm_size=limits.shm_size, ulimits=list(limits.ulimits) or None, cgroup_parent=limits.cgroup_parent, device_requests=devices,
+        shm_size=limits.shm_size, ulimits=list(limits.ulimits) or None, cgroup_parent=limits.cgroup_parent,
     )  # fmt: skip
 
 
@@ -39,7 +38,7 @@ class JoinedHost:
 
     def prepare(self, step: StepSettings) -> RuntimeConfig:
         config = Config(cmd=list(step.op.args), env=list(step.env), user=step.op.user, working_dir=step.op.cwd, hostname=step.op.hostname or step.hostname)
-        return self._steps.prepare(step.id, config, _host_config(step), step.rootfs, step.mounts)
+        return self._steps.prepare(step.id, config, _host_config(step), step.rootfs, step.mounts, [(device.name, device.required) for device in step.op.devices])
 
     async def attach(self, step_id: str, namespace: str) -> None:
         await self._steps.attach(step_id, namespace)

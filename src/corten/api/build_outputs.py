@@ -27,7 +27,7 @@ from corten.registry.auth import Credentials
 from corten.registry.client import Repository
 from corten.registry.hosts import RegistryHosts
 from corten.registry.progress import Emit, stream
-from corten.spec.build_outputs import IMAGE, TO_CLIENT, Attest, Output
+from corten.spec.build_outputs import IMAGE, TO_CLIENT, Annotation, Attest, Output
 from corten.spec.reference import Reference, parse_reference
 from corten.store.holds import Holds
 
@@ -49,7 +49,7 @@ def names_of(output: Output, tags: Sequence[Reference]) -> list[Reference]:
 
 def with_annotation(output: Output, name: str, text: str) -> Output:
     """One more of the manifests' annotations, if there is a text."""
-    return replace(output, annotations=(*output.annotations, (name, text))) if text else output
+    return replace(output, annotations=(*output.annotations, Annotation("manifest", name, text))) if text else output
 
 
 class BuildResults:

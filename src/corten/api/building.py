@@ -16,7 +16,7 @@ from aiohttp import web
 
 from corten.api.call import Call
 from corten.api.route import Handler
-from corten.builder.cache import MOUNT, SOURCE, Cache
+from corten.builder.cache import DOWNLOAD, MOUNT, SOURCE, Cache
 from corten.builder.cache_mounts import CacheMounts
 from corten.builder.kept_contexts import KeptContexts
 from corten.builder.limits import BuilderSettings
@@ -71,7 +71,9 @@ class Building:
         parts.holds.join(self._cache.holds)
         self.cache_mounts = CacheMounts(parts.layout, self._cache)
         self.contexts = KeptContexts(parts.layout, self._cache, parts.launch.run_job)
-        self.pruning = Pruning(self._cache, {MOUNT: self.cache_mounts, SOURCE: self.contexts}, parts.images, parts.sweeping, self._busy_since)
+        self.pruning = Pruning(
+            parts.layout.root, self._cache, {MOUNT: self.cache_mounts, DOWNLOAD: self.cache_mounts, SOURCE: self.contexts}, parts.images, parts.sweeping, self._busy_since,
+        )  # fmt: skip
         self._workplace: Workplace | None = None
 
     async def workplace(self) -> Workplace:

@@ -23,13 +23,14 @@ if TYPE_CHECKING:  # an engine that does not build reads these rows, too
     from corten.builder.ingredients import Ingredients
 
 REGULAR, MOUNT, SOURCE = "regular", "exec.cachemount", "source.local"  # BuildKit's names
+DOWNLOAD = "source.http"  # it has none for these
 _NEAREST = 12  # rows that a miss is compared with
 
 
 class CacheRow(msgspec.Struct, frozen=True):
     """`layer` is the diff id that the step put on `base`; empty if it changed nothing. `length` is its tar's bytes, `size` its files'.
 
-    `kind` REGULAR, MOUNT or SOURCE (then `folder` names the cache mount's, or the kept context's). `place` is where in a Dockerfile the step stood. Times in nanoseconds.
+    `kind` REGULAR, or what has a `folder` instead: MOUNT, SOURCE (a kept context), DOWNLOAD (url_files.py). `place` is where in a Dockerfile the step stood. Times in nanoseconds.
     """
 
     key: str

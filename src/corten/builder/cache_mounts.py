@@ -1,4 +1,7 @@
-"""The folders of RUN --mount=type=cache: found by id, shared, locked or private, and made from an input the first time."""
+"""The folders of RUN --mount=type=cache: found by id, shared, locked or private, and made from an input the first time.
+
+Beside them lie those of url_files.py, which are counted, held and removed in the same way.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,11 @@ import hashlib
 import os
 import shutil
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
-from corten.builder.cache import MOUNT, Cache, CacheRow
+from corten.builder.cache import DOWNLOAD, MOUNT, Cache, CacheRow
 from corten.spec.timestamps import now_ns
 from corten.store.layout import Layout
 from corten.store.locks import NamedLocks
@@ -53,6 +56,15 @@ class CacheMounts:
     def path(self, name: str) -> str:
         return f"{self._layout.cache_mounts}/{name}"
 
+    @contextmanager
+    def held(self, name: str) -> Iterator[None]:
+        """In use, and not to be removed, for the block."""
+        self._users[name] += 1
+        try:
+            yield
+        finally:
+            self._users[name] -= 1
+
     async def adopt(self, name: str, folder: str, description: str) -> None:
         """A folder that came from elsewhere, moved; left where it is if there is one already."""
         async with self._locks[f"{name} making"]:
@@ -68,14 +80,13 @@ class CacheMounts:
     @asynccontextmanager
     async def _folder(self, name: str, mount: CacheMount, seed: Seed | None) -> AsyncIterator[str]:
         path = self.path(name)
-        self._users[name] += 1
         try:
-            async with self._locks[f"{name} making"]:
-                if not os.path.isdir(path):
-                    await self._make(path, f"{self._layout.temporary}/{name}", mount, seed)
-            yield path
+            with self.held(name):
+                async with self._locks[f"{name} making"]:
+                    if not os.path.isdir(path):
+                        await self._make(path, f"{self._layout.temporary}/{name}", mount, seed)
+                yield path
         finally:
-            self._users[name] -= 1
             self._remember(name, mount)
 
     async def _make(self, path: str, staging: str, mount: CacheMount, seed: Seed | None) -> None:
@@ -114,7 +125,7 @@ class CacheMounts:
 
     def sweep(self) -> None:
         """Start-up: folders that no row names."""
-        known = {row.folder for row in self._cache.rows() if row.kind == MOUNT}
+        known = {row.folder for row in self._cache.rows() if row.kind in (MOUNT, DOWNLOAD)}
         for name in os.listdir(self._layout.cache_mounts):
             if name not in known:
                 shutil.rmtree(self.path(name), ignore_errors=True)

@@ -1,6 +1,6 @@
 """daemon.json's `builder`: how much of the build cache stays by itself, and what a Dockerfile may ask for. Pure.
 
-Keys are Docker's (dockerd's documentation, "Daemon configuration file", `builder`); sizes as there: a number of bytes, or `20GB`.
+Keys are Docker's (dockerd's documentation, "Daemon configuration file", `builder`); sizes as there: a number of bytes, or `20GB` in powers of 1024.
 """
 
 from __future__ import annotations
@@ -13,17 +13,38 @@ from corten.errors import Invalid
 from corten.spec.go_values import parse_size
 from corten.spec.timestamps import parse_duration
 
-_KEEP = ("keepStorage", "reservedSpace", "maxUsedSpace")
-_DEFAULT_KEEP = ("defaultKeepStorage", "defaultReservedSpace", "defaultMaxUsedSpace")
+_SPACE = ("reservedSpace", "keepStorage", "maxUsedSpace", "minFreeSpace")  # the second is the first's old name
+_DEFAULT_SPACE = ("defaultReservedSpace", "defaultKeepStorage", "defaultMaxUsedSpace", "defaultMinFreeSpace")
 _UNUSED = ("unused-for", "until")
 _INSECURE, _HOST = "security-insecure", "network-host"
 
 
 @dataclass(frozen=True)
-class Policy:
-    """What is over `keep` bytes, or has not been used for `unused_for` nanoseconds, goes; None: no such limit. `types` of rows; none: all."""
+class Space:
+    """Bytes, 0: nothing is said. `most` may be used, `free` of the disk shall be free, but `reserved` are the cache's whatever those say.
 
-    keep: int | None = None
+    Source: BuildKit's cache/manager.go (calculateKeepBytes).
+    """
+
+    reserved: int = 0
+    most: int = 0
+    free: int = 0
+
+    def keep(self, total: int, free: int) -> int | None:
+        """Bytes that may stay, of a cache of `total` on a disk that has `free`; None: size is no matter."""
+        if self == Space():
+            return None
+        keep = self.most or (total if self.free else 0)
+        if self.free > free:
+            keep = min(keep, total - (self.free - free))
+        return max(keep, self.reserved)
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What is more than `space` lets stay goes, but nothing that was used within `unused_for` nanoseconds. `types` of rows; none: all."""
+
+    space: Space = Space()
     unused_for: int | None = None
     types: tuple[str, ...] = ()
 
@@ -41,7 +62,7 @@ def read_settings(value: Any) -> BuilderSettings:
     """Raises Invalid naming the key."""
     found = _mapping(value, "builder", ("gc", "entitlements"))
     entitlements = _mapping(found.get("entitlements", {}), "builder.entitlements", (_INSECURE, _HOST))
-    collecting = _mapping(found.get("gc", {}), "builder.gc", ("enabled", "policy", *_DEFAULT_KEEP))
+    collecting = _mapping(found.get("gc", {}), "builder.gc", ("enabled", "policy", *_DEFAULT_SPACE))
     return BuilderSettings(_policies(collecting), entitlements.get(_INSECURE) is True, entitlements.get(_HOST) is not False)
 
 
@@ -53,12 +74,12 @@ def _policies(collecting: Mapping[str, Any]) -> tuple[Policy, ...] | None:
         if not isinstance(rows, list):
             raise Invalid("builder.gc.policy: want a list")
         return tuple(_policy(row) for row in rows)
-    keep = _least(collecting, _DEFAULT_KEEP)
-    return None if keep is None else (Policy(keep),)
+    space = _space(collecting, _DEFAULT_SPACE)
+    return None if space == Space() else (Policy(space),)
 
 
 def _policy(row: Any) -> Policy:
-    found = _mapping(row, "builder.gc.policy", ("all", "filter", *_KEEP))
+    found = _mapping(row, "builder.gc.policy", ("all", "filter", *_SPACE))
     types: list[str] = []
     unused_for = None
     for text in found.get("filter") or []:
@@ -69,19 +90,19 @@ def _policy(row: Any) -> Policy:
             unused_for = parse_duration(wanted)
         else:
             raise Invalid(f"builder.gc.policy: the filter {name!r} is not supported; want type or unused-for")
-    return Policy(_least(found, _KEEP), unused_for, tuple(types))
+    return Policy(_space(found, _SPACE), unused_for, tuple(types))
 
 
-def _least(found: Mapping[str, Any], keys: tuple[str, ...]) -> int | None:
-    sizes = [_size(found[key], key) for key in keys if found.get(key)]
-    return min(sizes) if sizes else None
+def _space(found: Mapping[str, Any], keys: tuple[str, ...]) -> Space:
+    reserved, old, most, free = (_size(found[key], key) if found.get(key) else 0 for key in keys)
+    return Space(reserved or old, most, free)
 
 
 def _size(value: Any, key: str) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     try:
-        return parse_size(str(value).removesuffix("B").removesuffix("b"))
+        return parse_size(str(value).removesuffix("B").removesuffix("b"), unit=1024)
     except Invalid as error:
         raise Invalid(f"{key}: {error.message}") from None
 

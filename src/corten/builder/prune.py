@@ -1,4 +1,4 @@
-"""Which rows of the build cache go, and what goes with them: layers that nobody else has, folders of cache mounts and kept contexts. By the client's filters,
+"""Which rows of the build cache go, and what goes with them: layers that nobody else has, folders of cache mounts, downloads and kept contexts. By the client's filters,
 or by the limits that the engine's settings give.
 
 Choosing is pure. Source: Docker Engine 28.5 `POST /build/prune` (BuildKit's cache/manager.go prune).
@@ -7,12 +7,13 @@ Choosing is pure. Source: Docker Engine 28.5 `POST /build/prune` (BuildKit's cac
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from corten.builder.cache import Cache, CacheRow
-from corten.builder.limits import Policy
+from corten.builder.limits import Policy, Space
 from corten.errors import Invalid
 from corten.spec.filters import Filters, matches_pattern, one_flag, until_limit
 from corten.spec.timestamps import now_ns
@@ -36,7 +37,7 @@ class CacheUse:
 
 @dataclass(frozen=True)
 class Limits:
-    """What may stay: `keep` bytes of it, and what has been used since `since` (nanoseconds since the epoch). None: everything may."""
+    """What stays: `keep` bytes of it, and what has been used since `since` (nanoseconds since the epoch). None: nothing for that reason."""
 
     keep: int | None = None
     since: int | None = None
@@ -73,8 +74,8 @@ def within(uses: Iterable[CacheUse], limits: Limits, total: int) -> list[CacheUs
     """Pure: of those that may go, the ones that must: the longest unused first, until no more than `keep` of `total` bytes is left."""
     found: list[CacheUse] = []
     for use in sorted(uses, key=lambda use: use.row.used):
-        too_old = limits.since is not None and use.row.used < limits.since
-        if too_old or (limits.keep is not None and total > limits.keep) or limits == Limits():
+        young = limits.since is not None and use.row.used >= limits.since
+        if not young and (limits.keep is None or total > limits.keep):
             found.append(use)
             total -= use.size
     return found
@@ -99,9 +100,10 @@ class Folders(Protocol):
 
 
 class Pruning:
-    """`folders` are what keeps the folders of rows that are no layers, by the rows' kind. `busy_since` tells since when (nanoseconds) the oldest running build has been, if one is."""
+    """`root` is on the store's disk. `folders` are what keeps the folders of rows that are no layers, by the rows' kind. `busy_since` tells since when (nanoseconds) the oldest running build has been, if one is."""
 
-    def __init__(self, cache: Cache, folders: Mapping[str, Folders], images: Images, sweeping: Sweeping, busy_since: Callable[[], int | None]) -> None:
+    def __init__(self, root: str, cache: Cache, folders: Mapping[str, Folders], images: Images, sweeping: Sweeping, busy_since: Callable[[], int | None]) -> None:
+        self._root = root
         self._cache, self._folders, self._images, self._sweeping = cache, folders, images, sweeping
         self._busy_since = busy_since
         self._lock = asyncio.Lock()
@@ -124,12 +126,13 @@ class Pruning:
             found.append(CacheUse(row, busy is not None and row.used >= busy, row.layer in in_images, row.size, parents))
         return found
 
-    async def prune(self, filters: Filters, limits: Limits, *, everything: bool) -> Pruned:
-        """Raises Invalid for a filter that cannot be read."""
+    async def prune(self, filters: Filters, space: Space, *, everything: bool, since: int | None = None) -> Pruned:
+        """`since`: what has been used after that (nanoseconds since the epoch) stays. Raises Invalid for a filter that cannot be read."""
         async with self._lock:
             uses = await self.uses()
-            chosen = within(matching(uses, filters, now_ns(), everything=everything), limits, sum(use.size for use in uses if not use.shared))
-            return await self._remove(chosen)
+            total = sum(use.size for use in uses if not use.shared)
+            limits = Limits(space.keep(total, self._free()), since)
+            return await self._remove(within(matching(uses, filters, now_ns(), everything=everything), limits, total))
 
     async def collect(self, policies: Sequence[Policy]) -> Pruned:
         """What the settings do not let stay, one policy after the other."""
@@ -137,10 +140,15 @@ class Pruning:
         reclaimed = 0
         for policy in policies:
             since = None if policy.unused_for is None else now_ns() - policy.unused_for
-            pruned = await self.prune({"type": list(policy.types)} if policy.types else {}, Limits(policy.keep, since), everything=False)
+            pruned = await self.prune({"type": list(policy.types)} if policy.types else {}, policy.space, everything=False, since=since)
             keys += pruned.keys
             reclaimed += pruned.reclaimed
         return Pruned(keys, reclaimed)
+
+    def _free(self) -> int:
+        """Bytes of the store's disk."""
+        found = os.statvfs(self._root)
+        return found.f_bfree * found.f_frsize
 
     # --- for the collector of the whole store
     def items(self) -> list[Item]:
@@ -169,9 +177,8 @@ class Pruning:
         return Pruned([use.row.key for use in going], reclaimed)
 
 
-def read_limits(keep: int | None, most: int | None) -> Limits:
-    """Of `reserved-space` (or `keep-storage`) and `max-used-space`, in bytes. Raises Invalid."""
-    wanted = [value for value in (keep, most) if value]
-    if any(value < 0 for value in wanted):
+def read_space(reserved: int | None, most: int | None, free: int | None) -> Space:
+    """Of `reserved-space` (or `keep-storage`), `max-used-space` and `min-free-space`, in bytes. Raises Invalid."""
+    if any(value < 0 for value in (reserved, most, free) if value):
         raise Invalid("the space to keep can not be less than 0")
-    return Limits(keep=min(wanted)) if wanted else Limits()
+    return Space(reserved or 0, most or 0, free or 0)

@@ -18,8 +18,9 @@ from corten.builder.git_reference import parse_git_reference
 from corten.builder.graph import Git, Http
 from corten.builder.hosting import Private
 from corten.builder.remote_auth import http_authorization
+from corten.builder.url_files import KeptFile, UrlFiles
 from corten.errors import Invalid, RegistryError
-from corten.registry.download import download
+from corten.registry.download import NO_VALIDATORS, Validators, download
 from corten.spec.archive_head import BLOCK, is_archive
 from corten.store.layers import RunJob
 from corten.store.layout import Layout
@@ -36,6 +37,7 @@ class _File:
     path: str
     digest: str
     modified: int
+    validators: Validators = NO_VALIDATORS
 
     async def pieces(self) -> AsyncIterator[bytes]:
         with open(self.path, "rb") as file:
@@ -48,18 +50,30 @@ class _File:
 
 
 class Remote:
-    """Everything is fetched anew for each build: whether a step can be used again is told by the content."""
+    """Everything is asked for anew by each build: whether a step can be used again is told by the content."""
 
     def __init__(self, layout: Layout, run_job: RunJob, private: Private) -> None:
         self._layout, self._run_job, self._private = layout, run_job, private
 
-    async def url(self, op: Http) -> Context:
-        """A folder with the one file, root's. Raises RegistryError, Invalid for another checksum."""
-        async with self._folder() as folder:
-            file = await self._fetch(op.url, folder)
+    async def url(self, op: Http, kept: UrlFiles, *, anew: bool) -> Context:
+        """A folder with the one file, root's; one that is `kept` and still the same is not sent again, unless it shall be `anew`.
+
+        Raises RegistryError, Invalid for another checksum.
+        """
+        async with kept.of(op.url) as there, self._folder() as folder:
+            known = None if anew else there
+            if known and op.checksum == known.digest:
+                kept.used(op.url)
+                return await self._receive(_with_one_file(_File(known.path, known.digest, known.modified), op.name, op.mode), known.digest)
+            file = await fetch(op.url, folder, http_authorization(op.url, self._private.secrets), known)
             if op.checksum and file.digest != op.checksum:
                 raise Invalid(f"digest mismatch {op.checksum}: {file.digest} of {op.url}")
-            return await self._receive(_with_one_file(file, op.name, op.mode), file.digest)
+            context = await self._receive(_with_one_file(file, op.name, op.mode), file.digest)
+            if known and file.path == known.path:
+                kept.used(op.url)
+            elif file.validators:
+                await kept.keep(op.url, file.path, file.digest, file.modified, file.validators)
+            return context
 
     async def git(self, op: Git) -> Context:
         """Raises what check_out does."""
@@ -105,10 +119,12 @@ def room_in(folder: str) -> int:
     return max(0, found.f_bavail * found.f_frsize - _LEFT)
 
 
-async def fetch(url: str, folder: str, authorization: str = "") -> _File:
-    """Raises RegistryError for a refusal, and for more than there is room for."""
+async def fetch(url: str, folder: str, authorization: str = "", known: KeptFile | None = None) -> _File:
+    """Into the folder, or the file that is `known` if it still is what is there. Raises RegistryError for a refusal, and for more than there is room for."""
     path, digest, room, size = f"{folder}/fetched", hashlib.sha256(), room_in(folder), 0
-    async with download(url, authorization) as found:
+    async with download(url, authorization, known.validators if known else NO_VALIDATORS) as found:
+        if known and found.unchanged:
+            return _File(known.path, known.digest, known.modified)
         _check_room(url, found.total, room)
         with open(path, "wb") as file:
             async for piece in found.pieces:
@@ -116,7 +132,7 @@ async def fetch(url: str, folder: str, authorization: str = "") -> _File:
                 _check_room(url, size, room)
                 digest.update(piece)
                 file.write(piece)
-        return _File(path, f"sha256:{digest.hexdigest()}", found.modified)
+        return _File(path, f"sha256:{digest.hexdigest()}", found.modified, found.validators)
 
 
 def _check_room(url: str, size: int, room: int) -> None:

@@ -35,6 +35,7 @@ from corten.builder.remote import Remote
 from corten.builder.results import Folder, MadeLayer, Result
 from corten.builder.select import Excludes
 from corten.builder.trees import ContextTree
+from corten.builder.url_files import UrlFiles
 from corten.builder.workshop import Workshop
 from corten.errors import CortenError, Forbidden, Invalid
 from corten.spec.digest import digest_of
@@ -70,7 +71,8 @@ class Solver:
     """What all builds of an engine share. `at_once`: how many steps run at the same time. `settings` say what a step may ask for."""
 
     def __init__(self, workshop: Workshop, images: Images, cache: Cache, execs: ExecSteps, excludes: ExcludesOf, holds: Holds,
-                 settings: BuilderSettings, at_once: int) -> None:  # fmt: skip
+                 settings: BuilderSettings, urls: UrlFiles, at_once: int) -> None:  # fmt: skip
+        self.urls = urls
         self.workshop, self.images, self.cache, self.execs, self.excludes = workshop, images, cache, execs, excludes
         self._holds, self.settings = holds, settings
         self.keys, self.in_flight, self.gate = KnownKeys(), InFlight(), asyncio.Semaphore(at_once)
@@ -149,11 +151,12 @@ class Solve:
         if isinstance(op, Local):
             return self._local(op)
         assert isinstance(op, Http | Git)
-        return await self._remote(op)
+        return await self._remote(vertex, op)
 
-    async def _remote(self, op: Http | Git) -> Result:
+    async def _remote(self, vertex: Vertex, op: Http | Git) -> Result:
         remote = Remote(self._solver.workshop.layout, self._solver.workshop.run_job, self._options.private)
-        context = await (remote.url(op) if isinstance(op, Http) else remote.git(op))
+        fetching = remote.url(op, self._solver.urls, anew=not self._may_use_cache(vertex)) if isinstance(op, Http) else remote.git(op)
+        context = await fetching
         self.fetched.append(context)
         return Result(folder=Folder(context.plain, context))
 

@@ -10,7 +10,7 @@ import tarfile
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO
+from typing import IO, Any
 
 from corten.errors import Invalid
 from corten.spec.digest import encoded, parse_digest
@@ -85,3 +85,39 @@ def _inside(root: str, name: str) -> str:
     if not path.startswith(f"{root}/") or os.path.realpath(os.path.dirname(path)) != os.path.dirname(path):
         raise Invalid(f"{name} would be written through a link, or out of {root}")
     return path
+
+
+def unpack_layout(source: IO[bytes], folder: str) -> None:
+    """An OCI layout. Images that the folder has already stay in it, unless a new one has their name."""
+    path = f"{folder}/index.json"
+    before = _entries(path)
+    with tempfile.TemporaryFile() as spool:  # an archive that is cut off leaves the folder as it was
+        shutil.copyfileobj(source, spool)
+        spool.seek(0)
+        unpack(spool, folder)
+    new = _entries(path)
+    names = {_name(entry) for entry in new}
+    kept = [entry for entry in before if entry not in new and _name(entry) not in names - {""}]
+    if kept and new:
+        part = f"{path}.part-{os.getpid()}"
+        with open(path, "rb") as file:
+            index = json.load(file)
+        with open(part, "w", encoding="utf-8") as file:
+            json.dump({**index, "manifests": [*kept, *new]}, file)
+        os.rename(part, path)
+
+
+def _entries(path: str) -> list[dict[str, Any]]:
+    """Of an index; none where there is none. Raises Invalid for what is none."""
+    try:
+        with open(path, "rb") as file:
+            return list(json.load(file)["manifests"])
+    except FileNotFoundError:
+        return []
+    except (KeyError, TypeError, ValueError) as error:
+        raise Invalid(f"{path} is no index of images: {error}") from None
+
+
+def _name(entry: dict[str, Any]) -> str:
+    marks = entry.get("annotations") or {}
+    return str(marks.get("io.containerd.image.name") or marks.get("org.opencontainers.image.ref.name") or "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,12 +15,16 @@ from corten.spec.build_outputs import (
     TO_CLIENT,
     Attest,
     OutputSpec,
+    is_folder,
     parse_attest,
     parse_output,
     parse_provenance,
     parse_sbom,
     split_attributes,
 )
+
+FOLDER = "folder of "  # in front of the kind of an archive that is unpacked here
+_ANNOTATION = re.compile(r"(?:(index|manifest|index-descriptor|manifest-descriptor)?(\[[^]]+\])?:)?([^=:\[]+)=(.*)", re.DOTALL)
 
 
 def read_outputs(options: dict[str, Any]) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
@@ -30,16 +35,16 @@ def read_outputs(options: dict[str, Any]) -> tuple[list[dict[str, Any]], list[tu
     if more and not found:
         found = [(OutputSpec(IMAGE), "")]
     outputs = [{"Type": spec.type, "Attrs": {**(spec.attrs or {}), **more}} for spec, _ in found]
-    return outputs, [(spec.type, where) for spec, where in found if spec.type in TO_CLIENT]
+    return outputs, [(f"{FOLDER}{spec.type}" if is_folder(spec) else spec.type, where) for spec, where in found if spec.type in TO_CLIENT]
 
 
 def _annotation(text: str) -> tuple[str, str]:
-    """`index:NAME=VALUE` to the attribute's name and value."""
-    name, equals, value = text.partition("=")
-    kind, colon, rest = name.rpartition(":")
-    if not equals or not name or kind not in ("", "index", "manifest"):
-        raise click.BadParameter(f"invalid annotation {text!r}: want NAME=VALUE, index:NAME=VALUE or manifest:NAME=VALUE")
-    return (f"annotation-{kind}.{rest}" if colon else f"annotation.{name}"), value
+    """`index:NAME=VALUE`, `manifest[linux/amd64]:NAME=VALUE` to the attribute's name and value."""
+    found = _ANNOTATION.fullmatch(text)
+    if not found:
+        raise click.BadParameter(f"invalid annotation {text!r}: want NAME=VALUE, index:NAME=VALUE or manifest[PLATFORM]:NAME=VALUE")
+    kind, platform, name, value = found.groups(default="")
+    return f"annotation{f'-{kind}' if kind else ''}{platform}.{name}", value
 
 
 def read_attest(options: dict[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ FLAGS = [
     click.option("-o", "--output", "outputs", multiple=True, help="What to make: FOLDER, - or type=image|registry|oci|docker|tar|local,dest=PATH,..."),
     click.option("--push", is_flag=True, help="Short for --output=type=registry"),
     click.option("--load", is_flag=True, help="Short for --output=type=image: the engine's store"),
-    click.option("--annotation", "annotations", multiple=True, help="Annotation of the manifest, or index:... of the index: NAME=VALUE"),
+    click.option("--annotation", "annotations", multiple=True, help="Annotation of the manifest, manifest[PLATFORM]:..., index:..., manifest-descriptor:...: NAME=VALUE"),
     click.option("--sbom", is_flag=False, flag_value="true", default="", help="Attest the packages in the image"),
     click.option("--provenance", is_flag=False, flag_value="true", default="", help="Attest where the image comes from: true, mode=min|max, ..."),
     click.option("--attest", "attests", multiple=True, help="type=sbom, or type=provenance,mode=max"),
@@ -71,12 +71,14 @@ class Results:
     def receive(self, client: Client) -> None:
         """In the order in which they were asked for."""
         for parcel, (kind, where) in zip(self._parcels, self._places, strict=True):
-            from corten.cli.build_result_files import unpack, write_to_stdout, write_whole
+            from corten.cli.build_result_files import unpack, unpack_layout, write_to_stdout, write_whole
 
             with client.open("GET", f"/corten/build/outputs/{parcel['ID']}") as response:
                 source = cast("IO[bytes]", response)
                 if kind in _FOLDERS:
                     unpack(source, where)
+                elif kind.startswith("folder of "):
+                    unpack_layout(source, where)
                 elif where == _STDOUT:
                     write_to_stdout(source)
                 else:

@@ -32,8 +32,9 @@ class BuildSteps:
         self._namespace_of, self._cdi_folders = namespace_of, cdi_folders
         self._capabilities = tuple(capabilities.names_of(capabilities.bounding_set()))
 
-    def prepare(self, step_id: str, config: Config, settings: HostConfig, rootfs: str, mounts: Sequence[Mount]) -> RuntimeConfig:
-        """Lease the step's place on its network, write its network files, and make its config. Raises Docker's errors."""
+    def prepare(self, step_id: str, config: Config, settings: HostConfig, rootfs: str, mounts: Sequence[Mount],
+                wanted: Sequence[tuple[str, bool]]) -> RuntimeConfig:  # fmt: skip
+        """`wanted` are CDI devices, and whether they are required. Lease the step's place on its network, write its network files, and make its config. Raises Docker's errors."""
         resources.check_resources(settings)
         settings, _ = resources.fit(settings, self._groups.abilities)
         name = self._networks.name_of_mode(settings.network_mode)
@@ -50,9 +51,10 @@ class BuildSteps:
                 unshare_network=name != "host" and not settings.network_mode.startswith("container:"), mounts=mounts,
             ),
         )  # fmt: skip
-        if settings.device_requests:
+        if wanted:
             found = cdi.look(self._cdi_folders)
-            made = cdi.inject(made, cdi.wanted(settings.device_requests, found), found)
+            names = dict.fromkeys(each for name, required in wanted for each in cdi.of_build(name, found, required=required))
+            made = cdi.inject(made, list(names), found)
         return replace(made, process=replace(made.process, env=_without_hostname(made.process.env or []))) if made.process else made
 
     async def attach(self, step_id: str, namespace: str) -> None:

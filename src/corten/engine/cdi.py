@@ -22,6 +22,7 @@ from corten.spec.engine import DeviceRequest
 
 DEFAULT_FOLDERS = ("/etc/cdi", "/var/run/cdi")
 _GPU = "nvidia.com/gpu"
+_CLASS = "org.mobyproject.buildkit.device.class"  # an annotation
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,25 @@ def _gpus(request: DeviceRequest, found: Found) -> list[str]:
     if request.count > len(single):
         raise Invalid(f"--gpus: {request.count} asked for, but there are {len(single)} of the kind {kind}")
     return single[: request.count]
+
+
+def of_build(name: str, found: Found, *, required: bool) -> list[str]:
+    """The qualified names that a build step's `--device` means: a device, the first of a kind, all of a kind (`=*`), or those of a class.
+
+    None if there is none and it is not `required`. Raises Invalid. Source: BuildKit's solver/llbsolver/cdidevices.
+    """
+    kind, _, device = name.partition("=")
+    of_kind = sorted(each for each in found.devices if each.startswith(f"{kind}="))
+    meant = of_kind if device == "*" else of_kind[:1] if not device else [each for each in of_kind if each == name]
+    meant = meant or sorted(each for each, (spec, one) in found.devices.items() if name == _class_of(spec, one))
+    if not meant and required:
+        faults = f" (faulty: {'; '.join(found.faults)})" if found.faults else ""
+        raise Invalid(f'required device "{name}" is not registered{faults}')
+    return meant
+
+
+def _class_of(spec: cdi.Spec, device: cdi.Device) -> str:
+    return {**(spec.annotations or {}), **(device.annotations or {})}.get(_CLASS, "")
 
 
 def inject(config: oci.RuntimeConfig, names: list[str], found: Found) -> oci.RuntimeConfig:

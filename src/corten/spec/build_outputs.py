@@ -7,22 +7,25 @@ type is refused, never passed over.
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
 from corten.errors import Invalid, UnsupportedOption
 from corten.spec.go_values import parse_bool
+from corten.spec.layer_packing import GZIP, PLAIN, ZSTD
+from corten.spec.platform import Platform, matches, parse_platform
 
 LOCAL, TAR, OCI, DOCKER, IMAGE, REGISTRY = "local", "tar", "oci", "docker", "image", "registry"
 TO_CLIENT = frozenset({LOCAL, TAR, OCI, DOCKER})  # the client is sent a tar; of LOCAL it unpacks it
 FILES = frozenset({LOCAL, TAR})
-GZIP, PLAIN = "gzip", "uncompressed"
-_ANNOTATIONS = ("annotation.", "annotation-manifest.", "annotation-index.", "annotation[")
-_BLOBS = ("compression", "force-compression", "oci-mediatypes", "rewrite-timestamp", "annotation", "attestation-inline")
+_LEVELS = {GZIP: range(10), ZSTD: range(23)}  # as BuildKit takes them
+_ANNOTATION = re.compile(r"annotation(?:-(manifest|index|manifest-descriptor|index-descriptor))?(?:\[([^]]+)\])?\.(.+)")
+_BLOBS = ("compression", "compression-level", "force-compression", "oci-mediatypes", "rewrite-timestamp", "annotation", "attestation-inline")
 # Layers made here are clamped to SOURCE_DATE_EPOCH whatever rewrite-timestamp says, and images are unpacked in the store always.
-_BOOLEANS = ("force-compression", "oci-mediatypes", "rewrite-timestamp", "platform-split", "push", "store", "unpack")
+_BOOLEANS = ("tar", "force-compression", "oci-mediatypes", "rewrite-timestamp", "platform-split", "push", "store", "unpack")
 _ATTRIBUTES = {
     LOCAL: ("dest", "platform-split", "attestation-prefix"),
     TAR: ("dest", "platform-split", "attestation-prefix"),
@@ -33,6 +36,15 @@ _ATTRIBUTES = {
 }
 
 
+@dataclass(frozen=True)
+class Compression:
+    """Of layers: GZIP, ZSTD or PLAIN, `level` None for the usual one. `force`: also of those that a base image came with, which else stay as they came."""
+
+    kind: str = GZIP
+    level: int | None = None
+    force: bool = False
+
+
 class OutputSpec(msgspec.Struct, frozen=True, rename="pascal"):
     """As `POST /build` has it in `outputs`. Of no attributes Docker's client sends null."""
 
@@ -41,22 +53,38 @@ class OutputSpec(msgspec.Struct, frozen=True, rename="pascal"):
 
 
 @dataclass(frozen=True)
-class Output:
-    """`names` are the attribute's. `annotations` go to the manifests, `index_annotations` to the index (then there is one).
+class Annotation:
+    """`target`: manifest, index, manifest-descriptor (of it in the index) or index-descriptor (in a layout's index.json); of one platform or of every."""
 
-    `compression` of layers that are made here: GZIP or PLAIN. `push`: to the registries of its names. `store`: under them here.
+    target: str
+    name: str
+    value: str
+    platform: Platform | None = None
+
+
+@dataclass(frozen=True)
+class Output:
+    """`names` are the attribute's. With annotations of the index or of descriptors in it there is one, also of a single image.
+
+    `push`: to the registries of its names. `store`: under them here.
     """
 
     type: str
     names: tuple[str, ...] = ()
     push: bool = False
     store: bool = True
-    compression: str = GZIP
+    compression: Compression = Compression()
     oci_types: bool = True
     split: bool | None = None
     prefix: str = ""
-    annotations: tuple[tuple[str, str], ...] = ()
-    index_annotations: tuple[tuple[str, str], ...] = ()
+    annotations: tuple[Annotation, ...] = ()
+
+    def annotations_of(self, target: str, platform: Platform | None = None) -> dict[str, str] | None:
+        """By name, None where there are none; one for a platform wins over one for all."""
+        meant = [each for each in self.annotations if each.target == target]
+        found = {each.name: each.value for each in meant if each.platform is None}
+        found |= {each.name: each.value for each in meant if each.platform and platform and matches(each.platform, platform)}
+        return dict(sorted(found.items())) or None
 
 
 def read_output(spec: OutputSpec) -> Output:
@@ -66,25 +94,35 @@ def read_output(spec: OutputSpec) -> Output:
         raise Invalid(f"unsupported output type {spec.type!r} (there are {', '.join(sorted(_ATTRIBUTES))})")
     attributes = dict(spec.attrs or {})
     for key, value in attributes.items():
-        if key not in known and not ("annotation" in known and key.startswith(_ANNOTATIONS)):
+        if key not in known and not ("annotation" in known and _ANNOTATION.fullmatch(key)):
             raise Invalid(f"the output type {spec.type} has no attribute {key!r}")
         _check_value(spec.type, key, value)
-    manifest, index = _annotations(attributes)
     return Output(
         spec.type, tuple(name for name in attributes.get("name", "").split(",") if name), push=spec.type == REGISTRY or _flag(attributes, "push"),
-        store=spec.type == IMAGE and _flag(attributes, "store", default=True), compression=attributes.get("compression", PLAIN if spec.type == DOCKER else GZIP),
+        store=spec.type == IMAGE and _flag(attributes, "store", default=True), compression=_compression(spec.type, attributes),
         oci_types=_flag(attributes, "oci-mediatypes", default=True), split=_flag(attributes, "platform-split") if "platform-split" in attributes else None,
-        prefix=attributes.get("attestation-prefix", ""), annotations=manifest, index_annotations=index,
+        prefix=attributes.get("attestation-prefix", ""), annotations=tuple(_annotations(spec.type, attributes)),
     )  # fmt: skip
 
 
 def _check_value(kind: str, key: str, value: str) -> None:
-    if key == "compression" and value not in ((PLAIN,) if kind == DOCKER else (GZIP, PLAIN)):
+    if key == "compression" and value not in ((PLAIN,) if kind == DOCKER else (GZIP, ZSTD, PLAIN)):
         raise UnsupportedOption(key=f"compression={value} of the output type {kind}")
-    if key in ("tar", "attestation-inline") and value != "true":
+    if key == "attestation-inline" and value != "true":
         raise UnsupportedOption(key=f"{key}={value} of an output (only true)")
-    if key in _BOOLEANS and _flag({key: value}, key) and key == "force-compression":
-        raise UnsupportedOption(key="force-compression of an output (layers that a base image came with stay as they came)")
+    if key in _BOOLEANS:
+        _flag({key: value}, key)
+
+
+def _compression(kind: str, attributes: Mapping[str, str]) -> Compression:
+    packing, level = attributes.get("compression", PLAIN if kind == DOCKER else GZIP), attributes.get("compression-level", "")
+    if not level:
+        return Compression(packing, force=_flag(attributes, "force-compression"))
+    levels = _LEVELS.get(packing, range(0))
+    if not level.isdecimal() or int(level) not in levels:
+        there = f"there are {levels[0]} to {levels[-1]}" if levels else "it has none"
+        raise Invalid(f"invalid compression-level {level!r} of {packing}: {there}")
+    return Compression(packing, int(level), force=_flag(attributes, "force-compression"))
 
 
 def _flag(attributes: Mapping[str, str], key: str, *, default: bool = False) -> bool:
@@ -96,17 +134,17 @@ def _flag(attributes: Mapping[str, str], key: str, *, default: bool = False) -> 
         raise Invalid(f"invalid value {attributes[key]!r} of the output's attribute {key}: it is true or false") from None
 
 
-def _annotations(attributes: Mapping[str, str]) -> tuple[tuple[tuple[str, str], ...], tuple[tuple[str, str], ...]]:
-    manifest: list[tuple[str, str]] = []
-    index: list[tuple[str, str]] = []
-    for key, value in attributes.items():
-        kind, dot, name = key.partition(".")
-        if not dot or not kind.startswith("annotation"):
+def _annotations(kind: str, attributes: Mapping[str, str]) -> Iterator[Annotation]:
+    for key, value in sorted(attributes.items()):
+        found = _ANNOTATION.fullmatch(key)
+        if not found:
             continue
-        if "[" in kind or not name:
-            raise UnsupportedOption(key=f"the annotation {key!r} (of one platform or of a descriptor)")
-        (index if kind == "annotation-index" else manifest).append((name, value))
-    return tuple(sorted(manifest)), tuple(sorted(index))
+        target, platform = found[1] or "manifest", parse_platform(found[2]) if found[2] else None
+        if platform and target.startswith("index"):
+            raise Invalid(f"the annotation {key!r} is of an index, which has no platform")
+        if target == "index-descriptor" and kind != OCI:
+            raise UnsupportedOption(key=f"the annotation {key!r} of the output type {kind} (only a layout, type=oci, describes its index)")
+        yield Annotation(target, found[3], value, platform)
 
 
 def parse_output(text: str) -> tuple[OutputSpec, str]:
@@ -120,7 +158,14 @@ def parse_output(text: str) -> tuple[OutputSpec, str]:
         raise Invalid(f"type is required for output {text!r}")
     if kind == LOCAL and not destination:
         raise Invalid("the output type local needs a folder: dest=FOLDER")
+    if is_folder(OutputSpec(kind, attributes)) and destination in ("", "-"):
+        raise Invalid(f"the output type {kind} with tar=false needs a folder: dest=FOLDER")
     return OutputSpec(kind, attributes), destination or ("-" if kind in TO_CLIENT else "")
+
+
+def is_folder(spec: OutputSpec) -> bool:
+    """An archive that the client unpacks: `tar=false`."""
+    return spec.type in (OCI, DOCKER) and not _flag(spec.attrs or {}, "tar", default=True)
 
 
 def split_attributes(text: str, what: str) -> dict[str, str]:

@@ -45,6 +45,11 @@ def packed_type(media_type: str) -> str:
     return media_type + (".gzip" if media_type == DOCKER_LAYER else "+gzip")
 
 
+def zstd_type(media_type: str) -> str:
+    """The type of a plain tar layer once zstd has packed it: OCI's, or the one that containerd has for Docker's."""
+    return media_type + (".zstd" if media_type == DOCKER_LAYER else "+zstd")
+
+
 class Descriptor(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
     media_type: str
     digest: str

@@ -15,7 +15,7 @@ from corten.errors import ArchiveRefused, KernelRefused, StoreCorrupt
 from corten.store.blobs import Blobs
 from corten.store.database import Database, LayerRow
 from corten.store.layout import Layout
-from corten.store.packing import PACK_JOB, Packed
+from corten.store.packing import PACK_JOB, Packed, Packing
 from corten.store.unpack import PLAIN, Unpacked, diff_id_of
 
 RunJob = Callable[[str, bytes, Sequence[int]], Awaitable[bytes]]
@@ -227,8 +227,11 @@ class Layers:
             self._database.put_packing(diff_id, digest, size)
 
     @asynccontextmanager
-    async def pack(self, blob: str) -> AsyncIterator[tuple[asyncio.StreamReader, Awaitable[Packed]]]:
-        """Gzip a stored tar in a worker: (the packed form, what it was once it has been read). Leaving early ends the worker."""
+    async def pack(self, blob: str, packing: Packing | None = None, folder: str = "") -> AsyncIterator[tuple[asyncio.StreamReader, Awaitable[Packed]]]:
+        """Gzip a stored tar in a worker: (the packed form, what it was once it has been read). Leaving early ends the worker.
+
+        With a `packing` the blob may be packed itself, and comes out as that says; the worker sees no more than the `folder` then.
+        """
         reading, writing = os.pipe2(os.O_CLOEXEC)
         fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, PIPE_BUFFER)
         reader = asyncio.StreamReader(limit=PIPE_BUFFER)
@@ -236,18 +239,19 @@ class Layers:
             lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(reading, "rb", buffering=0)
         )
         source = self._blobs.open(blob)
-        work = asyncio.ensure_future(self._pack(source, writing))
+        fds = (source, writing, os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) if packing else (source, writing)
+        work = asyncio.ensure_future(self._pack(fds, msgspec.json.encode(packing) if packing else b""))
         try:
             yield reader, work
         finally:
             transport.close()
             await asyncio.gather(work, return_exceptions=True)
 
-    async def _pack(self, source: int, target: int) -> Packed:
-        running = asyncio.ensure_future(self._run_job(PACK_JOB, b"", (source, target)))
+    async def _pack(self, fds: Sequence[int], argument: bytes) -> Packed:
+        running = asyncio.ensure_future(run_on_archive(self._run_job, PACK_JOB, fds, argument))
         await asyncio.sleep(0)  # the job's own copies of the descriptors are made in its first step
-        os.close(source)
-        os.close(target)
+        for fd in fds:
+            os.close(fd)
         return msgspec.json.decode(await running, type=Packed)
 
     def all(self) -> list[LayerRow]:

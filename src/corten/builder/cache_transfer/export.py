@@ -18,7 +18,7 @@ from corten.builder.outputs.blob_folder import BlobFolder
 from corten.builder.outputs.oci_tar import OCI_JOB, OciPlan, layout_index
 from corten.builder.outputs.parcels import Parcel
 from corten.spec.build_cache import LOCAL
-from corten.spec.build_outputs import GZIP
+from corten.spec.build_outputs import Compression
 from corten.spec.digest import digest_of, encoded
 from corten.spec.image import OCI_MANIFEST, Descriptor
 from corten.store.blobs import Blobs
@@ -55,7 +55,7 @@ class CacheExport:
             manifest = await self._collect(keys, mounts, folder)
             folder.put(documents.EMPTY)
             root = Descriptor(OCI_MANIFEST, folder.put(manifest), len(manifest))
-            plan = OciPlan(layout_index(root, ()), folder.digests())
+            plan = OciPlan(layout_index(root, (), {}), folder.digests())
             return Parcel(f"cache-{LOCAL}", OCI_JOB, msgspec.json.encode(plan), folder.path, own=True)
         except BaseException:
             await folder.remove()
@@ -67,7 +67,7 @@ class CacheExport:
     async def _collect(self, keys: Sequence[str], mounts: Mapping[str, CacheMount], folder: BlobFolder) -> bytes:
         """Everything in the folder; the manifest."""
         rows = [row for key in dict.fromkeys(keys) if (row := self._cache.row(key))]
-        layers = {row.layer: await folder.layer(row.layer, GZIP) for row in rows if row.layer}
+        layers = {row.layer: await folder.layer(row.layer, Compression()) for row in rows if row.layer}
         packed = [await self._mount(name, mount, folder) for name, mount in sorted(mounts.items()) if os.path.isdir(self._mounts.path(name))]
         steps = documents.pack_steps(map(self._step, rows))
         folder.put(steps)

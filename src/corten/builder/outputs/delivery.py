@@ -14,9 +14,10 @@ from corten.builder.outputs.parcels import Parcel
 from corten.builder.outputs.push import Remotes, push
 from corten.errors import Invalid
 from corten.registry.progress import Emit
-from corten.spec.build_outputs import DOCKER, FILES, OCI, Output
+from corten.spec.build_outputs import DOCKER, FILES, OCI, Compression, Output
 from corten.spec.digest import digest_of
 from corten.spec.image import Descriptor, parse_config
+from corten.spec.layer_packing import PLAIN
 from corten.spec.platform import Platform
 from corten.spec.reference import Reference
 from corten.spec.timestamps import parse_rfc3339
@@ -79,7 +80,7 @@ class Delivery:
         config = parse_config(solved[0].config)
         layers: list[SavedLayer] = []
         for diff_id in solved[0].chain:
-            layers.append(SavedLayer((await folder.layer(diff_id, "")).digest, diff_id))
+            layers.append(SavedLayer((await folder.layer(diff_id, Compression(PLAIN))).digest, diff_id))
         created = parse_rfc3339(config.created) // _SECOND if config.created else 0
         saved = [SavedName(f"{name.name}:{name.tag}", name.familiar, name.familiar_name, name.tag) for name in names]
         plan = SavePlan([SavedImage(folder.put(solved[0].config), created, layers, saved)])
@@ -89,7 +90,7 @@ class Delivery:
         documents, _ = await self._documents(solved, output, folder, names)
         for data in (documents.root_data, *documents.blobs.values(), *(data for _, data in documents.manifests.values())):
             folder.put(data)
-        plan = oci_tar.OciPlan(oci_tar.layout_index(documents.root, names), folder.digests())
+        plan = oci_tar.OciPlan(oci_tar.layout_index(documents.root, names, output.annotations_of("index-descriptor") or {}), folder.digests())
         return Parcel(OCI, oci_tar.OCI_JOB, msgspec.json.encode(plan), folder.path, own=True)
 
     async def _documents(self, solved: Sequence[Solved], output: Output, folder: BlobFolder,

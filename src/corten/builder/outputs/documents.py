@@ -89,12 +89,16 @@ def assemble(images: Sequence[PlatformImage], output: Output, names: Sequence[st
             blobs |= made.blobs
             manifests[made.entry.digest] = (made.entry.media_type, made.manifest)
             attested.append(made.entry)
-    if len(runnable) == 1 and not attested and not output.index_annotations:
+    if len(runnable) == 1 and not attested and not _needs_index(output):
         media_type, data = manifests.pop(runnable[0].digest)
         return Documents(Descriptor(media_type, digest_of(data), len(data)), data, blobs, manifests)
     media_type = OCI_INDEX if output.oci_types else DOCKER_LIST
-    index = msgspec.json.encode(Index([*runnable, *attested], media_type=media_type, annotations=dict(output.index_annotations) or None))
+    index = msgspec.json.encode(Index([*runnable, *attested], media_type=media_type, annotations=output.annotations_of("index")))
     return Documents(Descriptor(media_type, digest_of(index), len(index)), index, blobs, manifests)
+
+
+def _needs_index(output: Output) -> bool:
+    return any(each.target in ("index", "manifest-descriptor") for each in output.annotations)
 
 
 def _manifest(image: PlatformImage, output: Output, blobs: dict[str, bytes], manifests: dict[str, tuple[str, bytes]]) -> Descriptor:
@@ -102,10 +106,10 @@ def _manifest(image: PlatformImage, output: Output, blobs: dict[str, bytes], man
     blobs[config] = image.config
     media_type, config_type = (OCI_MANIFEST, OCI_CONFIG) if output.oci_types else (DOCKER_MANIFEST, DOCKER_CONFIG)
     described = Descriptor(config_type, config, len(image.config))
-    document = Manifest(described, list(image.layers), media_type=media_type, annotations=dict(output.annotations) or None)
+    document = Manifest(described, list(image.layers), media_type=media_type, annotations=output.annotations_of("manifest", image.platform))
     data = msgspec.json.encode(document)
     manifests[digest_of(data)] = (media_type, data)
-    return Descriptor(media_type, digest_of(data), len(data), image.platform)
+    return Descriptor(media_type, digest_of(data), len(data), image.platform, output.annotations_of("manifest-descriptor", image.platform))
 
 
 @dataclass(frozen=True)

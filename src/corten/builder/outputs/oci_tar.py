@@ -6,7 +6,7 @@ Runs in a child of the launcher, confined to the folder. Source: OCI image-spec 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -29,10 +29,10 @@ class OciPlan(msgspec.Struct, frozen=True):
     blobs: list[str]
 
 
-def layout_index(root: Descriptor, names: Sequence[Reference]) -> bytes:
-    """Pure: `index.json`, with an entry a name."""
-    marks = [{"io.containerd.image.name": f"{name.name}:{name.tag}", "org.opencontainers.image.ref.name": name.tag} for name in names]
-    entries = [msgspec.structs.replace(root, annotations=mark) for mark in marks] or [root]
+def layout_index(root: Descriptor, names: Sequence[Reference], annotations: Mapping[str, str]) -> bytes:
+    """Pure: `index.json`, with an entry a name; `annotations` are more of each."""
+    marks = [{**annotations, "io.containerd.image.name": f"{name.name}:{name.tag}", "org.opencontainers.image.ref.name": name.tag} for name in names]
+    entries = [msgspec.structs.replace(root, annotations=mark) for mark in marks] or [msgspec.structs.replace(root, annotations=dict(annotations) or None)]
     return msgspec.json.encode(Index(entries, media_type=OCI_INDEX))
 
 
