@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import socket
+import subprocess
+import sys
 import tarfile
 import threading
 
@@ -13,6 +15,8 @@ import pytest
 from corten.api.client import ApiError
 from tests.builds import Link, build, context
 from tests.engines import RunningEngine, eventually
+
+BIN = os.path.dirname(sys.executable)
 
 
 def processes_with(word: str) -> list[int]:
@@ -150,6 +154,26 @@ def test_special_files_in_a_context(engine):
     hard.type, hard.linkname = tarfile.LNKTYPE, "file"
     files = {"Dockerfile": "FROM busybox\nCOPY . /x\nRUN test -p /x/pipe && cat /x/hard\n", "file": "linked\n", "pipe": (entry, b""), "hard": (hard, b"")}
     assert "linked\n" in build(engine, files).text
+
+
+@pytest.mark.parametrize("source, hint", [
+    ("fil.txt", "(did you mean file.txt?)"), ("dri/sub/x", "(did you mean dir?)"), ("dir/sbu/x", "(did you mean sub?)"), ("dir/sub/y", "(did you mean x?)"),
+    ("secret.env", "(the ignore file excludes it)"), ("dir/gone.env", "(the ignore file excludes it)"),
+])  # fmt: skip
+def test_a_missing_file_is_told_with_what_may_have_been_meant(engine, docker_cli, tmp_path, source, hint):
+    """From every client: those that read the ignore file themselves do not even send what it excludes. Nothing stays of it."""
+    for name in ("file.txt", "dir/sub/x", "secret.env"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    (tmp_path / ".dockerignore").write_text("**/*.env\n")
+    (tmp_path / "Dockerfile").write_text(f"FROM busybox\nCOPY {source} /x\n")
+    before = sorted(os.listdir(f"{engine.data_root}/layers")), sorted(os.listdir(f"{engine.data_root}/blobs/sha256"))
+    for command in ([f"{BIN}/corten", "-H", f"unix://{engine.socket}", "build", str(tmp_path)], [docker_cli, "build", str(tmp_path)]):
+        done = subprocess.run(command, env=engine.environment | {"DOCKER_BUILDKIT": "0"}, capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        assert f"stat {source}: file does not exist {hint}" in done.stderr
+    eventually(lambda: not leftovers(engine))
+    assert (sorted(os.listdir(f"{engine.data_root}/layers")), sorted(os.listdir(f"{engine.data_root}/blobs/sha256"))) == before
 
 
 def test_names_that_are_odd(engine):

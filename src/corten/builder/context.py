@@ -75,8 +75,9 @@ class Context:
 
     def read(self, path: str, limit: int) -> bytes:
         """A file's content, links followed, of at most `limit` bytes. Raises NoSuchFile."""
-        found = follow(self.plain, path.lstrip("/"))
-        entry = self.plain.look(found) if found is not None else None
+        tree = ContextTree(lambda: self.listed)  # not kept: the steps look at the context as its ignore file leaves it
+        found = follow(tree, path.lstrip("/"))
+        entry = tree.look(found) if found is not None else None
         if entry is None or entry.kind != FILE:
             raise NoSuchFile(path=path)
         return read_content(self.folder, entry.place, min(entry.size, limit))
