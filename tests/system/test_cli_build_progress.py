@@ -61,19 +61,22 @@ def steps(engine) -> list[str]:
 
 
 def test_in_a_pipe_it_is_lines(engine, folder):
-    path = folder("FROM busybox AS base\nRUN echo out; echo err >&2\nFROM base\nCOPY Dockerfile /d\n")
+    path = folder("FROM busybox AS base\nRUN echo out; echo err >&2\nFROM base\nCOPY data /d\n")
+    with open(f"{path}/data", "wb") as file:
+        file.write(os.urandom(5000))
     done = corten(engine, "build", "-t", "view:1", path)
     assert done.stdout == b""
+    assert "#2 transferring context: 5.00kB" in done.stderr.decode()
     lines = [TIMES.sub("N", line) for line in done.stderr.decode().splitlines()]
     said = sorted(lines[lines.index("#4 [base 2/2] RUN echo out; echo err >&2") + 1 :][:2])  # of two streams
     assert said == ["#4 N err", "#4 N out"]
     lines = [re.sub(r"(?: N)* done$", " done", line) for line in lines if not line.startswith("#4 N")]  # what took no time says none
     assert lines == [
-        "#1 [internal] load build context", "#1 transferring context: done", "#1 DONE N", "",
-        "#2 [internal] load metadata for docker.io/library/busybox:latest", "#2 DONE N", "",
+        "#1 [internal] load metadata for docker.io/library/busybox:latest", "#1 DONE N", "",
+        "#2 [internal] load build context", "#2 transferring context: done", "#2 DONE N", "",
         "#3 [base 1/2] FROM docker.io/library/busybox:latest", "#3 CACHED", "",
         "#4 [base 2/2] RUN echo out; echo err >&2", "#4 DONE N", "",
-        "#5 [stage-1 1/1] COPY Dockerfile /d", "#5 DONE N", "",
+        "#5 [stage-1 1/1] COPY data /d", "#5 DONE N", "",
         "#6 exporting to image", "#6 exporting layers done", "#6 writing image done", "#6 naming to docker.io/library/view:1 done", "#6 DONE N",
     ]  # fmt: skip
     again = corten(engine, "build", path).stderr.decode()
@@ -132,7 +135,7 @@ def test_colours(folder, on_terminal):
     assert not re.search(rb"\x1b\[[\d;]*m", plain.raw)
     assert "FINISHED" in plain.text
     assert b"\x1b" not in none.raw
-    assert "#1 [internal] load build context" in none.text
+    assert "#1 [internal] load metadata for docker.io/library/busybox:latest" in none.text
 
 
 def test_values(engine, folder):
@@ -140,7 +143,7 @@ def test_values(engine, folder):
     statuses = [json.loads(line) for line in done.stderr.splitlines()]
     ended = {vertex["name"]: vertex for status in statuses for vertex in status.get("vertexes", ()) if "completed" in vertex}
     assert list(ended) == [
-        "[internal] load build context", "[internal] load metadata for docker.io/library/busybox:latest", "[1/2] FROM docker.io/library/busybox:latest",
+        "[internal] load metadata for docker.io/library/busybox:latest", "[internal] load build context", "[1/2] FROM docker.io/library/busybox:latest",
         "[2/2] RUN echo out; echo err >&2", "exporting to image"]  # fmt: skip
     run = ended["[2/2] RUN echo out; echo err >&2"]
     assert run["inputs"] == [ended["[1/2] FROM docker.io/library/busybox:latest"]["digest"]]

@@ -111,7 +111,7 @@ class BuildHandlers:
             await messages.begin()
         keep = keeps_image(request.outputs)
         done = [await self._one(source, reading, request, given, messages, keep=keep) for reading in readings]
-        if keep and request.stored_as_index:
+        if keep and request.stored_as_index and request.stored_names:
             self._builder.name_together({built.image_id: solved.predicates for _, built, solved in done}, request.stored_names)
         for _, built, _ in done if keep else ():
             await messages.stored(built.image_id, request.stored_names, built.solved)

@@ -171,9 +171,9 @@ def _build(client: Client, body: IO[bytes] | None, query: dict[str, Any], extras
            progress: str) -> str:  # fmt: skip
     """The image's id. What is said of the build goes to standard error. Raises FolderChanged."""
 
-    def take(aux: dict[str, Any]) -> None:
+    def take(aux: dict[str, Any], tell: Callable[[int], None]) -> None:
         if MESSAGE in aux:
-            sent.answer(aux[MESSAGE])
+            sent.answer(aux[MESSAGE], tell)
         results.take(aux)
 
     headers = {HEADER: encode_extras(extras), **all_registries_header()}

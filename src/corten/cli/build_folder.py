@@ -10,7 +10,7 @@ import hashlib
 import os
 import stat
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from io import FileIO
 from types import TracebackType
@@ -66,8 +66,8 @@ class SentFolders:
         self.answer(wanted)
         return str(wanted["Id"])
 
-    def answer(self, wanted: Mapping[str, Any]) -> None:
-        """Send what the engine wants. Raises FolderChanged."""
+    def answer(self, wanted: Mapping[str, Any], tell: Callable[[int], None] | None = None) -> None:
+        """Send what the engine wants; `tell` hears of each piece of contents how many bytes it has. Raises FolderChanged."""
         folder, rows = self._open[wanted["Id"]]
         for what in ("Digests", "Contents"):
             asked = [rows[number] for number in wanted.get(what, ())]
@@ -75,7 +75,7 @@ class SentFolders:
                 self._client.post(f"{_PATH}/{wanted['Id']}/digests", {"Digests": [_digest(folder, row) for row in asked]})
             elif asked:
                 length = {"Content-Length": str(sum(row[2] for row in asked)), "Content-Type": "application/octet-stream"}
-                with self._client.open("POST", f"{_PATH}/{wanted['Id']}/contents", body=_Contents(folder, asked), headers=length) as response:
+                with self._client.open("POST", f"{_PATH}/{wanted['Id']}/contents", body=_Contents(folder, asked, tell), headers=length) as response:
                     response.read()
 
 
@@ -183,8 +183,8 @@ def _digest(folder: str, row: _Row) -> str:
 class _Contents:
     """One file's bytes after the other's, read while they are sent. Raises FolderChanged."""
 
-    def __init__(self, folder: str, rows: Sequence[_Row]) -> None:
-        self._pieces = _pieces(folder, rows)
+    def __init__(self, folder: str, rows: Sequence[_Row], tell: Callable[[int], None] | None) -> None:
+        self._pieces, self._tell = _pieces(folder, rows), tell
 
     def read(self, size: int) -> bytes:
         """About so much."""
@@ -195,6 +195,8 @@ class _Contents:
             length += len(piece)
             if length >= size:
                 break
+        if self._tell:
+            self._tell(length)
         return b"".join(found)
 
 

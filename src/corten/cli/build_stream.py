@@ -59,22 +59,47 @@ class Upload:
         self._view.take(BuildStatus((msgspec.structs.replace(self._vertex, completed=end),), (entry,) if self._size else ()))
 
 
-def build_quietly(client: Client, body: IO[bytes] | None, query: Mapping[str, Any], headers: Mapping[str, str], take: Callable[[dict[str, Any]], None]) -> str:
+Take = Callable[[dict[str, Any], Callable[[int], None]], None]  # an `aux` message, and who hears how many bytes are sent because of it
+
+
+class Contents:
+    """Of folders the engine asks for contents while it builds: how far they are is told of the vertex that it has begun for that."""
+
+    def __init__(self, view: Shown) -> None:
+        self._view, self._vertex, self._size, self._began = view, "", 0, ""
+
+    def take(self, status: BuildStatus) -> None:
+        for vertex in status.vertexes:
+            if vertex.started and not vertex.completed:
+                self._vertex, self._size, self._began = vertex.digest, 0, vertex.started
+            elif vertex.digest == self._vertex and self._size:
+                self._tell(vertex.completed)
+        self._view.take(status)
+
+    def sent(self, size: int) -> None:
+        self._size += size
+        self._tell("")
+
+    def _tell(self, completed: str) -> None:
+        entry = StatusEntry("transferring context:", self._vertex, self._size, completed or rfc3339_nano(now_ns()), 0, self._began, completed)
+        self._view.take(BuildStatus((), (entry,)))
+
+
+def build_quietly(client: Client, body: IO[bytes] | None, query: Mapping[str, Any], headers: Mapping[str, str], take: Take) -> str:
     """The image's id, which the engine says last; nothing else is said unless it fails. `take` is told of every `aux` message; what it raises ends the build."""
     said = ""
     with closing(client.messages("/build", body=body, headers=headers, **{**query, "q": 1})) as messages:
         for message in messages:
             if "aux" in message:
-                take(message["aux"])
+                take(message["aux"], lambda _size: None)
             said += message.get("stream", "")
     return _whole(said.strip())
 
 
-def build_shown(client: Client, body: IO[bytes] | None, query: Mapping[str, Any], headers: Mapping[str, str], take: Callable[[dict[str, Any]], None],
-                mode: str) -> str:  # fmt: skip
+def build_shown(client: Client, body: IO[bytes] | None, query: Mapping[str, Any], headers: Mapping[str, str], take: Take, mode: str) -> str:
     """The image's id; it is shown in the `mode` how it is made. What is to be read at the end is printed then."""
     view, key, sent = shown(mode), secrets.token_hex(16), threading.Event()
-    image, last = "", list[str]()
+    image, last, contents = "", list[str](), Contents(view)
     with _cancelling(client, key, sent), view.kept_fresh():
         upload = Upload(body, view, sent) if body else None
         if upload is None:
@@ -83,10 +108,10 @@ def build_shown(client: Client, body: IO[bytes] | None, query: Mapping[str, Any]
         with closing(upload or BytesIO()), closing(messages):
             for message in messages:
                 if message.get("id") == PROGRESS:
-                    view.take(msgspec.convert(message["aux"], BuildStatus))
+                    contents.take(msgspec.convert(message["aux"], BuildStatus))
                 elif "aux" in message:
                     image = message["aux"].get("ID", image)
-                    take(message["aux"])
+                    take(message["aux"], contents.sent)
                 elif "stream" in message:
                     last.append(message["stream"])
     if mode != "rawjson":
