@@ -5,7 +5,7 @@ host_packages=(debootstrap debian-archive-keyring e2fsprogs qemu-system-x86)
 vm_packages=(
     systemd systemd-sysv dbus udev kmod linux-image-cloud-amd64 initramfs-tools apparmor python3 python3-venv libseccomp2
     iproute2 procps util-linux ca-certificates openssl tar e2fsprogs nftables
-    bzip2 curl faketime git xfsprogs btrfs-progs busybox-static crun runc podman containernetworking-plugins skopeo docker-registry qemu-user make
+    bzip2 curl faketime git openssh-client xfsprogs btrfs-progs busybox-static crun runc podman containernetworking-plugins skopeo docker-registry qemu-user make
 )
 # What the project needs and what it is started by, a line each; a change of one makes a new base.
 mapfile -t needs < <("$venv/bin/python" -c 'import sys, tomllib
