@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import subprocess
 import tarfile
 
 import pytest
@@ -14,7 +13,6 @@ from corten.api.client import ApiError
 from corten.spec.digest import digest_of
 from tests.conftest import what_is_there
 from tests.engines import eventually
-from tests.system.conftest import need
 
 
 @pytest.fixture(autouse=True)
@@ -198,14 +196,6 @@ def test_layer_content_survives_as_tar_knows_it(engine):
     assert {members["owned"].type, members["same"].type} == {tarfile.REGTYPE, tarfile.LNKTYPE}
     engine.remove(container)
     engine.client.delete("/images/layered:1")
-
-
-def test_the_store_is_an_oci_layout(engine, tmp_path):
-    skopeo = need("skopeo")
-    engine.client.post("/corten/hello")
-    done = subprocess.run([skopeo, "--insecure-policy", "copy", f"oci:{engine.data_root}:docker.io/library/hello:latest", f"dir:{tmp_path}/out"],
-                          capture_output=True, text=True, check=False)  # fmt: skip
-    assert done.returncode == 0, done.stderr
 
 
 def test_cp_cannot_leave_the_container(engine, tmp_path):

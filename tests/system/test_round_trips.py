@@ -17,7 +17,7 @@ import pytest
 from corten.api.client import Client
 from corten.spec.digest import digest_of
 from tests import image_spec
-from tests.engines import RunningEngine
+from tests.engines import RunningEngine, eventually
 from tests.images import entry, layer
 from tests.system.conftest import need
 from tests.system.test_image_archives import load, members, saved
@@ -267,21 +267,29 @@ def check_documents(files: dict[str, bytes], prefix: str = "") -> int:
     return len(index["manifests"])
 
 
-def test_every_document_is_as_the_specification_has_it(ours, made, registry):
-    """In the store, in an archive, and in a registry; of images that were loaded, committed, imported, assembled, pulled."""
+def _store(engine) -> dict[str, bytes]:
+    """Path -> content, of what a reader of the layout sees."""
+    store: dict[str, bytes] = {}
+    for folder in ("", "blobs/sha256/"):
+        for found in os.scandir(f"{engine.data_root}/{folder}"):
+            if found.is_file():
+                with open(found.path, "rb") as file:
+                    store[folder + found.name] = file.read()
+    return store
+
+
+def test_every_document_is_as_the_specification_has_it(ours, made, registry, tmp_path):
+    """In a store that keeps blobs, in an archive, and in a registry; of images that were loaded, committed, imported, assembled, pulled."""
+    (tmp_path / "daemon.json").write_text('{"corten.keep-blobs": true}')
+    ours.terminate()
+    ours.arguments += ["--config-file", str(tmp_path / "daemon.json")]
+    ours.start()
     tar = layer([entry("only")])
     list(ours.client.messages("/images/create", body=io.BytesIO(tar), fromSrc="-", repo="imported", tag="1"))
     ours.client.post("/corten/hello")
     pull(ours, f"{registry}/busybox:latest")
     names = ["busybox:latest", "made:1", "imported:1", "hello:latest", f"{registry}/busybox:latest"]
-    store: dict[str, bytes] = {}
-    for folder, _, found in os.walk(ours.data_root):
-        relative = os.path.relpath(folder, ours.data_root)
-        if relative in (".", "blobs/sha256"):
-            for name in found:
-                with open(f"{folder}/{name}", "rb") as file:
-                    store[os.path.normpath(f"{relative}/{name}")] = file.read()
-    assert check_documents(store) == len(names) - 1, "a committed layer is kept as its folder, so that its image is no part of the layout"
+    eventually(lambda: check_documents(_store(ours)) == len(names))
     assert check_documents(members(saved(ours, *names))) == len(names)
     for number, name in enumerate(names):
         ours.client.post(f"/images/{name}/tag", repo=f"{registry}/spec", tag=f"v{number}")

@@ -5,14 +5,13 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import zstandard
 
 from corten.errors import ArchiveRefused
 from corten.store.compression import open_decompressed
-from corten.store.packing import Packing, _pack
+from corten.store.packing import Packer, Packing
 
 DATA = b"".join(os.urandom(50) + b"\0" * (number % 7000) for number in range(2500))  # eight blocks and a bit
 DIFF_ID = f"sha256:{hashlib.sha256(DATA).hexdigest()}"
@@ -20,8 +19,11 @@ DIFF_ID = f"sha256:{hashlib.sha256(DATA).hexdigest()}"
 
 def packed(tmp_path, source: bytes, packing: Packing, threads: int = 3) -> bytes:
     (tmp_path / "in").write_bytes(source)
-    with open(tmp_path / "in", "rb") as tar, open(tmp_path / "out", "wb") as out, ThreadPoolExecutor(threads) as pool:
-        found = _pack(open_decompressed(tar), out.fileno(), pool, packing)
+    with open(tmp_path / "in", "rb") as tar, open(tmp_path / "out", "wb") as out:
+        packer, reader = Packer(out.fileno(), packing, threads), open_decompressed(tar)
+        while piece := reader.read(300_000):
+            packer.write(piece)
+        found = packer.finish()
     data = (tmp_path / "out").read_bytes()
     assert (found.digest, found.size) == (f"sha256:{hashlib.sha256(data).hexdigest()}", len(data))
     return data

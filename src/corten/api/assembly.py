@@ -90,6 +90,7 @@ from corten.engine.volume_transfers import VolumeTransfers
 from corten.engine.volumes import Volumes
 from corten.network.apply import Kernel
 from corten.registry.hosts import RegistryHosts
+from corten.registry.refetch import Refetching
 from corten.registry.trust import Trust
 from corten.runtime import messages
 from corten.runtime.launch import Launch, LauncherProcess
@@ -108,6 +109,7 @@ from corten.store.layers import Layers
 from corten.store.layout import Layout
 from corten.store.snapshots import Snapshots
 from corten.store.sweeping import Sweeping
+from corten.store.thinning import Thinning
 from corten.store.volumes import VolumeFolders
 
 
@@ -135,6 +137,7 @@ class Engine:
         images = Images(layout, self._database, blobs, self._layers)
         holds = Holds()
         sweeping = self._sweeping = Sweeping(layout, blobs, self._layers, holds)
+        self._thinning = Thinning(layout, blobs, self._layers, images, holds, keep=settings.keep_blobs)
         snapshots = Snapshots(layout, self._database)
         groups = Groups(settings.cgroup_parent)
         runtimes = Runtimes(settings.runtimes, settings.default_runtime, f"{settings.exec_root}/runtimes")
@@ -152,7 +155,8 @@ class Engine:
         connecting = Connecting(kernel, networks, firewall, self._containers, network_files, names, self._endpoints)
         service = ImageService(self._layers, images, self._containers, self._events)
         hosts = RegistryHosts(settings.insecure_registries, settings.mirrors)
-        transfers = ImageTransfers(layout, blobs, self._layers, images, service, holds, sweeping, hosts, Trust(settings.corten_trust))
+        refetching = Refetching(hosts, blobs, self._layers)
+        transfers = ImageTransfers(layout, blobs, self._layers, images, service, holds, sweeping, hosts, Trust(settings.corten_trust), refetching)
         folders = VolumeFolders(layout)
         volumes = Volumes(self._database, folders, LocalDriver(layout, folders), Plugins(settings.plugin_dir), self._events, self._containers.all)
         mounting = self._mounting = Mounting(layout, snapshots, volumes, CopyUp(layout, snapshots, self._launch), self._launch, service.find, self._containers.find, self._containers.all)
@@ -176,9 +180,9 @@ class Engine:
         self._restoring = Restoring(self._containers, snapshots, self._endpoints, self._launch, groups, mounting, removal, self._exits,
                                     self._taking_over, self._restarting, self._probing)  # fmt: skip
         copying = Copying(self._containers, snapshots, mounting, layout, self._launch)
-        maker = LayerMaker(layout, blobs, self._layers, self._launch.run_job)
+        maker = LayerMaker(self._layers, self._launch.run_job)
         making = Making(self._containers, service, images, blobs, maker, snapshots, stopping, holds)
-        saving = Saving(service, images, self._layers, holds, layout, self._launch.run_job)
+        saving = Saving(service, images, blobs, self._layers, holds, layout, self._launch.run_job)
         files = ImageFileHandlers(transfers, making, saving, layout)
         system = System(layout, settings.shown(), self._database, self._containers, service, volumes, self._events, runtimes, hosts, groups.abilities)
         usage = DiskUsage(self._containers, service, volumes, history, snapshots)
@@ -189,7 +193,7 @@ class Engine:
         image_removal = ImageRemoval(service, images, self._containers, sweeping, self._events)
         self._collecting = Collecting(layout, blobs, self._layers, images, service, holds, sweeping, image_removal, settings.watermarks)
         kept_logs = ContainerLogs(layout)
-        repairing = Repairing(Checking(layout, blobs, self._layers, images), blobs, self._layers, images, self._containers, holds, hosts)
+        repairing = Repairing(Checking(layout, blobs, self._layers, images), blobs, self._layers, images, self._containers, holds, hosts, refetching)
         steps = BuildSteps(self._endpoints, networks, network_files, groups, preparing.namespace_of, settings.cdi_spec_dirs)
         self._building = Building(Parts(layout, self._database, blobs, self._layers, images, snapshots, maker, holds, sweeping, self._launch, steps,
                                         BuildImages(service, transfers), hosts, settings.builder))  # fmt: skip
@@ -252,12 +256,14 @@ class Engine:
         self._sweeping.remove_old_leftovers(time.time())
         await self._launch.warm()
         self._collecting.start()
+        self._thinning.soon()
         await self._server.listen(list(self._settings.hosts), self._settings.group, self._settings.tls_context())
 
     async def stop(self) -> None:
         """Containers run on; the next engine finds them."""
         await self._server.close()
         await self._collecting.stop()
+        await self._thinning.stop()
         self._probing.close()
         self._recovery.stop()
         self._restarting.stop()

@@ -39,8 +39,8 @@ from corten.errors import CortenError, Invalid
 from corten.spec.build_cache import INLINE as INLINE_CACHE
 from corten.spec.build_outputs import DOCKER, LOCAL, OCI, TAR, TO_CLIENT
 from corten.spec.timestamps import now_ns
-from corten.store.layers import RunJob
 from corten.store.layout import Layout
+from corten.store.workers import RunJob
 
 _PATIENCE = 0.5  # seconds between two looks whether the client is still there
 _SECOND = 1_000_000_000

@@ -32,6 +32,7 @@ from corten.builder.prune import Pruning
 from corten.builder.solve import Solver
 from corten.builder.url_files import UrlFiles
 from corten.builder.workshop import Workshop
+from corten.registry.refetch import Refetching
 from corten.spec.ignore_file import Ignore
 
 _WEEK = 7 * 24 * 3600 * 1_000_000_000
@@ -55,10 +56,10 @@ def assemble(parts: Parts, cache: Cache, cache_mounts: CacheMounts, contexts: Ke
     steps = ExecSteps(workshop, parts.launch, JoinedHost(parts.steps), cache_mounts)
     solver = Solver(workshop, parts.images, cache, steps, lambda patterns: Ignore(patterns).ignores, parts.holds, parts.settings,
                     UrlFiles(layout, cache, cache_mounts), at_once=max(2, os.cpu_count() or 1))  # fmt: skip
-    parcels = Parcels(run_job)
+    parcels, bring_back = Parcels(run_job), Refetching(hosts, blobs, layers).bring_back
     parts.holds.join(parcels.holds)
-    results = BuildResults(Delivery(layout, blobs, layers), Attestor(layout, layers, parts.images, run_job), parcels, hosts, parts.holds)
-    export = CacheExport(layout, blobs, layers, cache, cache_mounts, run_job)
+    results = BuildResults(Delivery(layout, blobs, layers, bring_back), Attestor(layout, layers, parts.images, run_job), parcels, hosts, parts.holds)
+    export = CacheExport(layout, blobs, layers, cache, cache_mounts, run_job, bring_back)
     importer = Importer(layout, blobs, layers, cache, cache_mounts, run_job)
     caches = BuildCacheTransfer(export, importer, parcels, hosts, CacheStore(layout, parts.images, layers, blobs, cache, parts.holds))
     policies = _default_policies(layout.root) if parts.settings.policies is None else parts.settings.policies

@@ -16,8 +16,8 @@ from corten.builder.near_miss import did_you_mean
 from corten.builder.plan import ImageSource
 from corten.engine.build_images import BuildImages
 from corten.errors import Invalid
-from corten.store.layers import RunJob
 from corten.store.layout import Layout
+from corten.store.workers import RunJob
 
 
 class BuildCallHandlers:

@@ -20,8 +20,8 @@ from corten.errors import Invalid
 from corten.spec.build_extras import SENT, SENT_FOLDER
 from corten.spec.context_listing import KEPT
 from corten.spec.go_values import parse_bool
-from corten.store.layers import RunJob
 from corten.store.layout import Layout
+from corten.store.workers import RunJob
 
 Telling = Callable[[str], AbstractAsyncContextManager[None]]  # the client is told of what the block does, by this name
 _EVERY = 0.5  # seconds between two words of how far a context is

@@ -62,6 +62,7 @@ class Settings:
     corten_mirrors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     corten_trust: str = ""
     watermarks: Watermarks | None = None
+    keep_blobs: bool = False
     builder: BuilderSettings = field(default_factory=BuilderSettings)
     tls: bool | None = None
     tlsverify: bool | None = None
@@ -109,7 +110,7 @@ class Settings:
 _KEYS = {"data-root": "data_root", "exec-root": "exec_root", "storage-driver": "storage_driver", "exec-opts": "exec_opts",
          "cgroup-parent": "cgroup_parent", "default-address-pools": "default_address_pools", "log-level": "log_level", "log-driver": "log_driver", "log-opts": "log_opts",
          "default-runtime": "default_runtime", "insecure-registries": "insecure_registries", "registry-mirrors": "registry_mirrors",
-         "corten.mirrors": "corten_mirrors", "corten.trust": "corten_trust", "corten.gc": "watermarks", "plugin-dir": "plugin_dir", "host-gateway-ips": "host_gateway_ips",
+         "corten.mirrors": "corten_mirrors", "corten.trust": "corten_trust", "corten.gc": "watermarks", "corten.keep-blobs": "keep_blobs", "plugin-dir": "plugin_dir", "host-gateway-ips": "host_gateway_ips",
          "default-publish-address": "default_publish_address", "host-gateway-ip": "host_gateway_ips", "cdi-spec-dirs": "cdi_spec_dirs"}  # fmt: skip
 # Keys of dockerd's that would change what a container is: refused by name, with the reason
 _NOT_HERE = {
@@ -156,6 +157,12 @@ def _watermarks(value: Any, path: str, key: str) -> Watermarks:
     return marks
 
 
+def _boolean(value: Any, path: str, key: str) -> bool:
+    if not isinstance(value, bool):
+        raise Invalid(f"unable to configure the engine with file {path}: {key}: want true or false")
+    return value
+
+
 def _addresses(value: Any, path: str, key: str) -> tuple[str, ...]:
     found = (value,) if isinstance(value, str) else value
     if not isinstance(found, list | tuple) or not all(isinstance(address, str) for address in found):
@@ -172,7 +179,7 @@ def _builder(value: Any, path: str, _key: str) -> BuilderSettings:
 
 # field -> how its value in the file is read, where it is not text, number or list
 _READ: dict[str, Callable[[Any, str, str], Any]] = {"builder": _builder, "runtimes": _runtimes, "corten_mirrors": _mirrors, "host_gateway_ips": _addresses,
-                                                     "watermarks": _watermarks}  # fmt: skip
+                                                     "watermarks": _watermarks, "keep_blobs": _boolean}  # fmt: skip
 
 
 def read_config_file(path: str, *, required: bool) -> dict[str, Any]:

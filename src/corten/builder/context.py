@@ -16,9 +16,9 @@ from corten.builder.entries import FILE, FOLDER, Entry
 from corten.builder.spool import SPOOL
 from corten.builder.trees import ContextTree, follow
 from corten.errors import NotFound
-from corten.store.layers import RunJob, run_on_archive
 from corten.store.layout import Layout
 from corten.store.worker_stream import write_to_worker
+from corten.store.workers import RunJob, run_on_archive
 
 _decode_index = msgspec.msgpack.Decoder(list[Entry]).decode
 

@@ -100,6 +100,8 @@ class Exporter:
     def _descriptor(self, diff_id: str, layer_type: str, lengths: Mapping[str, int]) -> Descriptor:
         """A layer made here is a tar that need not be there yet; one that was there before has the blob that it came with."""
         row = self._layers.find(diff_id)
-        if row is None or row.blob == diff_id:
-            return Descriptor(layer_type, diff_id, lengths[diff_id])
-        return Descriptor(packed_type(layer_type), row.blob, self._blobs.size(row.blob))
+        size = self._layers.tars.blob_size(row.blob) if row and row.blob != diff_id else None
+        if row is None or size is None:
+            tar = self._layers.tars.find(diff_id)
+            return Descriptor(layer_type, diff_id, tar.length if tar else lengths[diff_id])
+        return Descriptor(packed_type(layer_type), row.blob, size)

@@ -28,8 +28,8 @@ from corten.builder.select import Excludes
 from corten.builder.trees import follow
 from corten.errors import Invalid
 from corten.spec.context_listing import Listing
-from corten.store.layers import run_on_archive
 from corten.store.worker_stream import write_to_worker
+from corten.store.workers import run_on_archive
 
 _decode_contents = msgspec.msgpack.Decoder(list[Content]).decode
 

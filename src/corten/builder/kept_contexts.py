@@ -21,9 +21,9 @@ from corten.builder.cache import SOURCE, Cache, CacheRow
 from corten.builder.kept_folder import KeptFolder
 from corten.builder.kept_index import Body, Head, Place
 from corten.spec.timestamps import now_ns
-from corten.store.layers import RunJob
 from corten.store.layout import Layout
 from corten.store.locks import NamedLocks
+from corten.store.workers import RunJob
 
 _log = logging.getLogger("corten")
 _REMEMBERED = 32  # folders whose heads stay in memory

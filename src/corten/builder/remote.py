@@ -22,9 +22,9 @@ from corten.builder.url_files import KeptFile, UrlFiles
 from corten.errors import Invalid, RegistryError
 from corten.registry.download import NO_VALIDATORS, Validators, download
 from corten.spec.archive_head import BLOCK, is_archive
-from corten.store.layers import RunJob
 from corten.store.layout import Layout
 from corten.store.tar_writer import TarWriter
+from corten.store.workers import RunJob
 
 _CHUNK = 1 << 18
 _LEFT = 64 << 20  # bytes that no download takes

@@ -13,9 +13,9 @@ from corten.builder.results import MadeLayer, Result
 from corten.builder.trees import ChainTree, Tree
 from corten.spec.runtime import Mount
 from corten.store.layer_maker import EMPTY_LAYER, LayerMaker
-from corten.store.layers import RunJob
 from corten.store.layout import Layout
 from corten.store.snapshots import Snapshots
+from corten.store.workers import RunJob
 
 _OVERLAY = ["redirect_dir=off", "metacopy=off"]  # a layer holds all that it changes, whatever the host's defaults
 

@@ -105,7 +105,9 @@ class Collecting:
             if name in kinds or name in CONTENT:
                 items += [self._aged(item) for item in await kind.items(everything=everything)]
         holds = self._holds.all()
-        sizes = {layer_key(row.diff_id): row.size for row in self._layers.all()} | {digest: status.st_size for digest, status in self._blobs.all()}
+        records = self._layers.tars.sizes()
+        sizes = {layer_key(row.diff_id): row.size + records.get(row.diff_id, 0) for row in self._layers.all()}
+        sizes |= {digest: status.st_size for digest, status in self._blobs.all()}
         listed = {item.id for item in items}
         others = Counter(each for hold in holds if hold.kind != "image" and hold.id not in listed for each in content_of(hold))
         counted = {key: size for item in items if item.kind in self.watermarks.kinds for key, size in item.own}

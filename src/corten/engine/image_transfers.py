@@ -20,10 +20,12 @@ from corten.registry.hosts import Endpoint, RegistryHosts
 from corten.registry.looking_up import Published, look_up
 from corten.registry.progress import Emit, Progress, Pushed, stream
 from corten.registry.push import Pusher
+from corten.registry.refetch import Refetching
 from corten.registry.search import Found, search
 from corten.registry.transfer import named, pull
 from corten.registry.trust import Trust
 from corten.spec.digest import encoded
+from corten.spec.image import Descriptor
 from corten.spec.platform import Platform, matches, this_platform
 from corten.spec.reference import Reference, parse_reference
 from corten.spec.trust import Rule
@@ -83,9 +85,10 @@ def _pass_over(mirror: Endpoint, reference: Reference, error: CortenError) -> No
 
 class ImageTransfers:
     def __init__(self, layout: Layout, blobs: Blobs, layers: Layers, images: Images, service: ImageService, holds: Holds,
-                 sweeping: Sweeping, hosts: RegistryHosts, trust: Trust) -> None:  # fmt: skip
+                 sweeping: Sweeping, hosts: RegistryHosts, trust: Trust, refetching: Refetching) -> None:  # fmt: skip
         self._layout, self._blobs, self._layers, self._images = layout, blobs, layers, images
         self._service, self._holds, self._sweeping, self._hosts, self._trust = service, holds, sweeping, hosts, trust
+        self._refetching = refetching
 
     async def load(self, pieces: AsyncIterator[bytes], platforms: Sequence[Platform] = (), emit: Emit = lambda _progress: None, *,
                    partial: bool = False) -> list[str]:  # fmt: skip
@@ -184,8 +187,11 @@ class ImageTransfers:
         mountable = tuple(self._repositories_with([image, *members.values()], tagged))
         async with Repository(tagged, credentials, self._hosts.origin(tagged.domain), push=True, mountable=mountable) as remote:
 
+            def bring_back(blob: Descriptor) -> Awaitable[str]:
+                return self._refetching.bring_back(blob, credentials, tagged.domain)
+
             async def work(emit: Emit) -> None:
-                pusher = Pusher(remote, self._blobs, self._layers, self._images, mountable, emit)
+                pusher = Pusher(remote, self._blobs, self._layers, self._images, mountable, bring_back, emit)
                 digest = await (pusher.push_index(target, members, tagged.tag) if members else pusher.push(image, tagged.tag))
                 self._images.tag(image.id, f"{tagged.name}@{digest}", target if digest == target else "")
 

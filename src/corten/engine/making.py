@@ -30,7 +30,6 @@ from corten.spec.image import (
     Manifest,
     RootFS,
     RunConfig,
-    packed_type,
 )
 from corten.spec.platform import Platform, this_platform
 from corten.spec.reference import Reference, parse_reference
@@ -95,8 +94,7 @@ class Making:
                 await self._stopping.pause(record)
                 paused = True
         try:
-            diff_id, length = await self._maker.from_upper(self._snapshots.upper(record.id))
-            return Descriptor(OCI_LAYER, diff_id, length)
+            return Descriptor(OCI_LAYER, *await self._maker.from_upper(self._snapshots.upper(record.id)))
         finally:
             if paused:
                 with suppress(CortenError):  # killed, removed or resumed meanwhile
@@ -106,15 +104,14 @@ class Making:
         """An image of one layer from a tar in any compression; its id. Raises Invalid, ArchiveRefused."""
         config = apply_change_lines(Config(), changes)
         with self._holds.lease():
-            layer = await self._maker.from_tar(path)
+            layer = Descriptor(OCI_LAYER, *await self._maker.from_tar(path))
             created, place = rfc3339_nano(now_ns()), platform or this_platform()
             document = ImageConfig(
                 architecture=place.architecture, os=place.os, variant=place.variant, created=created, comment=message,
-                config=run_config(config), docker_version=SERVER_VERSION, rootfs=RootFS([layer.diff_id]),
+                config=run_config(config), docker_version=SERVER_VERSION, rootfs=RootFS([layer.digest]),
                 history=[History(created=created, comment=message)],
             )  # fmt: skip
-            packed = Descriptor(packed_type(OCI_LAYER), layer.digest, layer.size)
-            return self._store(document, packed, None, reference, "import")
+            return self._store(document, layer, None, reference, "import")
 
     def _store(self, document: ImageConfig, layer: Descriptor | None, parent: Image | None, reference: Reference | None, action: str) -> str:
         """Write config and manifest, and make the image visible."""

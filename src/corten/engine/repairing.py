@@ -1,7 +1,7 @@
 """fsck: what store/checking.py finds broken is fetched again from where it came, or unpacked again.
 
 A blob is fetched by its digest from a repository that a name of one of its images has it by, and takes the broken one's place when it is
-whole. A layer is unpacked anew once its blob is good, unless a running container stands on it.
+whole. A layer is unpacked anew from a blob that is good, which is fetched if it is not here, unless a running container stands on it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from corten.registry.blob_download import refetch_blob, refetch_manifest
 from corten.registry.client import Repository
 from corten.registry.hosts import RegistryHosts
 from corten.registry.progress import Emit, Progress
+from corten.registry.refetch import Refetching
 from corten.spec.image import MANIFEST_TYPES, Descriptor, Manifest
 from corten.spec.reference import parse_reference
 from corten.store.blobs import Blobs
@@ -38,9 +39,9 @@ class Outcome:
 
 class Repairing:
     def __init__(self, checking: Checking, blobs: Blobs, layers: Layers, images: Images, containers: Containers, holds: Holds,
-                 hosts: RegistryHosts) -> None:  # fmt: skip
+                 hosts: RegistryHosts, refetching: Refetching) -> None:  # fmt: skip
         self._checking, self._blobs, self._layers, self._images = checking, blobs, layers, images
-        self._containers, self._holds, self._hosts = containers, holds, hosts
+        self._containers, self._holds, self._hosts, self._refetching = containers, holds, hosts, refetching
 
     async def check(self, emit: Emit = lambda _progress: None) -> Checked:
         with self._holds.lease():
@@ -65,7 +66,7 @@ class Repairing:
 
     async def _repair(self, problem: Problem, credentials: Credentials) -> Outcome:
         try:
-            how = await (self._renew_layer(problem) if problem.kind == "layer" else self._fetch(problem, credentials))
+            how = await (self._renew_layer(problem, credentials) if problem.kind == "layer" else self._fetch(problem, credentials))
         except CortenError as error:
             return Outcome(problem, repaired=False, how=error.message)
         self._images.config.cache_clear()
@@ -105,17 +106,36 @@ class Repairing:
         manifest = self._images.document(row)
         return {each.digest: each for each in (manifest.config, *manifest.layers)} if isinstance(manifest, Manifest) else {}
 
-    async def _renew_layer(self, problem: Problem) -> str:
+    async def _renew_layer(self, problem: Problem, credentials: Credentials) -> str:
         row = self._layers.find(problem.id)
-        if row is None:
-            pairs = [pair for image in self._images.rows() if image.id in problem.images for pair in self._images.pairs(image)]
-            blob = next((blob for blob, diff_id in pairs if diff_id == problem.id and self._blobs.has(blob)), "")
-            if not blob:
-                raise StoreCorrupt("none of its blobs is here")
-            await self._layers.unpack(blob, problem.id)
-            return "unpacked again"
         user = next((record for record in self._containers.all() if states.is_up(record) and problem.id in record.layers), None)
         if user:
             raise StoreCorrupt(f"the running container {user.name} stands on it: stop it and check again")
-        await self._layers.renew(row)
-        return "unpacked again"
+        blob, how = await self._have_blob(problem, credentials)
+        if row is None:
+            await self._layers.unpack(blob, problem.id)
+        else:
+            await self._layers.renew(row, blob)
+        return how
+
+    async def _have_blob(self, problem: Problem, credentials: Credentials) -> tuple[str, str]:
+        """A blob that has the layer, here or fetched: (its digest, what will have been done). Raises StoreCorrupt."""
+        row = self._layers.find(problem.id)
+        users = self._images.with_layer(problem.id)  # as they are now: configs have been repaired before
+        wanted = [(image, blob) for image in self._images.rows() if image.id in users for blob, diff_id in self._images.pairs(image) if diff_id == problem.id]
+        for blob in ([row.blob] if row else []) + [blob for _, blob in wanted]:
+            if self._blobs.has(blob):
+                return blob, "unpacked again"
+        reason = "none of its blobs is here, nor known in a registry: load or build its image again"
+        for image, blob in wanted:
+            try:
+                place = await self._refetching.bring_back(self._described(image)[blob], credentials, self._domain(image))
+            except CortenError as error:
+                reason = error.message
+            else:
+                return blob, f"fetched from {place} and unpacked again"
+        raise StoreCorrupt(reason)
+
+    def _domain(self, image: ImageRow) -> str:
+        """Of the registry that the request's credentials are for: that of the image's names."""
+        return next((parse_reference(place).domain for place in self._images.repository_digests(image.id)), "")

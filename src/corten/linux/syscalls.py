@@ -340,6 +340,10 @@ def inotify_add_watch(fd: int, path: str, mask: int) -> int:
     return _check(_libc.inotify_add_watch(fd, _path(path), mask), path)
 
 
+def syncfs(fd: int) -> None:
+    _check(_libc.syncfs(c_int(fd)))
+
+
 def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
     _check(_libc.fallocate(fd, mode, offset, length))
 

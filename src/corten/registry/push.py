@@ -1,28 +1,31 @@
 """Push: copy an image from the store to a registry. Progress values stream back.
 
-What was pulled goes out with the digests it came with. A layer that is stored as a plain tar is gzipped on its way and not
-stored a second time; its packed digest is remembered, so that the next push can ask whether the registry has it.
+What was pulled goes out with the digests it came with: what the registry lacks and the store has let go is fetched from where it came, and
+packed anew only if it cannot be. A layer whose plain tar is what the image names is gzipped on its way and not stored packed; its packed
+digest is remembered, so that the next push can ask whether the registry has it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
+from corten.errors import StoreCorrupt
 from corten.registry import attestations, upload
 from corten.registry.client import Repository
 from corten.registry.progress import Emit, Progress, Pushed
 from corten.spec.digest import digest_of, encoded
-from corten.spec.image import OCI_INDEX, Descriptor, Manifest, is_compressed, packed_type
+from corten.spec.image import DOCKER_LAYER, OCI_INDEX, OCI_LAYER, Descriptor, Manifest, is_compressed, packed_type
 from corten.store.blobs import Blobs
 from corten.store.images import Image, Images, Listed
 from corten.store.layers import Layers
 from corten.store.packing import Packed
 
+BringBack = Callable[[Descriptor], Awaitable[str]]
 _AT_ONCE = 5  # Docker's max-concurrent-uploads
 _CHUNK = 1 << 18
 _REPORT_EVERY = 1 << 19
@@ -41,11 +44,14 @@ class _Layer:
 
 
 class Pusher:
-    """One push of one image under one tag. `mountable`: repositories of the same registry that may have its layers."""
+    """One push of one image under one tag. `mountable`: repositories of the same registry that may have its layers. `bring_back` has a layer's
+    blob here again and says from where, or raises StoreCorrupt.
+    """
 
-    def __init__(self, remote: Repository, blobs: Blobs, layers: Layers, images: Images, mountable: Sequence[str], emit: Emit) -> None:
+    def __init__(self, remote: Repository, blobs: Blobs, layers: Layers, images: Images, mountable: Sequence[str], bring_back: BringBack,
+                 emit: Emit) -> None:  # fmt: skip
         self._remote, self._blobs, self._layers, self._images = remote, blobs, layers, images
-        self._mountable, self._emit = mountable, emit
+        self._mountable, self._bring_back, self._emit = mountable, bring_back, emit
 
     async def push(self, image: Image, tag: str) -> str:
         """Returns the digest of what the registry has now. Raises what the registry refuses."""
@@ -109,32 +115,49 @@ class Pusher:
         return msgspec.json.encode(msgspec.structs.replace(stored, layers=sent)), which.media_type
 
     async def _layer(self, layer: _Layer) -> Descriptor:
-        await self._layers.ensure_blob(layer.diff_id)
-        known = self._known(layer)
-        if known:
-            if await upload.has_blob(self._remote, known.digest):
-                self._emit(Progress("Layer already exists", layer.short))
-                return known
-            for repository in self._mountable:
-                if await upload.mount_blob(self._remote, known.digest, repository):
-                    self._emit(Progress(f"Mounted from {repository}", layer.short))
-                    return known
-        if is_compressed(layer.stored.media_type):
-            await self._upload_stored(layer.stored, layer.short)
-            sent = layer.stored
-        else:
-            packed = await self._upload_packed(layer)
-            self._layers.remember_packing(layer.diff_id, packed.digest, packed.size)
-            sent = _packed_descriptor(layer, packed)
-        self._emit(Progress("Pushed", layer.short))
+        sent = await self._sent(layer)
+        self._layers.tars.add_origin(sent.digest, self._remote.reference.name, sent.size)
         return sent
 
-    def _known(self, layer: _Layer) -> Descriptor | None:
-        """What will go out, if its digest is known before it has been made."""
-        if is_compressed(layer.stored.media_type):
+    async def _sent(self, layer: _Layer) -> Descriptor:
+        """Have the registry get a layer; as what."""
+        known = self._layers.tars.packing(layer.diff_id)
+        as_stored = is_compressed(layer.stored.media_type) and not (known and known.digest == layer.stored.digest)  # ours comes out the same
+        if as_stored and await self._has(layer, layer.stored):
             return layer.stored
-        packed = self._layers.packing(layer.diff_id)
-        return _packed_descriptor(layer, packed) if packed else None
+        if as_stored and await self._is_here(layer):
+            await self._upload_stored(layer.stored, layer.short)
+            self._emit(Progress("Pushed", layer.short))
+            return layer.stored
+        if known and await self._has(layer, _packed_descriptor(layer, known)):
+            return _packed_descriptor(layer, known)
+        packed = await self._upload_packed(layer)
+        self._layers.tars.remember_packing(layer.diff_id, packed.digest, packed.size)
+        self._emit(Progress("Pushed", layer.short))
+        return _packed_descriptor(layer, packed)
+
+    async def _has(self, layer: _Layer, blob: Descriptor) -> bool:
+        """Whether the registry has it, or gets it from a repository of its own."""
+        if await upload.has_blob(self._remote, blob.digest):
+            self._emit(Progress("Layer already exists", layer.short))
+            return True
+        for repository in self._mountable:
+            if await upload.mount_blob(self._remote, blob.digest, repository):
+                self._emit(Progress(f"Mounted from {repository}", layer.short))
+                return True
+        return False
+
+    async def _is_here(self, layer: _Layer) -> bool:
+        """Have the blob here as it came, fetched if need be."""
+        if not self._blobs.has(layer.stored.digest):
+            self._emit(Progress("Fetching what it came as", layer.short))
+        try:
+            await self._bring_back(layer.stored)
+        except StoreCorrupt as error:
+            self._emit(Progress("Packed anew, its digest changes", layer.short))
+            self._emit(Progress(f"{layer.short} is packed anew: {error.message}"))
+            return False
+        return True
 
     def _reporter(self, short: str, total: int) -> upload.Report:
         reported = 0
@@ -159,16 +182,22 @@ class Pusher:
         async def read_from(offset: int) -> AsyncIterator[bytes]:
             """Packed anew for every try: the same bytes come out, and those that have arrived are left out."""
             skip = offset
-            async with self._layers.pack(layer.stored.digest) as (packed, result):
+            async with self._layers.tars.pack(layer.diff_id) as (packed, result):
                 while data := await packed.read(_CHUNK):
                     if len(data) > skip:
                         yield data[skip:]
                     skip = max(0, skip - len(data))
                 results.append(await result)
 
-        await upload.upload_blob(self._remote, read_from, lambda: results[-1].digest, self._reporter(layer.short, layer.stored.size))
+        await upload.upload_blob(self._remote, read_from, lambda: results[-1].digest, self._reporter(layer.short, self._length(layer)))
         return results[-1]
+
+    def _length(self, layer: _Layer) -> int:
+        """Bytes of its tar."""
+        tar = self._layers.tars.find(layer.diff_id)
+        return tar.length if tar else layer.stored.size
 
 
 def _packed_descriptor(layer: _Layer, packed: Packed) -> Descriptor:
-    return msgspec.structs.replace(layer.stored, media_type=packed_type(layer.stored.media_type), digest=packed.digest, size=packed.size)
+    plain = DOCKER_LAYER if layer.stored.media_type.startswith(DOCKER_LAYER) else OCI_LAYER
+    return msgspec.structs.replace(layer.stored, media_type=packed_type(plain), digest=packed.digest, size=packed.size)

@@ -93,13 +93,16 @@ async def _pull(wanted: Reference, remote: Repository, platform: Platform, blobs
         await attestations.fetch(remote, attested, blobs, emit)
         images.renew(known, document, data, media_type or document.media_type)
         images.point(known.id, names, listed)
+        for layer in document.layers:
+            if layers.tars.blob_size(layer.digest) is not None:
+                layers.tars.add_origin(layer.digest, wanted.name, layer.size)
         for layer in [] if up_to_date else document.layers:
             emit(Progress("Already exists", encoded(layer.digest)[:12]))
     else:
         up_to_date = False
         async with asyncio.TaskGroup() as group:
             group.create_task(attestations.fetch(remote, attested, blobs, emit))
-            group.create_task(_fetch_image(remote, document, blobs, layers, emit))
+            group.create_task(_fetch_image(remote, wanted.name, document, blobs, layers, emit))
         manifest = Descriptor(media_type or document.media_type, blobs.put(data), len(data))
         images.store(document.config.digest, manifest, names, listed=listed)
     emit(Progress(f"Digest: {top_digest}"))
@@ -115,7 +118,8 @@ def _choose(index: Index, platform: Platform) -> Descriptor:
     return (exact or candidates)[0]
 
 
-async def _fetch_image(remote: Repository, manifest: Manifest, blobs: Blobs, layers: Layers, emit: Emit) -> None:
+async def _fetch_image(remote: Repository, name: str, manifest: Manifest, blobs: Blobs, layers: Layers, emit: Emit) -> None:
+    """`name` is the repository's in full."""
     if len(manifest.layers) > MOST_LAYERS:
         raise ArchiveRefused(f"max depth exceeded: the image has {len(manifest.layers)} layers, {MOST_LAYERS} are the most")
     if manifest.config.size > _CONFIG_LIMIT:
@@ -131,13 +135,15 @@ async def _fetch_image(remote: Repository, manifest: Manifest, blobs: Blobs, lay
 
     async def layer_task(layer: Descriptor, diff_id: str) -> None:
         short = encoded(layer.digest)[:12]
-        if layers.find(diff_id) and blobs.has(layer.digest):
+        if layers.find(diff_id) and (blobs.has(layer.digest) or layers.tars.can_be_had(layer.digest, diff_id)):
+            layers.tars.add_origin(layer.digest, name, layer.size)
             emit(Progress("Already exists", short))
             return
         emit(Progress("Pulling fs layer", short))
         async with gate:
             await _fetch(remote, layer, blobs, emit, layers, diff_id)
             await layers.unpack(layer.digest, diff_id)
+            layers.tars.add_origin(layer.digest, name, layer.size)
             emit(Progress("Extracting", short, layer.size, layer.size))
             emit(Progress("Pull complete", short))
 

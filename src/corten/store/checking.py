@@ -1,15 +1,13 @@
-"""Whether everything in the store is what its name says: blobs against their digests, unpacked layers against their blobs.
+"""Whether everything in the store is what its name says: blobs against their digests, unpacked layers against their diff ids.
 
-Finds and says; repairing is engine/repairing.py's. A layer is unpacked once more (by the confined worker) and the two trees compared.
+Finds and says; repairing is engine/repairing.py's. A layer's tar is put together from its folder (by the confined worker) and hashed.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
-import stat
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -58,7 +56,7 @@ class Checking:
         self._layout, self._blobs, self._layers, self._images = layout, blobs, layers, images
 
     async def check(self, told: Told = lambda _what, _done, _total: None) -> Checked:
-        """Everything. Reads the whole store and needs room for its largest layer once more."""
+        """Everything. Reads the whole store; of a layer that has no record yet it needs room for one more copy."""
         sizes, users = {digest: status.st_size for digest, status in self._blobs.all()}, self.users()
         there = list(sizes)
         problems: list[Problem] = []
@@ -66,11 +64,12 @@ class Checking:
             actual = await asyncio.to_thread(self._blobs.actual_digest, digest)
             if actual not in (digest, ""):  # empty: removed meanwhile
                 problems.append(Problem("blob", digest, f"its content is {actual}", users.get(digest, ())))
-        problems += [Problem("blob", digest, "is missing", ids) for digest, ids in users.items() if digest not in there and not self._layers.tar_is_made(digest)]
+        elsewhere = {blob for row in self._images.rows() for blob, diff_id in self.pairs(row) if self._layers.tars.can_be_had(blob, diff_id)}
+        problems += [Problem("blob", digest, "is missing", ids) for digest, ids in users.items() if digest not in there and digest not in elsewhere]
         broken = {problem.id for problem in problems}
         rows = self._layers.all()
         for row in _telling({row: row.size for row in rows}, "layers", told):
-            problem = await self._layer_problem(row, comparable=row.blob not in broken)
+            problem = await self._layer_problem(row, readable=row.blob not in broken)
             problems += [problem] if problem else []
         problems += self._missing_layers({row.diff_id for row in rows})
         return Checked(len(there), len(rows), problems)
@@ -99,68 +98,27 @@ class Checking:
             return False
         return True
 
-    async def _layer_problem(self, row: LayerRow, *, comparable: bool) -> Problem | None:
-        folder = self._layout.layer(row.number)
-        if not os.path.isdir(folder):
+    async def _layer_problem(self, row: LayerRow, *, readable: bool) -> Problem | None:
+        """`readable`: its blob is whole, if it is there."""
+        if not os.path.isdir(self._layout.layer(row.number)):
             text = "its folder is missing"
-        elif row.blob == row.diff_id and not self._blobs.has(row.blob):
-            actual = await self._layers.tar_again(row)
-            text = f"its content is {actual}" if actual != row.diff_id else ""
-        elif not comparable or not self._blobs.has(row.blob):
-            return None  # without its blob there is nothing to hold it against; that the blob is broken is said
         else:
-            text = await self._difference(row, folder)
+            text = await self._recorded(row) if readable else ""
+            if not text and self._layers.tars.is_made(row.diff_id):
+                text = await self._layers.tars.difference(row)
         return Problem("layer", row.diff_id, text, self._images.with_layer(row.diff_id)) if text else None
 
-    async def _difference(self, row: LayerRow, folder: str) -> str:
-        """What the unpacked layer has otherwise than its blob, or empty."""
+    async def _recorded(self, row: LayerRow) -> str:
+        """Have a record of a layer from before there were any, made from its blob; or why there can be none."""
+        if self._layers.tars.is_made(row.diff_id) or not self._blobs.has(row.blob):
+            return ""
         try:
-            async with self._layers.unpacked_again(row) as again:
-                return await asyncio.to_thread(lambda: next(differences(folder, again), ""))
+            await self._layers.record(row)
         except ArchiveRefused as error:
             return error.message
+        return ""
 
     def _missing_layers(self, known: set[str]) -> Iterator[Problem]:
         needed = {diff_id for row in self._images.rows() for _, diff_id in self.pairs(row)}
         for diff_id in sorted(needed - known):
             yield Problem("layer", diff_id, "is missing", self._images.with_layer(diff_id))
-
-
-def differences(one: str, other: str, path: str = "") -> Iterator[str]:
-    """Names of what two trees have differently, and what that is. Times of folders do not count: a tar need not have them."""
-    first, second = set(os.listdir(f"{one}/{path}")), set(os.listdir(f"{other}/{path}"))
-    for name in sorted(first | second):
-        inside = f"{path}/{name}".lstrip("/")
-        if name not in first or name not in second:
-            yield f"/{inside} is {'missing' if name not in first else 'not in its blob'}"
-            continue
-        mine, theirs = f"{one}/{inside}", f"{other}/{inside}"
-        before, after = os.lstat(mine), os.lstat(theirs)
-        if what := _entry_difference(mine, theirs, before, after):
-            yield f"/{inside} differs in its {what}"
-        elif stat.S_ISDIR(before.st_mode):
-            yield from differences(one, other, inside)
-
-
-def _entry_difference(mine: str, theirs: str, before: os.stat_result, after: os.stat_result) -> str:
-    for what, key in (("mode", "st_mode"), ("owner", "st_uid"), ("group", "st_gid"), ("device number", "st_rdev")):
-        if getattr(before, key) != getattr(after, key):
-            return what
-    if _attributes(mine) != _attributes(theirs):
-        return "extended attributes"
-    if stat.S_ISLNK(before.st_mode):
-        return "" if os.readlink(mine) == os.readlink(theirs) else "target"
-    if not stat.S_ISDIR(before.st_mode) and before.st_mtime_ns != after.st_mtime_ns:
-        return "time"
-    if stat.S_ISREG(before.st_mode) and (before.st_size != after.st_size or _hash(mine) != _hash(theirs)):
-        return "content"
-    return ""
-
-
-def _attributes(path: str) -> Sequence[tuple[str, bytes]]:
-    return sorted((name, os.getxattr(path, name, follow_symlinks=False)) for name in os.listxattr(path, follow_symlinks=False))
-
-
-def _hash(path: str) -> str:
-    with open(path, "rb", buffering=0) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -26,6 +26,8 @@ CREATE TABLE IF NOT EXISTS names (
 CREATE TABLE IF NOT EXISTS volumes (name TEXT PRIMARY KEY, record BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS volume_history (number INTEGER PRIMARY KEY, volume TEXT NOT NULL, record BLOB NOT NULL);
 CREATE INDEX IF NOT EXISTS volume_history_of ON volume_history (volume);
+CREATE TABLE IF NOT EXISTS tars (diff_id TEXT PRIMARY KEY, length INTEGER NOT NULL, recorded INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS origins (digest TEXT NOT NULL, repository TEXT NOT NULL, size INTEGER NOT NULL, PRIMARY KEY (digest, repository));
 CREATE TABLE IF NOT EXISTS packings (diff_id TEXT PRIMARY KEY, digest TEXT NOT NULL, size INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS parents (image TEXT PRIMARY KEY REFERENCES images(id) ON DELETE CASCADE, parent TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS members (
@@ -46,6 +48,17 @@ class LayerRow:
     diff_id: str
     blob: str
     size: int
+
+
+@dataclass(frozen=True)
+class TarRow:
+    """That a layer's tar of `length` bytes can be made from its folder: with its record of `recorded` bytes (tar_record.py), or where that is
+    0 as layer_diff.py writes it.
+    """
+
+    diff_id: str
+    length: int
+    recorded: int
 
 
 @dataclass(frozen=True)
@@ -215,7 +228,8 @@ class Database:
         return cursor.rowcount == 1
 
     def delete_layer(self, number: int) -> None:
-        self._connection.execute("DELETE FROM packings WHERE diff_id = (SELECT diff_id FROM layers WHERE number = ?)", (number,))
+        for table in ("packings", "tars"):
+            self._connection.execute(f"DELETE FROM {table} WHERE diff_id = (SELECT diff_id FROM layers WHERE number = ?)", (number,))
         self._connection.execute("DELETE FROM layers WHERE number = ?", (number,))
 
     def packing(self, diff_id: str) -> tuple[str, int] | None:
@@ -225,6 +239,29 @@ class Database:
 
     def put_packing(self, diff_id: str, digest: str, size: int) -> None:
         self._connection.execute("INSERT OR REPLACE INTO packings VALUES (?, ?, ?)", (diff_id, digest, size))
+
+    def delete_packings(self) -> None:
+        self._connection.execute("DELETE FROM packings")
+
+    def tars(self) -> list[TarRow]:
+        return [TarRow(*row) for row in self._connection.execute("SELECT diff_id, length, recorded FROM tars")]
+
+    def tar(self, diff_id: str) -> TarRow | None:
+        row = self._connection.execute("SELECT diff_id, length, recorded FROM tars WHERE diff_id = ?", (diff_id,)).fetchone()
+        return TarRow(*row) if row else None
+
+    def put_tar(self, row: TarRow) -> None:
+        self._connection.execute("INSERT OR REPLACE INTO tars VALUES (?, ?, ?)", (row.diff_id, row.length, row.recorded))
+
+    def origins(self, digest: str) -> list[tuple[str, int]]:
+        """(Repository in full that has a blob, the blob's bytes), newest first."""
+        return list(self._connection.execute("SELECT repository, size FROM origins WHERE digest = ? ORDER BY rowid DESC", (digest,)))
+
+    def put_origin(self, digest: str, repository: str, size: int) -> None:
+        self._connection.execute("INSERT OR REPLACE INTO origins VALUES (?, ?, ?)", (digest, repository, size))
+
+    def delete_origins(self, digest: str) -> None:
+        self._connection.execute("DELETE FROM origins WHERE digest = ?", (digest,))
 
     # --- the build cache
     def build_cache(self) -> list[bytes]:

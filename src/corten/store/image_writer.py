@@ -16,13 +16,16 @@ from typing import IO, Any, BinaryIO
 import msgspec
 
 from corten.errors import ArchiveRefused
+from corten.linux import syscalls
 from corten.spec.attestations import moved
 from corten.spec.digest import digest_of, encoded
 from corten.spec.image import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST, Descriptor, Manifest
 from corten.spec.platform import Platform
 from corten.store.compression import open_decompressed, refusing_corrupt
 from corten.store.confine import confine_to
-from corten.store.tar_writer import TarWriter
+from corten.store.layer_diff import write_diff
+from corten.store.tar_record import TarRecord
+from corten.store.tar_writer import Output, TarWriter
 
 SAVE_JOB = "save"
 _CHUNK = 1 << 20
@@ -41,8 +44,13 @@ class SavedName(msgspec.Struct, frozen=True):
 
 
 class SavedLayer(msgspec.Struct, frozen=True):
+    """Its tar is the content of a blob; or, with a `number`, made from the layer's folder, with its record if it is `recorded`: `length` bytes."""
+
     blob: str
     diff_id: str
+    number: int = 0
+    length: int = 0
+    recorded: bool = False
 
 
 class SavedImage(msgspec.Struct, frozen=True):
@@ -80,12 +88,12 @@ class SavePlan(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class _Entry:
-    """A file of the archive: its bytes, or the blob whose plain content it is."""
+    """A file of the archive: its bytes, or the layer whose tar it is."""
 
     mtime: int
     size: int
     data: bytes = b""
-    blob: str = ""
+    layer: SavedLayer | None = None
 
 
 def _descriptor(media_type: str, digest: str, size: int, **more: Any) -> dict[str, Any]:
@@ -166,11 +174,13 @@ def _item(image: SavedImage, sizes: Mapping[str, int]) -> dict[str, Any]:
     }
 
 
-def write_archive(plan: SavePlan, folder: str, output: IO[bytes]) -> None:
-    """`folder` holds the blobs by their hexadecimal digits. Raises ArchiveRefused for a layer that is not what it was."""
-    entries = _blob_entries(plan, folder)
+def write_archive(plan: SavePlan, blobs: str, folders: LayerFolders | None, output: IO[bytes]) -> None:
+    """`blobs` is the folder that holds the blobs by their hexadecimal digits, `folders` where layers are made from. Raises ArchiveRefused for a
+    layer that is not what it was.
+    """
+    entries = _blob_entries(plan, blobs)
     sizes = {digest: entry.size for digest, entry in entries.items()}
-    manifests, files = documents(plan, sizes, _attested(plan, folder))
+    manifests, files = documents(plan, sizes, _attested(plan, blobs))
     entries |= {digest: _Entry(0, len(data), data) for digest, data in manifests.items()}
     writer = TarWriter(output)
     if plan.images:
@@ -179,8 +189,11 @@ def write_archive(plan: SavePlan, folder: str, output: IO[bytes]) -> None:
         writer.folder(_BLOBS, newest)
     for digest, entry in sorted(entries.items()):
         name = f"{_BLOBS}/{encoded(digest)}"
-        if entry.blob:
-            writer.stream(name, entry.size, entry.mtime, _content(f"{folder}/{encoded(entry.blob)}"))
+        if entry.layer and entry.layer.number and folders:
+            with writer.streaming(name, entry.size, entry.mtime) as stream:
+                folders.write(entry.layer, stream)
+        elif entry.layer:
+            writer.stream(name, entry.size, entry.mtime, _content(f"{blobs}/{encoded(entry.layer.blob)}"))
         else:
             writer.document(name, entry.data, entry.mtime)
     for name, data in sorted(files.items()):
@@ -208,6 +221,33 @@ def _whole(folder: str, digest: str) -> bytes:
     return data
 
 
+class LayerFolders:
+    """The unpacked layers and their records: descriptors of the two folders, outside what the process is confined to. Nothing leads out of a layer."""
+
+    def __init__(self, layers: int, records: int) -> None:
+        self._layers, self._records = layers, records
+
+    def write(self, layer: SavedLayer, output: Output) -> None:
+        """The layer's tar. Raises ArchiveRefused."""
+        folder = os.open(str(layer.number), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._layers)
+        try:
+            if layer.recorded:
+                with open(os.open(str(layer.number), os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._records), "rb", buffering=_CHUNK) as record:
+                    for data in TarRecord(record).put_together(lambda path: open_below(folder, path)):
+                        output.write(data)
+            else:
+                os.fchdir(folder)  # write_diff walks by names, into real folders only
+                write_diff(".", TarWriter(output))
+        finally:
+            os.chdir("/")
+            os.close(folder)
+
+
+def open_below(folder: int, path: bytes) -> int:
+    """As if the folder were the root: what a link on the way means, and never further."""
+    return syscalls.openat2(folder, os.fsdecode(path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, resolve=syscalls.RESOLVE_IN_ROOT)
+
+
 def _blob_entries(plan: SavePlan, folder: str) -> dict[str, _Entry]:
     """Configs and layers by digest, each once."""
     found: dict[str, _Entry] = {}
@@ -217,7 +257,7 @@ def _blob_entries(plan: SavePlan, folder: str) -> dict[str, _Entry]:
         found.setdefault(image.id, _Entry(image.created, len(data), data))
         for layer in image.layers:
             if layer.diff_id not in found:
-                found[layer.diff_id] = _Entry(image.created, _plain_size(folder, layer), blob=layer.blob)
+                found[layer.diff_id] = _Entry(image.created, layer.length if layer.number else _plain_size(folder, layer), layer=layer)
     return found
 
 
@@ -243,11 +283,12 @@ def _content(path: str) -> Iterator[bytes]:
 
 
 def job(argument: bytes, fds: list[int]) -> bytes:
-    """Launcher job: descriptors are the folder of blobs and where the tar goes."""
+    """Launcher job: descriptors are the folder of blobs and where the tar goes, and where layers are kept as folders those two."""
     plan = msgspec.json.decode(argument, type=SavePlan)
+    folders = LayerFolders(*fds[2:]) if len(fds) > 2 else None
     confine_to(fds[0])
     with os.fdopen(fds[1], "wb", buffering=_CHUNK, closefd=False) as output:
-        write_archive(plan, "", output)
+        write_archive(plan, "", folders, output)
     return b""
 
 

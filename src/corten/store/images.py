@@ -255,7 +255,7 @@ class Images:
             if made_here and names:
                 self._database.put_retag(image_id, now_ns())
             self._point(image_id, names, listed)
-        self._write_index()
+        self.write_index()
 
     def point(self, image_id: str, names: Sequence[str], listed: Listed | None = None, *, made_here: bool = False) -> None:
         """Have names mean a stored image: its one manifest, or with `listed` an index that has it among others."""
@@ -263,7 +263,7 @@ class Images:
             if made_here and names:
                 self._database.put_retag(image_id, now_ns())
             self._point(image_id, names, listed)
-        self._write_index()
+        self.write_index()
 
     def _point(self, image_id: str, names: Iterable[str], listed: Listed | None) -> None:
         self._database.touch(image_id, now_ns())
@@ -312,12 +312,12 @@ class Images:
         if "@" not in name:
             self._database.put_retag(image_id, now_ns())
         self._database.delete_loose_members()
-        self._write_index()
+        self.write_index()
 
     def untag(self, name: str) -> None:
         self._database.delete_name(name)
         self._database.delete_loose_members()
-        self._write_index()
+        self.write_index()
 
     def remove(self, image: Image) -> Hold:
         """Remove the image and the names that mean it alone. What it held is answered: releasing that is the caller's."""
@@ -332,7 +332,7 @@ class Images:
                 self._settle(target)
             self._database.delete_image(image.id)
         self.config.cache_clear()
-        self._write_index()
+        self.write_index()
         return held
 
     # --- what they hold
@@ -357,17 +357,15 @@ class Images:
         manifest = self.manifest(image)
         return image.row.manifest_size + manifest.config.size + sum(layer.size for layer in manifest.layers)
 
-    def _has_tars(self, image_id: str) -> bool:
-        """Whether an OCI tool would find all of it; not if its config is broken."""
-        try:
-            rows = [self._layers.find(diff_id) for diff_id in self.config(image_id).rootfs.diff_ids]
-        except (StoreCorrupt, ArchiveRefused):
-            return False
-        return all(row is None or row.blob != row.diff_id or self._blobs.has(row.blob) for row in rows)
+    def _has_blobs(self, row: ImageRow) -> bool:
+        with suppress(StoreCorrupt, ArchiveRefused):
+            manifest = self._document(row.manifest, row.media_type)
+            return isinstance(manifest, Manifest) and all(self._blobs.has(layer.digest) for layer in manifest.layers)
+        return False
 
-    def _write_index(self) -> None:
-        """Keep `index.json` true, so that OCI tools see what the database says. An image whose layers' tars have not been made
-        (layer_seal.py) is not in it before they are.
+    def write_index(self) -> None:
+        """Keep `index.json` true, so that OCI tools see what the database says. An image whose layers are
+        kept as folders only is not in it.
         """
         rows = {row.id: row for row in self._database.images()}
         manifests = [
@@ -378,7 +376,7 @@ class Images:
                 "annotations": {"org.opencontainers.image.ref.name": name.reference},
             }
             for name in self._database.names()
-            if "@" not in name.reference and self._has_tars(name.image)
+            if "@" not in name.reference and self._has_blobs(rows[name.image])
         ]
         for name, document in (
             ("oci-layout", {"imageLayoutVersion": "1.0.0"}),

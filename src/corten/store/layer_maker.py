@@ -1,7 +1,7 @@
 """Making layers here: from a container's writable layer, or from any tar.
 
-The work is done by confined workers (layer_diff.py). Nothing is visible before it is whole. A writable layer's copy is kept as its folder
-only: its tar is made again when somebody wants it (layer_seal.py), and packed when a registry does.
+The work is done by confined workers (layer_diff.py, unpack.py). Nothing is visible before it is whole. What is made is kept as its folder only:
+its tar is made again when somebody wants it (layer_tars.py), and packed when a registry does.
 """
 
 from __future__ import annotations
@@ -10,26 +10,23 @@ import asyncio
 import errno
 import fcntl
 import os
-import secrets
 from collections.abc import Sequence
-from contextlib import suppress
 
 import msgspec
 
-from corten.errors import ArchiveRefused, CortenError, KernelRefused
-from corten.store.blobs import Blobs
-from corten.store.layer_diff import MadeLayer
+from corten.errors import CortenError, KernelRefused
 from corten.store.layer_seal import Sealed, SealRequest
-from corten.store.layers import PIPE_BUFFER, Layers, RunJob, run_on_archive
-from corten.store.layout import Layout
+from corten.store.layers import Layers
+from corten.store.unpack import PLAIN
+from corten.store.workers import PIPE_BUFFER, RunJob
 
-DIFF_JOB, REPACK_JOB, SEAL_JOB = "diff", "repack", "seal"
+DIFF_JOB, SEAL_JOB = "diff", "seal"
 EMPTY_LAYER = "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef"  # 1024 zero bytes: a tar's end
 
 
 class LayerMaker:
-    def __init__(self, layout: Layout, blobs: Blobs, layers: Layers, run_job: RunJob) -> None:
-        self._layout, self._blobs, self._layers, self._run_job = layout, blobs, layers, run_job
+    def __init__(self, layers: Layers, run_job: RunJob) -> None:
+        self._layers, self._run_job = layers, run_job
 
     async def from_upper(self, upper: str) -> tuple[str, int]:
         """A copy of a writable layer as an image layer; one that is there already is shared. (Diff id, bytes of its tar); of EMPTY_LAYER
@@ -43,7 +40,7 @@ class LayerMaker:
         os.close(folder)
         os.close(writing)
         try:
-            unpacked = await self._layers.take_in(reading, writer, EMPTY_LAYER)
+            unpacked = await self._layers.take_in(reading, PLAIN, writer, EMPTY_LAYER)
         except CortenError:
             (failed,) = await asyncio.gather(writer, return_exceptions=True)  # without its reader it ends
             if isinstance(failed, KernelRefused) and failed.errno != errno.EPIPE:
@@ -51,16 +48,10 @@ class LayerMaker:
             raise
         return unpacked.diff_id, unpacked.length
 
-    async def from_tar(self, path: str) -> MadeLayer:
-        """A tar in any compression as an image layer. Raises ArchiveRefused."""
-        folder = f"{self._layout.temporary}/empty-{secrets.token_hex(8)}"
-        os.mkdir(folder)
-        source = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            return await self._make(REPACK_JOB, folder, (source,))
-        finally:
-            os.close(source)
-            os.rmdir(folder)
+    async def from_tar(self, path: str) -> tuple[str, int]:
+        """A tar in any compression as an image layer: (diff id, bytes of its tar). Raises ArchiveRefused."""
+        unpacked = await self._layers.take_in(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        return unpacked.diff_id, unpacked.length
 
     async def seal(self, upper: str, below: Sequence[str], newest: int, began: int) -> Sealed:
         """A writable layer becomes an image layer in its place: its folder is moved, and no blob is written. Times after `newest`, and those
@@ -79,25 +70,4 @@ class LayerMaker:
     def adopt(self, upper: str, sealed: Sealed) -> None:
         """Take a sealed folder in, unless its layer is there. The caller removes what is left at `upper`."""
         if sealed.diff_id != EMPTY_LAYER:
-            self._layers.adopt(upper, sealed.diff_id, sealed.size)
-
-    async def _make(self, entry: str, folder: str, sources: Sequence[int]) -> MadeLayer:
-        """Run a job that writes a gzipped layer, confined to `folder`, and take in what it wrote."""
-        path = f"{self._layout.temporary}/layer-{secrets.token_hex(8)}.gz"
-        output = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        folder_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            made = msgspec.json.decode(await run_on_archive(self._run_job, entry, (*sources, folder_fd, output)), type=MadeLayer)
-            await asyncio.to_thread(os.fsync, output)
-            os.rename(path, self._layout.blob(made.digest))
-        finally:
-            os.close(output)
-            os.close(folder_fd)
-            with suppress(FileNotFoundError):
-                os.unlink(path)
-        try:
-            await self._layers.unpack(made.digest, made.diff_id)
-        except ArchiveRefused:
-            self._blobs.remove(made.digest)
-            raise
-        return made
+            self._layers.adopt(upper, sealed.diff_id, sealed.size, sealed.length)

@@ -1,7 +1,7 @@
 """A writable layer becomes an image layer as it is: its times made repeatable, its tar read once and hashed, nothing written.
 
 Runs in a child of the launcher, confined to the folder. The tar itself is made when somebody wants it (a push, `save`): the same folder
-gives the same bytes, and `retar_job` makes them. What is in a tar, and in which order, is layer_diff.py's.
+gives the same bytes, and tar_job.py makes them. What is in a tar, and in which order, is layer_diff.py's.
 """
 
 from __future__ import annotations
@@ -124,19 +124,3 @@ def seal_job(argument: bytes, fds: list[int]) -> bytes:
     folder, *below = fds
     confine_to(folder)
     return msgspec.json.encode(seal(request.newest, request.began, below))
-
-
-def retar_job(_argument: bytes, fds: list[int]) -> bytes:
-    """Launcher job: descriptors are a sealed layer's folder and the file to write. Returns the tar's digest."""
-    hashing = _Hashing()
-    with os.fdopen(fds[1], "wb", buffering=_CHUNK, closefd=False) as output:
-        confine_to(fds[0])
-
-        class Both:
-            @staticmethod
-            def write(data: bytes) -> None:
-                hashing.write(data)
-                output.write(data)
-
-        write_diff("/", TarWriter(Both()))
-    return hashing.digest.encode()

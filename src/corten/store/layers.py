@@ -1,26 +1,25 @@
-"""Layers by diff id: unpacking a blob into one, packing one for its way out, and removing what nothing uses."""
+"""Layers by diff id: unpacking a blob into one, taking in what was made here, and removing what nothing uses. Their tars are layer_tars.py's."""
 
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Coroutine
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
 
 import msgspec
 
-from corten.errors import ArchiveRefused, KernelRefused, StoreCorrupt
+from corten.errors import ArchiveRefused, StoreCorrupt
 from corten.store.blobs import Blobs
-from corten.store.database import Database, LayerRow
+from corten.store.database import Database, LayerRow, TarRow
+from corten.store.layer_tars import LayerTars
 from corten.store.layout import Layout
-from corten.store.packing import PACK_JOB, Packed, Packing
 from corten.store.unpack import PLAIN, Unpacked, diff_id_of
+from corten.store.workers import RunJob, run_on_archive
 
-RunJob = Callable[[str, bytes, Sequence[int]], Awaitable[bytes]]
-UNPACK_JOB, RETAR_JOB = "unpack", "retar"
-PIPE_BUFFER = 1 << 20  # a sixteenth of the turns that two processes take at what a pipe has by itself
+UNPACK_JOB = "unpack"
 
 
 class Growing:
@@ -41,11 +40,22 @@ class Growing:
             self._telling = -1
 
 
+@dataclass(frozen=True)
+class Staged:
+    """A layer that is not seen yet: the paths of its folder and of its record."""
+
+    number: int
+    folder: str
+    record: str
+    unpacked: Unpacked
+
+
 class Layers:
     """`run_job` starts a confined worker (the launcher's, handed in by the composition root)."""
 
     def __init__(self, layout: Layout, database: Database, blobs: Blobs, run_job: RunJob) -> None:
         self._layout, self._database, self._blobs, self._run_job = layout, database, blobs, run_job
+        self.tars = LayerTars(layout, database, blobs, run_job)
         self._under_way: dict[str, asyncio.Future[LayerRow]] = {}
 
     def find(self, diff_id: str) -> LayerRow | None:
@@ -58,8 +68,10 @@ class Layers:
             raise StoreCorrupt(f"layer {diff_id} is missing from the store: pull, load or build its image again")
         return row
 
-    async def unpack(self, blob: str, diff_id: str) -> LayerRow:
+    async def unpack(self, blob: str, diff_id: str, *, as_tar: bool = False) -> LayerRow:
         """Unpack a blob as the layer `diff_id`; idempotent, and shared by callers at the same time.
+
+        `as_tar`: nobody will want it packed as the blob is; the layer is to stand for a plain tar, if its folder gives that.
 
         Raises ArchiveRefused if the content is corrupt or is not `diff_id`; nothing is left behind then.
         """
@@ -72,7 +84,7 @@ class Layers:
             return found
         running = self._under_way.get(diff_id)
         if running is None:
-            running = self._share(diff_id, self._unpack(self._blobs.open(blob), blob, diff_id))
+            running = self._share(diff_id, self._unpack(self._blobs.open(blob), blob, diff_id, as_tar=as_tar))
         return await asyncio.shield(running)
 
     @asynccontextmanager
@@ -106,153 +118,107 @@ class Layers:
         running.add_done_callback(lambda _done: self._under_way.pop(diff_id, None))
         return running
 
-    async def _unpack(self, source: int, blob: str, diff_id: str, news: int = -1, verified: Awaitable[bool] | None = None) -> LayerRow:
+    async def _unpack(self, source: int, blob: str, diff_id: str, news: int = -1, verified: Awaitable[bool] | None = None,
+                      *, as_tar: bool = False) -> LayerRow:  # fmt: skip
         """`source` and `news` (descriptors) are closed here."""
-        async with self._staged(source, diff_id, news) as (number, staging, unpacked):
+        async with self._staged(source, diff_id, news) as staged:
             if verified and not await verified:
                 raise ArchiveRefused("the layer's download was broken off")
-            os.rename(staging, self._layout.layer(number))
-        row = LayerRow(number, diff_id, blob, unpacked.size)
-        self._database.add_layer(row)
-        return row
+            return self._keep(staged, diff_id if as_tar and staged.unpacked.recorded else blob)
 
-    async def take_in(self, source: int, whole: Awaitable[object], unwanted: str) -> Unpacked:
-        """Unpack a tar that is made while it is read, and keep its folder only, unless its diff id is `unwanted`. `source` (descriptor) is
-        closed here. The folder must give the same tar again (layer_diff.py). `whole` is awaited before the layer is seen, and raises if that
-        was not all of it.
+    async def take_in(self, source: int, argument: bytes = b"", whole: Awaitable[object] | None = None, unwanted: str = "") -> Unpacked:
+        """Unpack what has no blob (an archive, or with the argument PLAIN a tar that is made while it is read), unless its diff id is `unwanted`
+        or its layer is there. `source` (descriptor) is closed here. `whole` is awaited before the layer is seen, and raises if that was not
+        all. Raises ArchiveRefused.
         """
-        async with self._staged(source, argument=PLAIN) as (_, staging, unpacked):
-            await whole
-            if unpacked.diff_id != unwanted:
-                self.adopt(staging, unpacked.diff_id, unpacked.size)
+        async with self._staged(source, argument=argument) as staged:
+            if whole:
+                await whole
+            unpacked = staged.unpacked
+            if not unpacked.recorded and argument != PLAIN:  # then the tar of its folder is what the layer is
+                made = await self.tars.of_folder(staged.folder)
+                unpacked = msgspec.structs.replace(unpacked, diff_id=made.digest, length=made.length)
+            if unpacked.diff_id != unwanted and not self.find(unpacked.diff_id):
+                self._keep(replace(staged, unpacked=unpacked), unpacked.diff_id)
         return unpacked
 
-    @asynccontextmanager
-    async def _staged(self, source: int, diff_id: str = "", news: int = -1, argument: bytes = b"") -> AsyncIterator[tuple[int, str, Unpacked]]:
-        """(A number for it, a folder with the content unpacked, what it is); what of the folder is not renamed is deleted at the end.
+    def _keep(self, staged: Staged, blob: str) -> LayerRow:
+        unpacked = staged.unpacked
+        if unpacked.recorded:
+            os.rename(staged.record, self._layout.record(staged.number))
+        os.rename(staged.folder, self._layout.layer(staged.number))
+        row = LayerRow(staged.number, unpacked.diff_id, blob, unpacked.size)
+        with self._database.transaction():
+            self._database.add_layer(row)
+            if unpacked.recorded or (blob == unpacked.diff_id and not self._blobs.has(blob)):
+                self._database.put_tar(TarRow(unpacked.diff_id, unpacked.length, unpacked.recorded))
+        return row
 
-        `diff_id`: what it must be, if that is known. `source` and `news` (descriptors) are closed here.
+    @asynccontextmanager
+    async def _staged(self, source: int, diff_id: str = "", news: int = -1, argument: bytes = b"") -> AsyncIterator[Staged]:
+        """What is not renamed is deleted at the end. `diff_id`: what it must be, if that is known. `source` and `news` (descriptors) are closed
+        here.
         """
-        staging = ""
+        folder = record = ""
         try:
             number = self._database.next_layer_number()
-            staging = f"{self._layout.temporary}/layer-{number}"
-            os.mkdir(staging, 0o755)
-            unpacked = await self._run_worker(source, staging, news, argument)
+            folder, record = f"{self._layout.temporary}/layer-{number}", f"{self._layout.temporary}/record-{number}"
+            os.mkdir(folder, 0o755)
+            unpacked = await self._run_worker(source, folder, record, news, argument)
             if diff_id:
                 _compare(unpacked.diff_id, diff_id)
-            yield number, staging, unpacked
+            yield Staged(number, folder, record, unpacked)
         finally:
             for fd in (source, news):
                 if fd >= 0:
                     os.close(fd)
-            if os.path.isdir(staging):
-                await asyncio.to_thread(shutil.rmtree, staging, ignore_errors=True)
+            with suppress(FileNotFoundError):
+                os.unlink(record)
+            if os.path.isdir(folder):
+                await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
-    @asynccontextmanager
-    async def unpacked_again(self, row: LayerRow) -> AsyncIterator[str]:
-        """A folder with the layer's content anew from its blob, for as long as the block lasts. Raises ArchiveRefused."""
-        async with self._staged(self._blobs.open(row.blob), row.diff_id) as (_, staging, _unpacked):
-            yield staging
+    async def record(self, row: LayerRow) -> None:
+        """Make the record of a layer that has none (one from before there were records) from its blob. Raises ArchiveRefused."""
+        async with self._staged(self._blobs.open(row.blob), row.diff_id) as staged:
+            self._put_record(staged, row)
 
-    async def renew(self, row: LayerRow) -> None:
+    def _put_record(self, staged: Staged, row: LayerRow) -> None:
+        if staged.unpacked.recorded:
+            os.rename(staged.record, self._layout.record(row.number))
+            self._database.put_tar(TarRow(row.diff_id, staged.unpacked.length, staged.unpacked.recorded))
+
+    async def renew(self, row: LayerRow, blob: str) -> None:
         """Put a newly unpacked folder in the layer's place. Nobody may have the old one mounted. Raises ArchiveRefused."""
         folder, old = self._layout.layer(row.number), f"{self._layout.temporary}/old-layer-{row.number}"
-        async with self.unpacked_again(row) as staging:
+        async with self._staged(self._blobs.open(blob), row.diff_id) as staged:
             with suppress(FileNotFoundError):
                 os.rename(folder, old)
-            os.rename(staging, folder)
+            os.rename(staged.folder, folder)
+            self._put_record(staged, row)
         await asyncio.to_thread(shutil.rmtree, old, ignore_errors=True)
 
-    async def _run_worker(self, source: int, staging: str, news: int, argument: bytes) -> Unpacked:
-        folder = os.open(staging, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        fds = (source, folder) if news < 0 else (source, folder, news)
+    async def _run_worker(self, source: int, folder: str, record: str, news: int, argument: bytes) -> Unpacked:
+        fds = [source, os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)]
         try:
-            result = await run_on_archive(self._run_job, UNPACK_JOB, fds, argument)
+            fds.append(os.open(record, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            result = await run_on_archive(self._run_job, UNPACK_JOB, fds if news < 0 else [*fds, news], argument)
         finally:
-            os.close(folder)
+            for fd in fds[1:]:
+                os.close(fd)
         return msgspec.json.decode(result, type=Unpacked)
 
-    def adopt(self, folder: str, diff_id: str, size: int) -> None:
-        """A sealed folder (layer_seal.py) becomes the layer `diff_id`: moved, not copied. Left where it is if the layer is there already."""
+    def adopt(self, folder: str, diff_id: str, size: int, length: int) -> None:
+        """A sealed folder (layer_seal.py) becomes the layer `diff_id`: moved, not copied. Left where it is if the layer is there already.
+
+        `length`: its tar's bytes.
+        """
         if self.find(diff_id):
             return
         number = self._database.next_layer_number()
         os.rename(folder, self._layout.layer(number))
-        self._database.add_layer(LayerRow(number, diff_id, diff_id, size))
-
-    async def ensure_blob(self, diff_id: str) -> None:
-        """Make the tar of a layer that was adopted, if it is not there. Raises StoreCorrupt if its folder is not what it was."""
-        row = self.find(diff_id)
-        if row is None or row.blob != diff_id or self._blobs.has(diff_id):
-            return
-        async with self._blobs.exclusive(diff_id):
-            if not self._blobs.has(diff_id):
-                await self._write_blob(row)
-
-    def tar_is_made(self, digest: str) -> bool:
-        """Whether a blob is the tar of a layer that was adopted, and so need not be there."""
-        row = self.find(digest)
-        return row is not None and row.blob == digest
-
-    async def tar_again(self, row: LayerRow, path: str = os.devnull) -> str:
-        """Write the tar of an adopted layer to a new file; the digest that it has."""
-        output = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        folder = os.open(self._layout.layer(row.number), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            return (await self._run_job(RETAR_JOB, b"", (folder, output))).decode()
-        finally:
-            os.close(output)
-            os.close(folder)
-
-    async def _write_blob(self, row: LayerRow) -> None:
-        path = f"{self._layout.temporary}/tar-{row.number}"
-        try:
-            if await self.tar_again(row, path) != row.diff_id:
-                raise StoreCorrupt(f"layer {row.diff_id} does not match its digest: remove its image and build it again")
-            await asyncio.to_thread(_sync, path)
-            os.rename(path, self._layout.blob(row.diff_id))
-        finally:
-            with suppress(FileNotFoundError):
-                os.unlink(path)
-
-    # --- packing
-    def packing(self, diff_id: str) -> Packed | None:
-        """What the layer is when it is gzipped, if that has been found out."""
-        found = self._database.packing(diff_id)
-        return Packed(*found) if found else None
-
-    def remember_packing(self, diff_id: str, digest: str, size: int) -> None:
-        if self.find(diff_id):
-            self._database.put_packing(diff_id, digest, size)
-
-    @asynccontextmanager
-    async def pack(self, blob: str, packing: Packing | None = None, folder: str = "") -> AsyncIterator[tuple[asyncio.StreamReader, Awaitable[Packed]]]:
-        """Gzip a stored tar in a worker: (the packed form, what it was once it has been read). Leaving early ends the worker.
-
-        With a `packing` the blob may be packed itself, and comes out as that says; the worker sees no more than the `folder` then.
-        """
-        reading, writing = os.pipe2(os.O_CLOEXEC)
-        fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, PIPE_BUFFER)
-        reader = asyncio.StreamReader(limit=PIPE_BUFFER)
-        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(reading, "rb", buffering=0)
-        )
-        source = self._blobs.open(blob)
-        fds = (source, writing, os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) if packing else (source, writing)
-        work = asyncio.ensure_future(self._pack(fds, msgspec.json.encode(packing) if packing else b""))
-        try:
-            yield reader, work
-        finally:
-            transport.close()
-            await asyncio.gather(work, return_exceptions=True)
-
-    async def _pack(self, fds: Sequence[int], argument: bytes) -> Packed:
-        running = asyncio.ensure_future(run_on_archive(self._run_job, PACK_JOB, fds, argument))
-        await asyncio.sleep(0)  # the job's own copies of the descriptors are made in its first step
-        for fd in fds:
-            os.close(fd)
-        return msgspec.json.decode(await running, type=Packed)
+        with self._database.transaction():
+            self._database.add_layer(LayerRow(number, diff_id, diff_id, size))
+            self._database.put_tar(TarRow(diff_id, length, 0))
 
     def all(self) -> list[LayerRow]:
         return self._database.layers()
@@ -264,34 +230,20 @@ class Layers:
         """
         self._database.delete_layer(row.number)
         aside = f"{self._layout.temporary}/removed-layer-{row.number}"
+        with suppress(FileNotFoundError):  # it may have none
+            os.unlink(self._layout.record(row.number))
         with suppress(FileNotFoundError):  # somebody has removed it by hand
             os.rename(self._layout.layer(row.number), aside)
         return aside
 
     def remove_strays(self) -> None:
-        """Start-up: folders that no row names."""
+        """Start-up: folders and records that no row names."""
         known = {str(row.number) for row in self._database.layers()}
+        for name in set(os.listdir(self._layout.records)) - known:
+            os.unlink(f"{self._layout.records}/{name}")
         for name in os.listdir(self._layout.layers):
             if name not in known:
                 shutil.rmtree(f"{self._layout.layers}/{name}", ignore_errors=True)
-
-
-async def run_on_archive(run_job: RunJob, entry: str, fds: Sequence[int], argument: bytes = b"") -> bytes:
-    """Run a worker; what it refuses of an archive is the client's error: ArchiveRefused."""
-    try:
-        return await run_job(entry, argument, fds)
-    except KernelRefused as error:
-        if error.operand == ArchiveRefused.__name__:
-            raise ArchiveRefused(error.reason) from None
-        raise
-
-
-def _sync(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _compare(actual: str, wanted: str) -> None:

@@ -1,10 +1,11 @@
 """Where everything is on disk. Every path of the store is built here and nowhere else.
 
 <root>/                                    mode 0700
-oci-layout, index.json                   the blobs are an OCI image layout: any OCI tool can read them
-blobs/sha256/<hex>                       manifests, configs, compressed layers
+oci-layout, index.json                   an OCI image layout of the images whose blobs are all kept: any OCI tool can read them
+blobs/sha256/<hex>                       manifests, configs, and of layers what cannot be had again (thinning.py)
 partial/<hex>                            downloads to be gone on with
 layers/<number>/                         one unpacked layer, whiteouts in overlay form, keyed by diff id (state.db)
+records/<number>                         what its tar has beside the files' contents (tar_record.py)
 inits/<chain>/                           the files that the engine mounts over, between an image's layers and a container's
 containers/<id>/upper, work              a container's writable layer
 containers/<id>/disk, writable           with a size limit: a file with a file system, and where it is mounted; upper and work are in it
@@ -45,7 +46,7 @@ class Layout:
         os.makedirs(self.root, mode=0o700, exist_ok=True)
         os.makedirs(self.exec_root, mode=0o711, exist_ok=True)
         shutil.rmtree(self.temporary, ignore_errors=True)
-        for folder in (self.blobs, self.partials, self.layers, self.inits, self.containers, self.volumes, self.cache_mounts, self.contexts, self.temporary, self.runs, self.staging):
+        for folder in (self.blobs, self.partials, self.layers, self.records, self.inits, self.containers, self.volumes, self.cache_mounts, self.contexts, self.temporary, self.runs, self.staging):
             os.makedirs(folder, mode=0o700, exist_ok=True)
 
     @property
@@ -72,6 +73,13 @@ class Layout:
 
     def layer(self, number: int) -> str:
         return f"{self.layers}/{number}"
+
+    @property
+    def records(self) -> str:
+        return f"{self.root}/records"
+
+    def record(self, number: int) -> str:
+        return f"{self.records}/{number}"
 
     @property
     def inits(self) -> str:

@@ -62,7 +62,8 @@ class Sweeping:
         rows = [row for diff_id in diff_ids if diff_id not in held_layers and (row := self._layers.find(diff_id))]
         for row in rows:
             self._delete(self._layers.set_aside(row))
-        for digest in set(digests) - held_blobs:
+        for digest in ({*digests} | {row.blob for row in rows}) - held_blobs:
+            self._layers.tars.forget(digest)
             if aside := self._blobs.set_aside(digest):
                 self._delete(aside)
         return rows

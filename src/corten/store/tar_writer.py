@@ -12,7 +12,8 @@ import os
 import stat
 import struct
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 _CHUNK = 1 << 20
@@ -95,6 +96,18 @@ class TarWriter:
             raise ValueError(f"{name} has {size - left} bytes, and had {size}")
         self._output.write(_padding(size))
 
+    @contextmanager
+    def streaming(self, name: str, size: int, mtime: int) -> Iterator[Output]:
+        """A file whose content the block writes, `size` bytes together. Raises ValueError if it does not."""
+        entry = tarfile.TarInfo(name)
+        entry.size, entry.mode, entry.mtime = size, 0o644, mtime
+        self._put(entry)
+        counting = _Counting(self._output)
+        yield counting
+        if counting.length != size:
+            raise ValueError(f"{name} has {counting.length} bytes, and should have {size}")
+        self._output.write(_padding(size))
+
     def folder(self, name: str, mtime: int) -> None:
         entry = tarfile.TarInfo(name + "/")
         entry.mode, entry.type, entry.mtime = 0o755, tarfile.DIRTYPE, mtime
@@ -138,6 +151,15 @@ class TarWriter:
             data = os.read(fd, min(_CHUNK, left)) or bytes(min(_CHUNK, left))
             self._output.write(data)
             left -= len(data)
+
+
+class _Counting:
+    def __init__(self, output: Output) -> None:
+        self._output, self.length = output, 0
+
+    def write(self, data: bytes) -> None:
+        self.length += len(data)
+        self._output.write(data)
 
 
 _HEADER = struct.Struct("100s8s8s8s12s12s8sc100s255s")

@@ -19,23 +19,27 @@ import msgspec
 from corten.errors import ArchiveRefused, OtherKind
 from corten.store.compression import open_decompressed, refusing_corrupt
 from corten.store.confine import confine_to
+from corten.store.tar_record import Recorder
 
 WHITEOUT = ".wh."
 OPAQUE = ".wh..wh..opq"
 PLAIN = b"plain"
 _CHUNK, _NEWS = 1 << 20, 1 << 12
-_XATTR = "SCHILY.xattr."
+XATTR = "SCHILY.xattr."
 _ZEROS = bytes(_CHUNK)
 _LOOK_EVERY = 4 << 20
 _SHARE, _MOST_KEPT = 50, 256 << 20  # a fiftieth of the disk, and no more than 256 MiB
 
 
 class Unpacked(msgspec.Struct, frozen=True):
-    """`size` is the sum of the files' sizes in bytes, `length` the tar's; `implied` the folders that had no entry of their own."""
+    """`size` is the sum of the files' sizes in bytes, `length` the tar's, `recorded` that of its record (tar_record.py) or 0 if there is none;
+    `implied` the folders that had no entry of their own.
+    """
 
     diff_id: str
     size: int
     length: int
+    recorded: int
     entries: int
     implied: list[str]
 
@@ -43,8 +47,8 @@ class Unpacked(msgspec.Struct, frozen=True):
 class _HashingReader(io.RawIOBase):
     """Hands on what it reads from a decompressor and hashes it: the diff id is the digest of the uncompressed tar."""
 
-    def __init__(self, source: BinaryIO) -> None:
-        self._source = source
+    def __init__(self, source: BinaryIO, recorder: Recorder | None = None) -> None:
+        self._source, self._recorder = source, recorder
         self.hash, self.length = hashlib.sha256(), 0
 
     def readable(self) -> bool:
@@ -54,6 +58,8 @@ class _HashingReader(io.RawIOBase):
         data = self._source.read(size)
         self.hash.update(data)
         self.length += len(data)
+        if self._recorder:
+            self._recorder.feed(data)
         return data
 
 
@@ -94,11 +100,12 @@ class Unpacker:
     `whiteouts`: `.wh.` names are an image layer's deletions; otherwise they are names like any other.
     `keep_kinds_in`: refuse to put a file in a folder's place, or the reverse (Docker's noOverwriteDirNonDir); the folder's
     name for the message. `owner`: (uid, gid) of all that is made, instead of the tar's. `keep_free`: bytes of the disk that stay free.
+    `recorder` is told what becomes of the tar's bytes; finishing it is the caller's.
     """
 
     def __init__(self, base: str = "/", *, whiteouts: bool = True, keep_kinds_in: str = "", owner: tuple[int, int] | None = None,
-                 keep_free: int = 0) -> None:  # fmt: skip
-        self._base = base.rstrip("/") + "/"
+                 keep_free: int = 0, recorder: Recorder | None = None) -> None:  # fmt: skip
+        self._base, self._recorder = base.rstrip("/") + "/", recorder
         self._whiteouts, self._keep_kinds_in, self._owner, self._keep_free = whiteouts, keep_kinds_in, owner, keep_free
         self._unseen = 0
         self.size = 0
@@ -111,8 +118,9 @@ class Unpacker:
         for entry in archive:
             self.entries += 1
             self._entry(archive, entry)
+            archive.members = []  # type: ignore[attr-defined]  # tarfile would remember every one
         for path, entry in reversed(self._folders):
-            os.utime(self._base + path, ns=_times(entry), follow_symlinks=False)
+            os.utime(self._base + path, ns=times_of(entry), follow_symlinks=False)
 
     def _entry(self, archive: tarfile.TarFile, entry: tarfile.TarInfo) -> None:
         path = safe_name(entry.pax_headers.get("GNU.sparse.name", entry.name))  # tarfile prefers the substitute that `path` may have
@@ -127,7 +135,7 @@ class Unpacker:
             target = self._base + hidden
             os.mknod(target, stat.S_IFCHR | 0, 0)
             os.chown(target, *(self._owner or (entry.uid, entry.gid)), follow_symlinks=False)
-            os.utime(target, ns=_times(entry), follow_symlinks=False)  # so that the layer's tar comes out the same when it is made again
+            os.utime(target, ns=times_of(entry), follow_symlinks=False)  # so that the layer's tar comes out the same when it is made again
             return
         self._make(archive, entry, path)
 
@@ -157,10 +165,20 @@ class Unpacker:
             raise OtherKind(there=there, path=path, wanted=wanted, target=self._keep_kinds_in)
         if stat.S_ISDIR(found.st_mode):
             if not folder and path:
+                self._losing_all_in(self._base + path)
                 shutil.rmtree(self._base + path)
                 self._known = {known for known in self._known if known != path and not known.startswith(path + "/")}
+                self._folders = [(known, entry) for known, entry in self._folders if known != path and not known.startswith(path + "/")]
         else:
+            if self._recorder:
+                self._recorder.losing(self._base + path, found.st_ino)
             os.unlink(self._base + path)
+
+    def _losing_all_in(self, folder: str) -> None:
+        for parent, _, names in os.walk(folder) if self._recorder else ():
+            for name in names:
+                if self._recorder:
+                    self._recorder.losing(f"{parent}/{name}", os.lstat(f"{parent}/{name}").st_ino)
 
     def _make(self, archive: tarfile.TarFile, entry: tarfile.TarInfo, path: str) -> None:
         target = self._base + path
@@ -199,27 +217,33 @@ class Unpacker:
         fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         try:
             holes = cast("list[tuple[int, int]] | None", entry.sparse)
+            parts = [(0, entry.size)] if holes is None else holes
+            parts = [part for part in parts if part[1]]  # GNU tar ends a map with an empty one
+            piece = self._recorder.file(fd, target[len(self._base) :], entry.offset_data, parts) if self._recorder and parts else 0
             if holes is not None:
                 # As stored, without the holes: a stream cannot be asked to seek in the file's own terms.
                 stored = cast("IO[bytes]", archive.fileobj)
                 stored.seek(entry.offset_data)
-                for offset, length in holes:
+                for number, (offset, length) in enumerate(parts, piece):
                     os.lseek(fd, offset, os.SEEK_SET)
-                    self._copy(stored, fd, length, entry.name)
+                    self._copy(stored, fd, length, entry.name, number)
                 os.ftruncate(fd, entry.size)
             else:
-                self._copy(source, fd, entry.size, entry.name)
+                self._copy(source, fd, entry.size, entry.name, piece)
                 if entry.size >= _CHUNK:  # it may end with a hole
                     os.ftruncate(fd, entry.size)
         finally:
             os.close(fd)
 
-    def _copy(self, source: IO[bytes], fd: int, length: int, name: str) -> None:
+    def _copy(self, source: IO[bytes], fd: int, length: int, name: str, piece: int) -> None:
+        """`piece`: the recorder's number for it."""
         left = length
         while left:
             data = source.read(min(left, _CHUNK))
             if not data:
                 raise ArchiveRefused(f"tar entry {name!r} is cut off")
+            if self._recorder:
+                self._recorder.add(piece, data)
             if data == _ZEROS:
                 os.lseek(fd, len(data), os.SEEK_CUR)  # a hole: a tar has none, and a file that had some gets them back
             else:
@@ -243,10 +267,10 @@ class Unpacker:
             os.chmod(target, entry.mode & 0o7777)
         for key, value in entry.pax_headers.items():
             # trusted.* is overlayfs's own: an image that carries it would steer the host's mounts.
-            if key.startswith(_XATTR) and not key.startswith(_XATTR + "trusted."):
-                _set_xattr(target, key[len(_XATTR) :], value.encode("utf-8", "surrogateescape"))
+            if key.startswith(XATTR) and not key.startswith(XATTR + "trusted."):
+                _set_xattr(target, key[len(XATTR) :], value.encode("utf-8", "surrogateescape"))
         if not entry.isdir():
-            os.utime(target, ns=_times(entry), follow_symlinks=False)
+            os.utime(target, ns=times_of(entry), follow_symlinks=False)
 
 
 def _set_xattr(target: str, name: str, value: bytes) -> None:
@@ -257,29 +281,33 @@ def _set_xattr(target: str, name: str, value: bytes) -> None:
             raise
 
 
-def _times(entry: tarfile.TarInfo) -> tuple[int, int]:
+def times_of(entry: tarfile.TarInfo) -> tuple[int, int]:
+    """(Access, modification) as utime takes them, in nanoseconds."""
     # PAX times are decimal fractions; as text no nanosecond is lost to a float.
     whole, _, fraction = str(entry.pax_headers.get("mtime", int(entry.mtime))).partition(".")
     modified = int(whole) * 1_000_000_000 + int(fraction[:9].ljust(9, "0") or 0)
     return modified, modified
 
 
-def unpack(blob_fd: int, folder_fd: int, news_fd: int = -1, *, packed: bool = True) -> Unpacked:
+def unpack(blob_fd: int, folder_fd: int, record_fd: int, news_fd: int = -1, *, packed: bool = True) -> Unpacked:
     """Unpack the blob into the folder; the process is confined to it from then on. `news_fd`: the blob is still being written.
 
     `packed` False: it is a tar as it is, whatever its first name looks like.
     """
     file = io.BufferedReader(GrowingFile(blob_fd, news_fd), _CHUNK)
-    reader = _HashingReader(open_decompressed(file) if packed else file)
     disk = os.fstatvfs(folder_fd)
-    confine_to(folder_fd)
-    unpacker = Unpacker(keep_free=min(_MOST_KEPT, disk.f_blocks * disk.f_frsize // _SHARE))
-    with refusing_corrupt("the layer"), tarfile.open(fileobj=cast("BinaryIO", reader), mode="r|", bufsize=_CHUNK, errorlevel=2) as archive:
-        unpacker.apply(archive)
-        # What follows the end marker belongs to the digest.
-        while reader.read(_CHUNK):
-            continue
-    return Unpacked("sha256:" + reader.hash.hexdigest(), unpacker.size, reader.length, unpacker.entries, unpacker.implied)
+    with os.fdopen(record_fd, "wb", buffering=_CHUNK, closefd=False) as record:
+        recorder = Recorder(record)
+        reader = _HashingReader(open_decompressed(file) if packed else file, recorder)
+        confine_to(folder_fd)
+        unpacker = Unpacker(keep_free=min(_MOST_KEPT, disk.f_blocks * disk.f_frsize // _SHARE), recorder=recorder)
+        with refusing_corrupt("the layer"), tarfile.open(fileobj=cast("BinaryIO", reader), mode="r|", bufsize=_CHUNK, errorlevel=2) as archive:
+            unpacker.apply(archive)
+            # What follows the end marker belongs to the digest.
+            while reader.read(_CHUNK):
+                continue
+        recorded = record.tell() if recorder.finish("/") else 0
+    return Unpacked("sha256:" + reader.hash.hexdigest(), unpacker.size, reader.length, recorded, unpacker.entries, unpacker.implied)
 
 
 def diff_id_of(path: str) -> str:
@@ -293,8 +321,8 @@ def diff_id_of(path: str) -> str:
 
 
 def job(argument: bytes, fds: list[int]) -> bytes:
-    """Launcher job: descriptors are the blob, the empty target folder, and the pipe of news of a growing one. The argument PLAIN: it is
-    not compressed. Returns Unpacked as JSON.
+    """Launcher job: descriptors are the blob, the empty target folder, an empty file for the record, and the pipe of news of a growing blob.
+    The argument PLAIN: it is not compressed. Returns Unpacked as JSON.
     """
     os.umask(0)
     return msgspec.json.encode(unpack(*fds, packed=argument != PLAIN))

@@ -15,9 +15,10 @@ from corten.spec.build_outputs import Attest
 from corten.spec.digest import digest_of
 from corten.spec.image import parse_config
 from corten.store.images import Images
-from corten.store.layers import Layers, RunJob
+from corten.store.layers import Layers
 from corten.store.layout import Layout
 from corten.store.worker_stream import read_from_worker
+from corten.store.workers import RunJob
 
 
 class Attestor:

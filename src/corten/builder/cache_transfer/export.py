@@ -14,7 +14,7 @@ from corten.builder.cache_transfer.mount_job import PACK_MOUNT_JOB, PackedMount
 from corten.builder.cache_transfer.places import WritePlace
 from corten.builder.graph import Cache as CacheMount
 from corten.builder.graph import Exec, Vertex, in_order
-from corten.builder.outputs.blob_folder import BlobFolder
+from corten.builder.outputs.blob_folder import BlobFolder, BringBack
 from corten.builder.outputs.oci_tar import OCI_JOB, OciPlan, layout_index
 from corten.builder.outputs.parcels import Parcel
 from corten.spec.build_cache import LOCAL
@@ -22,8 +22,9 @@ from corten.spec.build_outputs import Compression
 from corten.spec.digest import digest_of, encoded
 from corten.spec.image import OCI_MANIFEST, Descriptor
 from corten.store.blobs import Blobs
-from corten.store.layers import Layers, RunJob
+from corten.store.layers import Layers
 from corten.store.layout import Layout
+from corten.store.workers import RunJob
 
 
 def mounts_of(target: Vertex) -> dict[str, CacheMount]:
@@ -33,7 +34,9 @@ def mounts_of(target: Vertex) -> dict[str, CacheMount]:
 
 
 class CacheExport:
-    def __init__(self, layout: Layout, blobs: Blobs, layers: Layers, cache: Cache, mounts: CacheMounts, run_job: RunJob) -> None:
+    def __init__(self, layout: Layout, blobs: Blobs, layers: Layers, cache: Cache, mounts: CacheMounts, run_job: RunJob,
+                 bring_back: BringBack) -> None:  # fmt: skip
+        self._bring_back = bring_back
         self._layout, self._blobs, self._layers, self._cache, self._mounts, self._run_job = layout, blobs, layers, cache, mounts, run_job
 
     async def send(self, keys: Sequence[str], mounts: Mapping[str, CacheMount], place: WritePlace) -> None:
@@ -62,7 +65,7 @@ class CacheExport:
             raise
 
     def _folder(self) -> BlobFolder:
-        return BlobFolder(self._layout, self._blobs, self._layers)
+        return BlobFolder(self._layout, self._blobs, self._layers, self._bring_back)
 
     async def _collect(self, keys: Sequence[str], mounts: Mapping[str, CacheMount], folder: BlobFolder) -> bytes:
         """Everything in the folder; the manifest."""

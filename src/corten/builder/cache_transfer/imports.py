@@ -25,9 +25,10 @@ from corten.errors import ArchiveRefused, CortenError
 from corten.spec.image import Descriptor
 from corten.spec.timestamps import now_ns
 from corten.store.blobs import Blobs
-from corten.store.layers import Layers, RunJob, run_on_archive
+from corten.store.layers import Layers
 from corten.store.layout import Layout
 from corten.store.locks import NamedLocks
+from corten.store.workers import RunJob, run_on_archive
 
 _log = logging.getLogger("corten.builder")
 _STEPS_LIMIT = 64 << 20  # bytes of a packed list of steps
@@ -65,18 +66,22 @@ class Importer:
         async with self._locks[diff_id]:
             if self._layers.find(diff_id):
                 return
-            await self._download(place, blob)
-            await self._layers.unpack(blob.digest, diff_id)
+            mine = await self._download(place, blob)
+            row = await self._layers.unpack(blob.digest, diff_id, as_tar=mine)  # no image says that it is packed like this
+            if mine and row.blob != blob.digest:
+                self._blobs.remove(blob.digest)
 
-    async def _download(self, place: ReadPlace, blob: Descriptor) -> None:
+    async def _download(self, place: ReadPlace, blob: Descriptor) -> bool:
+        """False if it was here."""
         if self._blobs.has(blob.digest):
-            return
+            return False
         with self._blobs.writer() as writer:
             async for data in place.read(blob):
                 writer.write(data)
                 if writer.size > blob.size:
                     raise ArchiveRefused(f"blob {blob.digest} of the build cache is longer than its manifest says")
             await asyncio.to_thread(writer.commit, blob.digest)
+        return True
 
     def remember(self, step: documents.CachedStep) -> CacheRow:
         now = now_ns()
@@ -182,7 +187,8 @@ class InlineImport:
             row = self._layers.find(layer)
             if row is None:
                 return None
-            length = self._blobs.size(row.blob) if row.blob == layer and self._blobs.has(row.blob) else 0
+            tar = self._layers.tars.find(layer)
+            length = tar.length if tar else 0
             base = tuple(self._chain[: self._chain.index(layer)])
             made = CacheRow(key, REGULAR, _INLINE, "", now, now, 1, layer, base, length, row.size)
         self._cache.put(made)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import msgspec
 
 from corten.builder.outputs import oci_tar, tree_tar
-from corten.builder.outputs.blob_folder import BlobFolder
+from corten.builder.outputs.blob_folder import BlobFolder, BringBack
 from corten.builder.outputs.documents import Documents, PlatformImage, Predicate, assemble, statement
 from corten.builder.outputs.parcels import Parcel
 from corten.builder.outputs.push import Remotes, push
@@ -44,14 +44,14 @@ class Solved:
 
 
 class Delivery:
-    def __init__(self, layout: Layout, blobs: Blobs, layers: Layers) -> None:
-        self._layout, self._blobs, self._layers = layout, blobs, layers
+    def __init__(self, layout: Layout, blobs: Blobs, layers: Layers, bring_back: BringBack) -> None:
+        self._layout, self._blobs, self._layers, self._bring_back = layout, blobs, layers, bring_back
 
     async def parcel(self, solved: Sequence[Solved], output: Output, names: Sequence[Reference]) -> Parcel:
         """What the client is to be sent. Raises Invalid where the output cannot hold the result."""
         if output.type in FILES:
             return self._trees(solved, output)
-        folder = BlobFolder(self._layout, self._blobs, self._layers)
+        folder = BlobFolder(self._layout, self._blobs, self._layers, self._bring_back)
         try:
             if output.type == DOCKER:
                 return await self._docker(solved, folder, names)
@@ -80,7 +80,7 @@ class Delivery:
         config = parse_config(solved[0].config)
         layers: list[SavedLayer] = []
         for diff_id in solved[0].chain:
-            layers.append(SavedLayer((await folder.layer(diff_id, Compression(PLAIN))).digest, diff_id))
+            layers.append(SavedLayer((await folder.layer(diff_id, Compression(PLAIN, force=True))).digest, diff_id))
         created = parse_rfc3339(config.created) // _SECOND if config.created else 0
         saved = [SavedName(f"{name.name}:{name.tag}", name.familiar, name.familiar_name, name.tag) for name in names]
         plan = SavePlan([SavedImage(folder.put(solved[0].config), created, layers, saved)])
@@ -105,7 +105,7 @@ class Delivery:
         """Under every name; the digest of what they point to. Raises Invalid without a name, and what a registry refuses."""
         if not names:
             raise Invalid(f"the output type {output.type} needs a name to push: name=REPOSITORY[:TAG], or a tag of the build")
-        folder = BlobFolder(self._layout, self._blobs, self._layers)
+        folder = BlobFolder(self._layout, self._blobs, self._layers, self._bring_back)
         try:
             documents, layers = await self._documents(solved, output, folder, names)
             for name in names:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from corten.errors import NotFound
 from corten.store.holds import Hold
-from corten.store.layers import RunJob, run_on_archive
 from corten.store.worker_stream import read_from_worker
+from corten.store.workers import RunJob, run_on_archive
 
 PATIENCE = 600.0  # seconds until a parcel that nobody fetches is thrown away
 
