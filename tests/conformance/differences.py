@@ -11,6 +11,11 @@ _SHIM = "there is no containerd shim"
 _RUNTIME = "the built-in runtime has a name of its own beside Docker's `runc`"
 _SEVERAL = "several platforms of one image are kept, and removed, side by side"
 
+_FOUND_LATE = "bad input is 400; Docker finds it out late, and answers 500"
+_SUBNETS = "a network may have several subnets of a family: when one is full, the next is used"
+_MANIFESTS = "several platforms of one image are kept: what an image is made of is shown as Docker's containerd store shows it"
+_BOTH = '{"os":"linux","architecture":"amd64"}&platform={"os":"linux","architecture":"s390x"}'
+
 # (case, request, path or "message" or "status") -> reason
 DIFFERENCES: dict[tuple[str, str, str], str] = {
     ("image prune", 'POST /images/prune?filters={"until":["x"]}', "status"): _FAULT,
@@ -39,6 +44,23 @@ DIFFERENCES: dict[tuple[str, str, str], str] = {
     **{(f"info {version}", f"GET /v{version}/info", "$.Containerd"): _CONTAINERD for version in ("1.47", "1.48", "1.51")},
     ("platforms", 'DELETE /images/conf-img:1?platforms={"os":"linux","architecture":"amd64"}&platforms={"os":"linux","architecture":"s390x"}', "status"): _SEVERAL,
     ("platforms", 'DELETE /images/conf-img:1?platforms={"os":"linux","architecture":"amd64"}&platforms={"os":"linux","architecture":"s390x"}', "message"): _SEVERAL,
+    ("image tag", "POST /images/conf-img:1/tag?tag=2", "status"): "Docker says 200 and does nothing",
+    ("image imports refused", "POST /images/create", "status"): _FAULT,
+    ("image imports refused", "POST /images/create?fromSrc=ftp://127.0.0.1:1/x", "status"): _FAULT,
+    ("image archives refused", "GET /images/get?names=", "status"): _FAULT,
+    **{("image archives refused", f"{request}{_BOTH}", part): _SEVERAL for request in ("POST /images/load?platform=", "GET /images/get?names=busybox&platform=")
+       for part in ("status", "message")},
+    ("distribution", f"GET /distribution/{'0' * 64}/json", "status"): _FAULT,
+    ("bridge options refused", "POST /networks/create", "status"): _FAULT,
+    ("subnets", "POST /networks/create", "status"): _FOUND_LATE,
+    ("other drivers", "POST /networks/create", "status"): _FAULT,
+    **{("two subnets", request, part): _SUBNETS for request in ("POST /networks/create", "GET /networks/conf-net", "DELETE /networks/conf-net") for part in ("status", "message")},
+    **{("named like a container", "POST /networks/create", part): "no container could ever be on a network of that name: `container:x` in NetworkMode is a container"
+       for part in ("status", "$")},
+    **{(f"image queries {version}", f'GET /v{version}/images/json?filters={{"reference":["busybox:latest"]}}&shared-size=1&manifests=1&digests=1', f"$[].{key}"): _MANIFESTS
+       for version, keys in (("1.47", ("Manifests",)), ("1.48", ("Manifests", "Descriptor")), ("1.51", ("Manifests", "Descriptor"))) for key in keys},
+    **{(f"image queries {version}", f"GET /v{version}/images/busybox/json?manifests=1", f"$.{key}"): _MANIFESTS
+       for version in ("1.48", "1.51") for key in ("Manifests", "Descriptor")},
     ("tags refused", "POST /images/busybox/tag", "status"): "Docker says 200 and does nothing",
     ("image list refused", 'GET /images/json?filters={"reference":["["]}', "status"): _FAULT,
     ("images missing", "GET /images/BAD/get", "status"): _FAULT,

@@ -10,13 +10,14 @@ _SHORT = re.compile(r"\b[0-9a-f]{12}\b")
 _RUNTIME = re.compile(r"\b(runc|corten-runtime) create failed")
 _ROOTFS = re.compile(r"/tmp/cortest-[^/]+/(data/overlay2/ID/merged|containers/ID/rootfs)")
 _VOLUMES = re.compile(r"/tmp/cortest-[^/]+/(data/)?volumes/")
+_VETH = re.compile(r"\bveth[0-9a-f]+\b")
 _FD = re.compile(r"/proc/self/fd/[0-9]+")
 
 
 def text(message: str) -> str:
     """Without what differs from run to run or from place to place."""
     message = _RUNTIME.sub("RUNTIME create failed", _SHORT.sub("SHORT", _ID.sub("ID", message)))
-    return _FD.sub("/proc/self/fd/N", _VOLUMES.sub("VOLUMES/", _ROOTFS.sub("ROOTFS", message)))
+    return _VETH.sub("VETH", _FD.sub("/proc/self/fd/N", _VOLUMES.sub("VOLUMES/", _ROOTFS.sub("ROOTFS", message))))
 
 
 def shape(value: Any) -> Any:

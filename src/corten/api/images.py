@@ -24,7 +24,7 @@ from corten.spec.digest import is_digest
 from corten.spec.filters import Filters, matches_labels, one_flag, until_limit
 from corten.spec.path_pattern import path_pattern
 from corten.spec.platform import decode_platform, parse_platform
-from corten.spec.reference import Reference, parse_reference
+from corten.spec.reference import Reference, is_identifier, parse_reference, parse_tag
 from corten.spec.timestamps import now_ns
 from corten.store.images import Image
 from corten.store.snapshots import Snapshots
@@ -127,8 +127,12 @@ class ImageHandlers:
 
     async def push(self, call: Call) -> web.StreamResponse:
         name, tag = call.parameters["name"], call.text("tag")
-        reference = parse_reference(f"{name}:{tag}" if tag else name)
+        reference = parse_reference(name)
+        if tag:
+            reference = replace(reference, tag=parse_tag(tag), digest="")
         platform = decode_platform(call.text("platform")) if call.text("platform") else None
+        if platform and reference.tag:
+            self._transfers.check_platform(reference, platform)
         credentials = parse_registry_auth(call.request.headers.get("X-Registry-Auth", ""))
         messages = JsonMessages(call.request)
         await messages.begin()  # Docker's way: status 200, the error in the stream
@@ -152,6 +156,8 @@ class ImageHandlers:
 
     async def distribution(self, call: Call) -> web.Response:
         """`GET /distribution/{name}/json`: what the registry says, nothing stored."""
+        if is_identifier(call.parameters["name"]):
+            raise Invalid("no manifest found for full image ID")
         reference = parse_reference(call.parameters["name"]).with_default_tag()
         credentials = parse_registry_auth(call.request.headers.get("X-Registry-Auth", ""))
         found = await self._transfers.look_up(reference, credentials)

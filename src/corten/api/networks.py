@@ -21,6 +21,7 @@ from corten.spec.timestamps import now_ns, parse_moment, parse_rfc3339
 
 _FILTERS = ("dangling", "driver", "id", "label", "name", "scope", "type")
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
+_GO_BOOLEANS = ("", "1", "t", "T", "true", "TRUE", "True", "0", "f", "F", "false", "FALSE", "False")
 
 
 class NetworkHandlers:
@@ -37,6 +38,9 @@ class NetworkHandlers:
         return {place.network for place in places} | {place.network_id for place in places}
 
     async def inspect(self, call: Call) -> web.Response:
+        verbose = call.text("verbose")  # shows the tasks of services, which there are none of without a swarm
+        if verbose not in _GO_BOOLEANS:
+            raise Invalid(f'invalid value for verbose: {verbose}: strconv.ParseBool: parsing "{verbose}": invalid syntax')
         network = self._networks.find(call.parameters["name"])
         if call.text("scope") not in ("", "local"):
             raise NoSuchNetwork(name=call.parameters["name"])
@@ -69,8 +73,8 @@ class NetworkHandlers:
     async def disconnect(self, call: Call) -> web.Response:
         request = await call.body(NetworkDisconnect)
         if not request.container:
-            raise Invalid('invalid name or ID supplied: ""')
-        await self._connecting.disconnect(request.container, call.parameters["name"])
+            raise Invalid("invalid name: name is empty" if request.force else 'invalid name or ID supplied: ""')
+        await self._connecting.disconnect(request.container, call.parameters["name"], force=request.force)
         return empty(200)
 
     async def prune(self, call: Call) -> web.Response:
@@ -78,7 +82,7 @@ class NetworkHandlers:
         untils = filters.get("until", [])
         if len(untils) > 1:
             raise Invalid("more than one until filter specified")
-        until = parse_moment(untils[0], now=now_ns()) if untils else None
+        until = _until(untils[0]) if untils else None
 
         def wanted(network: NetworkRecord) -> bool:
             young = until is not None and parse_rfc3339(network.created) > until
@@ -89,12 +93,19 @@ class NetworkHandlers:
         return json_response({"NetworksDeleted": removed or None})
 
 
+def _until(text: str) -> int:
+    try:
+        return parse_moment(text, now=now_ns())
+    except Invalid:
+        raise Invalid(f'failed to parse value as time or duration: "{text}"') from None
+
+
 def _selection(filters: Filters, in_use: set[str]) -> Callable[[NetworkRecord], bool]:
     """Pure. Raises Invalid for values that Docker refuses."""
     dangling = filters.get("dangling", [])
     if len(dangling) > 1:
         raise Invalid('got more than one value for filter key "dangling"')
-    if dangling and dangling[0].lower() not in _BOOLEANS:
+    if dangling and dangling[0] not in _BOOLEANS:
         raise Invalid('invalid value for filter \'dangling\', must be "true" (or "1"), or "false" (or "0")')
     for value in filters.get("type", []):
         if value not in ("builtin", "custom"):
@@ -105,7 +116,7 @@ def _selection(filters: Filters, in_use: set[str]) -> Callable[[NetworkRecord], 
         "name": lambda network, value: value in network.name,
         "scope": lambda _network, value: value == "local",
         "type": lambda network, value: network.builtin == (value == "builtin"),
-        "dangling": lambda network, value: _BOOLEANS[value.lower()] == (not network.builtin and not {network.id, network.name} & in_use),
+        "dangling": lambda network, value: _BOOLEANS[value] == (not network.builtin and not {network.id, network.name} & in_use),
     }
 
     def wanted(network: NetworkRecord) -> bool:

@@ -35,6 +35,13 @@ def config_view(config: Config) -> dict[str, Any]:
     return shown
 
 
+def _config_of(record: ContainerRecord) -> dict[str, Any]:
+    """The MAC address of the main network was the container's own once, and is shown there still."""
+    mode, first = record.host_config.network_mode, next(iter(record.endpoints), None)
+    mac = first.settings.mac_address if first and mode not in ("host", "none") else ""
+    return config_view(record.config) | ({"MacAddress": mac} if mac else {})
+
+
 def host_config_view(host: HostConfig, cgroupns: str) -> dict[str, Any]:
     shown = _trim(msgspec.to_builtins(host), _HOST_OMITTED)
     shown["CgroupnsMode"] = shown["CgroupnsMode"] or cgroupns
@@ -143,7 +150,7 @@ def inspect(record: ContainerRecord, layout: Layout, lower: list[str], exec_ids:
         "Name": f"/{record.name}", "RestartCount": record.restarts.count, "Driver": "overlay2", "Platform": "linux",
         "MountLabel": "", "ProcessLabel": "", "AppArmorProfile": "", "ExecIDs": exec_ids or None,
         "HostConfig": host_config_view(record.host_config, cgroupns), "GraphDriver": graph_driver(layout, record.id, lower),
-        "Mounts": mounts_view(record, mountpoint), "Config": config_view(record.config), "NetworkSettings": _network_settings(record),
+        "Mounts": mounts_view(record, mountpoint), "Config": _config_of(record), "NetworkSettings": _network_settings(record),
     }  # fmt: skip
 
 

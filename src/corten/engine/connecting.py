@@ -18,7 +18,7 @@ from corten.engine.network_files import NetworkFiles
 from corten.engine.network_records import NetworkRecord
 from corten.engine.networks import Networks
 from corten.engine.records import ContainerRecord, EndpointRecord, PublishedPort
-from corten.errors import CortenError, Forbidden, Invalid, KernelRefused
+from corten.errors import CortenError, Forbidden, Invalid, KernelRefused, NoSuchNetwork, NotFound
 from corten.network.apply import Kernel
 from corten.spec.engine import EndpointSettings
 
@@ -84,13 +84,24 @@ class Connecting:
             (record.gateway, record.gateway and record.gateway.gateway), (record.gateway6, record.gateway6 and record.gateway6.gateway6)) if place and text]
         self._kernel.set_default_routes(namespace, routes)
 
-    async def disconnect(self, container: str, network_name: str) -> None:
-        """Raises Docker's errors."""
-        container_id = self._containers.find(container).id
-        network = self._networks.find(network_name)
+    async def disconnect(self, container: str, network_name: str, *, force: bool = False) -> None:
+        """Raises Docker's errors. A network that is not there is none to leave: a container that does not run forgets it, one that does only with `force`."""
+        try:
+            container_id = self._containers.find(container).id
+        except NotFound:
+            if not force:
+                raise
+            self._networks.find(network_name)
+            raise NotFound(f"endpoint {container} not found") from None  # Docker would look for one that no container has
         async with self._containers.lock(container_id):
             record = self._containers.find(container_id)
             running = states.is_running(record)
+            network = self._networks.known(network_name)
+            if network is None:
+                if running and not force:
+                    raise NoSuchNetwork(name=network_name)
+                self._forget(record, network_name)
+                return
             if running and record.host_config.network_mode == "host":
                 raise Invalid("cannot disconnect container from host network - container was created in host network mode")
             place = record.endpoint_on(network.id, network.name)
@@ -103,6 +114,13 @@ class Connecting:
                 self._networks.say("disconnect", network, record)
             else:
                 self._containers.save(rest)
+
+    def _forget(self, record: ContainerRecord, network_name: str) -> None:
+        """A place on a network that is not there."""
+        rest = [place for place in record.endpoints if place.network != network_name]
+        if len(rest) == len(record.endpoints):
+            raise NotConnected(f"container {record.id} is not connected to the network {network_name}")
+        self._containers.save(replace(record, endpoints=rest))
 
     async def _unplug(self, record: ContainerRecord, rest: ContainerRecord, place: EndpointRecord) -> None:
         """The record first: a link that a crash leaves is swept by the next start."""

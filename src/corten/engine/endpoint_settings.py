@@ -114,28 +114,30 @@ def endpoint_faults(settings: EndpointSettings, name: str, network: NetworkRecor
         faults.append("user specified IP address is supported on user defined networks only")
     if settings.aliases and not user_defined:
         faults.append("network-scoped alias is supported only for containers in user defined networks")
-    for address in _fixed_addresses(settings, faults):
+    for text, version, address in _fixed_addresses(settings, faults):
         if network is None:
             continue
-        if not network.asked_for_subnet(address.version):
+        if not network.asked_for_subnet(version):
             faults.append("user specified IP address is supported only when connecting to networks with user configured subnets")
-        elif not any(address in row.subnet for row in network.ranges(address.version)):
-            faults.append(f"no configured subnet or ip-range contain the IP address {address}")
+        elif address is None or not any(address in row.subnet for row in network.ranges(version)):
+            faults.append(f"no configured subnet or ip-range contain the IP address {text}")
     faults += _option_faults(settings)
     return faults
 
 
-def _fixed_addresses(settings: EndpointSettings, faults: list[str]) -> list[IPv4Address | IPv6Address]:
-    found: list[IPv4Address | IPv6Address] = []
+def _fixed_addresses(settings: EndpointSettings, faults: list[str]) -> list[tuple[str, int, IPv4Address | IPv6Address | None]]:
+    """(as it was written, IP version, address) of each; no address for what is none."""
+    found: list[tuple[str, int, IPv4Address | IPv6Address | None]] = []
     ipam = settings.ipam
     if ipam is None:
         return found
-    for text, kind, name in ((ipam.ipv4, IPv4Address, "IPv4"), (ipam.ipv6, IPv6Address, "IPv6")):
+    for text, kind, version in ((ipam.ipv4, IPv4Address, 4), (ipam.ipv6, IPv6Address, 6)):
         if text:
             try:
-                found.append(kind(text))
+                found.append((text, version, kind(text)))
             except ValueError:
-                faults.append(f"invalid {name} address: {text}")
+                faults.append(f"invalid IPv{version} address: {text}")
+                found.append((text, version, None))
     for text in ipam.link_local or []:
         try:
             link_local_interface(text)
@@ -171,7 +173,7 @@ def parse_sysctls(text: str, interface: str) -> tuple[tuple[str, str], ...]:
         key, equals, value = entry.partition("=")
         words = key.split(".")
         if not equals or len(words) != 5 or words[0] != "net" or words[1] not in ("ipv4", "ipv6", "mpls") or words[3] != "IFNAME" or "/" in key:
-            raise ValueError(f"unrecognised network interface sysctl '{entry}'; represent 'net.X.Y.ethN.Z=V' as 'net.X.Y.IFNAME.Z=V'")
+            raise ValueError(f"unrecognised network interface sysctl '{entry}'; represent 'net.X.Y.ethN.Z=V' as 'net.X.Y.IFNAME.Z=V', 'X' must be 'ipv4', 'ipv6' or 'mpls'")
         words[3] = interface
         found.append(("/".join(words), value))
     return tuple(found)

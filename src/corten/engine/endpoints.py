@@ -30,8 +30,8 @@ from corten.engine.records import ContainerRecord, EndpointRecord, PublishedPort
 from corten.errors import CortenError, Forbidden, Invalid, KernelRefused
 from corten.linux.nft_sets import Element
 from corten.network import ipam, port_guard, sublink_options
-from corten.network.apply import Kernel
-from corten.network.plan import AnyAddress, Endpoint, Opening, Publication, make_elements
+from corten.network.apply import Kernel, NoSuchSysctl
+from corten.network.plan import AnyAddress, Direct, Endpoint, Opening, Publication, make_elements
 from corten.spec.engine import EndpointSettings, HostConfig
 
 _LINK_PATIENCE = 1.0  # seconds that the kernel gets to take the link of an ended container away
@@ -149,7 +149,11 @@ class Endpoints:
         fd = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
         try:
             if wired:
-                self._kernel.attach(wired, fd, fresh=True)
+                try:
+                    self._kernel.attach(wired, fd, fresh=True)
+                except NoSuchSysctl as error:
+                    error.message = _AT_START + error.message
+                    raise
             elif any(place.network == "none" for place in record.endpoints):
                 self._kernel.set_loopback_up(fd)
             if record.has_names:
@@ -243,14 +247,22 @@ class Endpoints:
         own = frozenset(self._own_addresses(record))
         if not record.ports and not record.host_config.port_bindings:
             return own
+        places = {4: record.gateway, 6: record.gateway6}
         targets = {4: record.gateway and record.gateway.address, 6: record.gateway6 and record.gateway6.address6}
-        published: list[Publication | Opening] = []
+        published: list[Publication | Opening | Direct] = []
         for port in record.ports:
             host_ip = ip_address(port.host_ip)
-            target = targets[host_ip.version]
-            if target:
-                published.append(Publication(port.protocol, host_ip, port.host_port, ip_interface(target).ip, port.container_port))
+            place, target = places[host_ip.version], targets[host_ip.version]
+            if place and target:
+                address = ip_interface(target).ip
+                published.append(Publication(port.protocol, host_ip, port.host_port, address, port.container_port))
+                published += [Direct(link, port.protocol, address, port.container_port) for link in self._trusted(place)]
         return own | make_elements((), [*published, *self._openings(record)])
+
+    def _trusted(self, place: EndpointRecord) -> tuple[str, ...]:
+        """The host's links by which the ports published on a network are reached at the container's own address."""
+        network = self._networks.find(place.network_id)
+        return network.bridge_options.trusted if network.driver == "bridge" else ()
 
     @staticmethod
     def _own_addresses(record: ContainerRecord) -> Iterator[Element]:

@@ -8,14 +8,14 @@ import os
 import secrets
 import shutil
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterable, Sequence
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from dataclasses import replace
 
 from corten.engine.hello import hello_archive
 from corten.engine.images import ImageService, familiar
-from corten.errors import ArchiveRefused, Conflict, CortenError, NotFound, RegistryError
+from corten.errors import ArchiveRefused, Conflict, CortenError, NoSuchImage, NotFound, RegistryError
 from corten.registry.auth import Credentials
-from corten.registry.client import Repository
+from corten.registry.client import Repository, Unreachable
 from corten.registry.hosts import Endpoint, RegistryHosts
 from corten.registry.looking_up import Published, look_up
 from corten.registry.progress import Emit, Progress, Pushed, stream
@@ -60,10 +60,12 @@ def _open(reference: Reference, credentials: Credentials, endpoint: Endpoint) ->
 
 @asynccontextmanager
 async def _opened(reference: Reference, credentials: Credentials, endpoint: Endpoint) -> AsyncIterator[Repository]:
-    """To pull from: a registry that cannot be reached, or gives no token, is told with the image that was wanted."""
+    """To pull from: a registry that gives no token is told with the image that was wanted."""
     async with AsyncExitStack() as stack:
         try:
             remote = await stack.enter_async_context(_open(reference, credentials, endpoint))
+        except Unreachable:
+            raise
         except (ArchiveRefused, RegistryError) as error:
             raise named(error, reference, endpoint.host) from None
         yield remote
@@ -163,6 +165,11 @@ class ImageTransfers:
     async def search(self, term: str, limit: int, credentials: Credentials) -> list[Found]:
         """Raises Invalid, RegistryError."""
         return await search(term, limit, credentials, self._hosts)
+
+    def check_platform(self, reference: Reference, platform: Platform) -> None:
+        """Before a push: an image that is here, but not for the platform, is refused as such. Raises WrongPlatform."""
+        with suppress(NoSuchImage):
+            self._service.find(reference.familiar, platform)
 
     async def push(self, reference: Reference, credentials: Credentials, platform: Platform | None) -> AsyncGenerator[Progress | Pushed, None]:
         """One tag, or without a tag every tag of the repository. Raises NoSuchTag, WrongPlatform and what the registry refuses."""

@@ -217,7 +217,7 @@ class Networks:
 
     def _check_request(self, request: NetworkCreate) -> None:
         driver = request.driver or "bridge"
-        if not request.name:
+        if not request.name.strip():
             raise Invalid("invalid name: name is empty")
         if request.name in (*BUILTIN, "default") or request.name.startswith("container:"):
             raise Forbidden(f"operation is not permitted on predefined {request.name} network ")
@@ -241,6 +241,8 @@ class Networks:
     def _config_source(self, request: NetworkCreate) -> Ipam:
         if not request.config_from or not request.config_from.network:
             return request.ipam or Ipam()
+        if request.config_only:
+            raise Forbidden("a configuration network cannot depend on another configuration network")
         source = self.known(request.config_from.network)
         if source is None or not source.config_only:
             raise NoSuchConfiguration(name=request.config_from.network)
@@ -256,17 +258,26 @@ class Networks:
         families = [version for version, on in ((4, network.ipv4), (6, network.ipv6)) if on]
         if network.driver == "bridge":
             options = bridge_options.parse_options(network.options, internal=network.internal)
+            if options.default:
+                raise Forbidden("com.docker.network.bridge.default_bridge is the engine's own bridge, and there is one already")
             link = options.name or f"br-{network.id[:12]}"
             if self._kernel.has_link(link) and not self._kernel.is_bridge(link):
                 raise Invalid(f"existing interface {link} is not a bridge")
             if any(other.link == link for other in self._networks.values()):
                 raise Forbidden(f"cannot create network {network.id} ({link}): conflicts with another network: networks have same bridge name")
         else:
-            link = sublink_options.parse_options(network.driver, network.options).parent
+            link = self._parent(network)
         rows = ipam_config.allocate(wanted, families, self._pools, self._subnets(), self._routed)
         warning = self._clash(network.name, [row.subnet for row in wanted]) if wanted and network.driver == "bridge" else ""
         made = not self._kernel.has_link(link)
         return replace(network, link=link, link_made=made, subnets=[subnet_record(row) for row in rows]), warning
+
+    def _parent(self, network: NetworkRecord) -> str:
+        """The host's link that a macvlan or ipvlan network sits on. Raises Invalid if it is not there and cannot be made."""
+        options = sublink_options.parse_options(network.driver, network.options)
+        if not options.vlan and not self._kernel.has_link(options.parent):
+            raise Invalid(f"invalid subinterface vlan name {options.parent}, example formatting is eth0.10")
+        return options.parent
 
     def _clash(self, name: str, asked: list[ipam.Subnet]) -> str:
         """A warning if the host routes part of what was asked for to somewhere else: asked is asked, but it should be known."""
@@ -411,4 +422,4 @@ class Networks:
 
 class NoSuchConfiguration(CortenError):
     status = 404
-    template = "configuration network {name} not found"
+    template = 'configuration network "{name}" does not exist'

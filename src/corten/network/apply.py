@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from ipaddress import IPv4Interface
 
+from corten.errors import CortenError
 from corten.linux import netlink_filters, nft_foreign, nft_guests, nft_trace, nftables, rtnetlink
 from corten.linux.namespaces import network_namespace
 from corten.linux.netlink import NETLINK_NETFILTER, NETLINK_ROUTE, Netlink, Request
@@ -294,7 +295,10 @@ def _configure(inside: Netlink, endpoint: Endpoint, index: int) -> None:
         if has_ipv6:
             _write_sysctl(f"net/ipv6/conf/{endpoint.interface}/accept_ra", "0")
     for name, value in endpoint.sysctls:
-        _write_sysctl(name, value)
+        try:
+            _write_sysctl(name, value)
+        except FileNotFoundError:
+            raise NoSuchSysctl(link=endpoint.name or endpoint.parent, name=name) from None
     inside.execute(
         [
             *(rtnetlink.add_address(index, address) for address in endpoint.addresses),
@@ -302,6 +306,10 @@ def _configure(inside: Netlink, endpoint: Endpoint, index: int) -> None:
             *(rtnetlink.set_default_route(gateway, index) for gateway in endpoint.default_routes),
         ]
     )
+
+
+class NoSuchSysctl(CortenError):
+    template = "failed to add interface {link} to sandbox: /proc/sys/{name} is not a sysctl file"
 
 
 def _write_sysctl(name: str, value: str) -> None:

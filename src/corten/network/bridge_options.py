@@ -18,6 +18,7 @@ _MODES = ("nat", "nat-unprotected", "routed", "isolated")
 
 
 _ANYWHERE = IPv4Address("0.0.0.0")
+_LONGEST_NAME = 15  # bytes of a link's name
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class BridgeOptions:
     source6: IPv6Address | None = None
     interface_prefix: str = "eth"
     without_gateway4: bool = False  # inhibit_ipv4: the bridge has no address of its own
+    default: bool = False  # the engine's own bridge, which no client makes
+    trusted: tuple[str, ...] = ()  # links of the host by which published ports are reached at the containers' own addresses
 
 
 class _Refused(CortenError):
@@ -67,6 +70,14 @@ def _ipv6(text: str) -> IPv6Address:
         raise ValueError("nil ip") from None
 
 
+def _names(text: str) -> tuple[str, ...]:
+    found = tuple(filter(None, text.split(":")))
+    for name in found:
+        if len(name.encode()) > _LONGEST_NAME:
+            raise ValueError(f"no interface can be named {name}")
+    return found
+
+
 def _mode(text: str) -> str:
     if text not in ("", *_MODES):
         raise ValueError(f"unknown gateway mode {text}")
@@ -83,6 +94,8 @@ _KEYS: dict[str, tuple[str, Callable[[str], object]]] = {
     "bridge.gateway_mode_ipv4": ("mode4", _mode),
     "bridge.gateway_mode_ipv6": ("mode6", _mode),
     "bridge.inhibit_ipv4": ("without_gateway4", _flag),
+    "bridge.default_bridge": ("default", _flag),
+    "bridge.trusted_host_interfaces": ("trusted", _names),
     "host_ipv4": ("source4", _ipv4),
     "host_ipv6": ("source6", _ipv6),
     "container_iface_prefix": ("interface_prefix", str),

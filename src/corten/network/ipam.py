@@ -123,11 +123,18 @@ def choose_address(rows: Sequence[Range], taken: Iterable[Address]) -> tuple[Add
     raise SubnetFull(family="IP", subnet="none")
 
 
+def own_addresses(subnet: Subnet) -> frozenset[Address]:
+    """Those that no host can have: of an IPv4 subnet of more than two addresses the first and the last."""
+    if subnet.version == 6 or subnet.prefixlen >= 31:
+        return frozenset()
+    return frozenset({subnet.network_address, subnet.broadcast_address})
+
+
 def take_address(rows: Sequence[Range], wanted: Address, taken: Iterable[Address]) -> tuple[Address, Range]:
     """A fixed address. Raises AddressTaken, or Invalid if no subnet has it."""
     for row in rows:
         if wanted.version == row.subnet.version and wanted in row.subnet:
-            if wanted in row.reserved or wanted in set(taken):
+            if wanted in row.reserved or wanted in own_addresses(row.subnet) or wanted in set(taken):
                 raise AddressTaken
             return wanted, row
     raise Invalid(f"invalid endpoint settings:\nno configured subnet or ip-range contain the IP address {wanted}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_address, ip_network
 
 from corten.errors import CortenError, Invalid
-from corten.network.ipam import Address, Pool, Range, Subnet, choose_gateway, choose_subnet
+from corten.network.ipam import Address, Pool, Range, Subnet, choose_gateway, choose_subnet, own_addresses
 from corten.spec.network import IpamPool
 
 
@@ -26,14 +26,36 @@ class Wanted:
     auxiliary: tuple[Address, ...]
 
 
+class CannotTake(Invalid):
+    """Docker's text; it finds this out while it allocates, and answers 500."""
+
+    template = "failed to allocate {what}: Address already in use"
+
+
 def parse_pools(pools: Iterable[IpamPool]) -> list[Wanted]:
     """Raises Invalid with every fault that there is, as Docker lists them."""
     faults: list[str] = []
+    pools = list(pools)
     found = [wanted for pool in pools if (wanted := _parse(pool, faults))]
     if faults:
         text = faults[0] if len(faults) == 1 else "\n".join(f"* {fault}" for fault in faults)
         raise Invalid(f"invalid network config:\n{text}")
+    for pool, wanted in zip(pools, found, strict=True):
+        _check_taken(pool, wanted)
     return found
+
+
+def _check_taken(pool: IpamPool, wanted: Wanted) -> None:
+    """No address twice, and none that is the subnet's own. Raises CannotTake."""
+    taken = set(own_addresses(wanted.subnet))
+    if wanted.gateway:
+        if wanted.gateway in taken:
+            raise CannotTake(what=f"gateway ({wanted.gateway})")
+        taken.add(wanted.gateway)
+    for name, address in zip(pool.auxiliary_addresses or (), wanted.auxiliary, strict=True):
+        if address in taken:
+            raise CannotTake(what=f"secondary ip address ({name}:{address})")
+        taken.add(address)
 
 
 def _network(text: str) -> Subnet | None:
@@ -58,7 +80,7 @@ def _parse(pool: IpamPool, faults: list[str]) -> Wanted | None:
     if ip_address(pool.subnet.partition("/")[0]) != subnet.network_address:
         faults.append(f"invalid subnet {pool.subnet}: it should be {subnet}")
     before = len(faults)
-    part = _parse_range(pool.ip_range, subnet, faults) if pool.ip_range else subnet
+    part: Subnet | None = _parse_range(pool.ip_range, subnet, faults) if pool.ip_range else subnet
     gateway = _inside(pool.gateway, subnet, "gateway", pool.gateway, faults) if pool.gateway else None
     auxiliary = [_inside(text, subnet, "auxiliary address", name, faults) for name, text in (pool.auxiliary_addresses or {}).items()]
     if len(faults) > before or part is None:
@@ -70,10 +92,15 @@ def _parse_range(text: str, subnet: Subnet, faults: list[str]) -> Subnet | None:
     part = _network(text)
     if part is None:
         faults.append(f"invalid ip-range {text}: invalid CIDR block notation")
-    elif part.version != subnet.version or part.prefixlen < subnet.prefixlen or part.network_address not in subnet:
-        faults.append(f"invalid ip-range {text}: parent subnet {subnet} doesn't contain ip-range")
-    elif ip_address(text.partition("/")[0]) != part.network_address:
-        faults.append(f"invalid ip-range {text}: it should be {part}")
+    elif part.version != subnet.version:
+        faults.append(f"invalid ip-range {text}: parent subnet is an IPv{subnet.version} block")
+    else:
+        if part.prefixlen < subnet.prefixlen:
+            faults.append(f"invalid ip-range {text}: CIDR block is bigger than its parent subnet {subnet}")
+        if ip_address(text.partition("/")[0]) != part.network_address:
+            faults.append(f"invalid ip-range {text}: it should be {part}")
+        if not subnet.overlaps(part):
+            faults.append(f"invalid ip-range {text}: parent subnet {subnet} doesn't contain ip-range")
     return part
 
 
@@ -81,6 +108,8 @@ def _inside(text: str, subnet: Subnet, what: str, name: str, faults: list[str]) 
     address = _address(text)
     if address is None:
         faults.append(f"invalid {what} {name}: invalid address")
+    elif address.version != subnet.version:
+        faults.append(f"invalid {what} {name}: parent subnet is an IPv{subnet.version} block")
     elif address not in subnet:
         faults.append(f"invalid {what} {name}: parent subnet {subnet} doesn't contain this address")
     return address

@@ -118,6 +118,16 @@ class Opening:
     container_port: int
 
 
+@dataclass(frozen=True)
+class Direct:
+    """A container's published port, reached at its own address by whoever comes in by one link of the host."""
+
+    interface: str
+    protocol: str
+    container_ip: AnyAddress
+    container_port: int
+
+
 _PORT, _TARGET4, _TARGET6 = ("inet_proto", "inet_service"), ("ipv4_addr", "inet_service"), ("ipv6_addr", "inet_service")
 _SETS = (
     Set("bridges", ("ifname",)),
@@ -132,6 +142,7 @@ _SETS = (
     Set("open4", ("ifname",)), Set("open6", ("ifname",)),
     Set("routed4", ("ifname",)), Set("routed6", ("ifname",)),
     Set("ports4", ("ipv4_addr", *_PORT)), Set("ports6", ("ipv6_addr", *_PORT)),
+    Set("direct4", ("ifname", "ipv4_addr", *_PORT)), Set("direct6", ("ifname", "ipv6_addr", *_PORT)),
 )  # fmt: skip
 _WAY = (L4PROTO, DPORT)
 
@@ -155,6 +166,8 @@ def _forward() -> tuple[Rule, ...]:
         Rule((WasTranslated(),), _ACCEPT),
         Rule((In((DADDR4, *_WAY), "ports4"),), _ACCEPT),
         Rule((In((DADDR6, *_WAY), "ports6"),), _ACCEPT),
+        Rule((In((IIFNAME, DADDR4, *_WAY), "direct4"),), _ACCEPT),
+        Rule((In((IIFNAME, DADDR6, *_WAY), "direct6"),), _ACCEPT),
         Rule((Protocol("icmp"), In((OIFNAME,), "routed4")), _ACCEPT),
         Rule((Protocol("ipv6-icmp"), In((OIFNAME,), "routed6")), _ACCEPT),
         Rule((Family("ipv4"), In((OIFNAME,), "open4")), _ACCEPT),
@@ -196,7 +209,7 @@ def make_table(name: str, host: Mirror = NO_MIRROR) -> Table:
     )  # fmt: skip
 
 
-def make_elements(bridges: Iterable[Bridge], published: Iterable[Publication | Opening]) -> frozenset[Element]:
+def make_elements(bridges: Iterable[Bridge], published: Iterable[Publication | Opening | Direct]) -> frozenset[Element]:
     found = [element for bridge in bridges for element in _of_bridge(bridge)]
     for port in published:
         found.append(_of_port(port))
@@ -222,8 +235,10 @@ def _of_bridge(bridge: Bridge) -> Iterator[Element]:
             yield Element(f"routed{subnet.version}", (name,))
 
 
-def _of_port(port: Publication | Opening) -> Element:
+def _of_port(port: Publication | Opening | Direct) -> Element:
     version = port.container_ip.version
+    if isinstance(port, Direct):
+        return Element(f"direct{version}", (port.interface, port.container_ip, port.protocol, port.container_port))
     if isinstance(port, Opening):
         return Element(f"ports{version}", (port.container_ip, port.protocol, port.container_port))
     target = (port.container_ip, port.container_port)

@@ -25,9 +25,6 @@ class SublinkOptions:
 
 def parse_options(driver: str, options: Mapping[str, str]) -> SublinkOptions:
     """Raises Invalid naming the key and the value."""
-    parent = options.get("parent", "")
-    if not parent:
-        raise Invalid(f"a {driver} network needs a link of the host to sit on: -o parent=eth0")
     mode = options.get(f"{driver}_mode", "") or _MODES[driver][0]
     if mode not in _MODES[driver]:
         raise Invalid(f"requested {driver} mode '{mode}' is not valid, '{_MODES[driver][0]}' mode is the {driver} driver default")
@@ -36,6 +33,9 @@ def parse_options(driver: str, options: Mapping[str, str]) -> SublinkOptions:
         if flag not in _FLAGS:
             raise Invalid(f"requested ipvlan flag '{flag}' is not valid, 'bridge' is the ipvlan driver default")
         mode = f"{mode},{flag}"
+    parent = options.get("parent", "")
+    if not parent:
+        raise Invalid(f"a {driver} network needs a link of the host to sit on: -o parent=eth0")
     mtu = options.get("com.docker.network.driver.mtu", "0")
     if not mtu.isdecimal() or int(mtu) > 65535:
         raise Invalid(f"failed to parse com.docker.network.driver.mtu value: {mtu}")

@@ -97,7 +97,7 @@ class Repository:
                     return base
             except (*_BROKEN, OSError) as error:
                 problem = error
-        raise Broken(f'Get "{self._endpoint.bases[-1]}/v2/": {problem}')
+        raise Unreachable(f'Get "{self._endpoint.bases[-1]}/v2/": {connection_reason(problem) if problem else "no address"}')
 
     def _of(self, base: URL, path: str) -> URL:
         url = base.joinpath(path)
@@ -148,7 +148,7 @@ class Repository:
         except (aiohttp.TooManyRedirects, aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
             raise RegistryError(f'{method.capitalize()} "{url}": it leads nowhere: {type(error).__name__}') from None
         except _BROKEN as error:
-            raise Broken(f'{method.capitalize()} "{url}": {error or type(error).__name__}') from None
+            raise Broken(f'{method.capitalize()} "{url}": {connection_reason(error)}') from None
 
     # --- reading
     async def manifest(self, which: str) -> tuple[bytes, str, str]:
@@ -255,6 +255,10 @@ class _Tags(msgspec.Struct, frozen=True):
 
 class Broken(RegistryError):
     """The connection failed, or the registry fell silent: worth another try."""
+
+
+class Unreachable(Broken):
+    """Nobody answers at the registry's address. Docker's text, which names no image."""
 
 
 async def unexpected(response: aiohttp.ClientResponse) -> RegistryError:

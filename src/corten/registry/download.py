@@ -7,10 +7,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
+from urllib.parse import urlsplit
 
 import aiohttp
 
 from corten.errors import Invalid, RegistryError
+from corten.registry.client import connection_reason
 
 _CHUNK = 1 << 18
 _TEXT_LIMIT = 4096
@@ -66,10 +68,12 @@ async def download(url: str, authorization: str = "", known: Validators = NO_VAL
                     raise RegistryError(f"failed to GET {url} with status {response.status} {response.reason}: {text}", status=status)
                 unchanged = bool(known) and response.status == HTTPStatus.NOT_MODIFIED
                 yield Download(response.content_length or 0, response.content.iter_chunked(_CHUNK), _modified(response), unchanged, _validators(response))
+        except aiohttp.NonHttpUrlClientError:
+            raise Invalid(f'Get "{url}": unsupported protocol scheme "{urlsplit(url).scheme}"') from None
         except aiohttp.InvalidURL:
-            raise Invalid(f'Get "{url}": unsupported protocol scheme or no Host in request URL') from None
+            raise Invalid(f'Get "{url.rstrip("/")}": http: no Host in request URL') from None
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise RegistryError(f'Get "{url}": {error or "timed out"}') from None
+            raise RegistryError(f'Get "{url}": {connection_reason(error)}') from None
 
 
 def _modified(response: aiohttp.ClientResponse) -> int:

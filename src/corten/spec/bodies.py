@@ -78,8 +78,9 @@ _GO_TYPES = {"int": "int64", "str": "string", "bool": "bool", "array": "slice", 
 _GO_BODIES = {
     "CreateRequest": "container.CreateRequest", "VolumeRequest": "volume.CreateOptions", "ExecConfig": "container.ExecOptions",
     "ExecStart": "container.ExecStartOptions", "UpdateRequest": "container.UpdateConfig", "Credentials": "registry.AuthConfig",
-    "NetworkRequest": "network.CreateRequest",
+    "NetworkCreate": "network.CreateRequest", "Config": "container.CreateRequest",
 }  # fmt: skip
+_GO_STRUCTS = {"NetworkCreate": "CreateRequest"}  # of which Go names the struct before a field
 _MESSAGE = re.compile(r"Expected `([^`]+)`, got `([^`]+)`(?: - at `\$\.?(.*)`)?")
 
 
@@ -98,4 +99,4 @@ def _go_text(text: str, body: str) -> str:
     if not path and body in _GO_BODIES:
         return f"invalid JSON: json: cannot unmarshal {_GO_NAMES.get(got, got)} into Go value of type {_GO_BODIES[body]}"
     wanted = _GO_TYPES.get(expected.split(" | ")[0], expected)
-    return f"invalid JSON: json: cannot unmarshal {_GO_NAMES.get(got, got)} into Go struct field .{path or ''} of type {wanted}"
+    return f"invalid JSON: json: cannot unmarshal {_GO_NAMES.get(got, got)} into Go struct field {_GO_STRUCTS.get(body, '')}.{path or ''} of type {wanted}"

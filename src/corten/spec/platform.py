@@ -6,6 +6,7 @@ Source: OCI image-spec, image-index.md, and containerd's platform normalisation.
 from __future__ import annotations
 
 import platform as host_platform
+import re
 
 import msgspec
 
@@ -13,6 +14,9 @@ from corten.errors import Invalid
 from corten.spec.foreign_json import decode
 
 _MACHINES = {"x86_64": ("amd64", ""), "aarch64": ("arm64", "v8"), "armv7l": ("arm", "v7"), "i686": ("386", "")}
+# containerd's, which says them to who gets them wrong
+_SYSTEM = re.compile(r"^([A-Za-z0-9_-]+)(?:\(([A-Za-z0-9_.%-]*)((?:\+[A-Za-z0-9_.%-]+)*)\))?$")
+_PART = re.compile(r"^[A-Za-z0-9_.-]+$")
 
 
 class Platform(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -28,10 +32,18 @@ class Platform(msgspec.Struct, frozen=True, omit_defaults=True):
 
 def parse_platform(text: str) -> Platform:
     """`linux/arm64/v8`, `linux/amd64`, or the bare architecture. Raises Invalid with Docker's text."""
+    if "*" in text:
+        raise Invalid(f'"{text}": wildcards not yet supported: invalid argument')
     parts = text.lower().split("/")
+    for number, part in enumerate(text.split("/")):
+        what, form = ("OS component", _SYSTEM) if number == 0 else ("component", _PART)
+        if not form.fullmatch(part):
+            of = "OSAndVersion" if number == 0 else "platform"
+            pattern = form.pattern.replace("\\", "\\\\")
+            raise Invalid(f'"{part}" is an invalid {what} of "{text}": {of} specifier component must match "{pattern}": invalid argument')
     if len(parts) == 1:
         parts = ["linux", parts[0]]
-    if len(parts) > 3 or not all(parts):
+    if len(parts) > 3:
         raise Invalid(f'"{text}": cannot parse platform specifier: invalid argument')
     aliases = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64"}
     return Platform(aliases.get(parts[1], parts[1]), parts[0], parts[2] if len(parts) == 3 else "")

@@ -80,9 +80,21 @@ def _check_digest(text: str) -> None:
         raise Invalid("invalid checksum digest format")
 
 
+def is_identifier(text: str) -> bool:
+    """Whether it is an image's id in full, which no reference can be."""
+    return _IDENTIFIER.fullmatch(text) is not None
+
+
+def parse_tag(text: str) -> str:
+    """A tag that stands by itself. Raises Invalid."""
+    if not _TAG.fullmatch(text):
+        raise Invalid("invalid tag format")
+    return text
+
+
 def parse_reference(text: str) -> Reference:
     """Parse a familiar reference. Raises Invalid with Docker's text."""
-    if _IDENTIFIER.fullmatch(text):
+    if is_identifier(text):
         raise Invalid(f"invalid repository name ({text}), cannot specify 64-byte hexadecimal strings")
     name, at, digest = text.partition("@")
     if at:

@@ -22,11 +22,32 @@ def _box(version: str) -> list[Request]:
     ]  # fmt: skip
 
 
+def _image_queries(path: str) -> list[Request]:
+    """Parameters that some versions know and some do not."""
+    return [
+        ("GET", f'{path}/json?filters={{"reference":["busybox:latest"]}}&shared-size=1&manifests=1&digests=1', None), ("GET", f"{path}/json?filter=conf-none", None),
+        ("GET", f"{path}/busybox/json?manifests=1", None), ("GET", f"{path}/busybox/json?platform=x", None), ("POST", f"{path}/conf-none/push?tag=1&platform=x", None),
+        ("POST", f"{path}/load?platform=x", {}), ("GET", f"{path}/conf-none/get?platform=x", None), ("GET", f"{path}/get?names=conf-none&platform=x", None),
+        ("POST", f"{path}/create?fromImage=127.0.0.1:1/x&platform=l!nux", None), ("DELETE", f"{path}/conf-none?platforms=x", None),
+    ]  # fmt: skip
+
+
+def _network(path: str) -> list[Request]:
+    return [
+        ("POST", f"{path}/create", {"Name": "conf-net", "EnableIPv4": False, "EnableIPv6": True, "CheckDuplicate": True, "IPAM": {"Config": [{"Subnet": "fd00:c0f::/64"}]}}),
+        ("GET", f"{path}/conf-net", None), ("GET", f'{path}?filters={{"name":["conf-net"]}}', None), ("GET", f"{path}/conf-net?scope=swarm", None),
+        ("POST", f"{path}/conf-net/connect", {"Container": "conf-nosuch", "EndpointConfig": {"MacAddress": "x", "GwPriority": 1}}),
+        ("DELETE", f"{path}/conf-net", None), ("POST", f'{path}/prune?filters={{"label":["conf-nosuch"]}}', None),
+    ]  # fmt: skip
+
+
 CASES: dict[str, list[Request]] = {
     **{f"info {version}": [("GET", f"/v{version}/info", None), ("GET", f"/v{version}/version", None)] for version in VERSIONS},
     **{f"images {version}": [("GET", f'/v{version}/images/json?filters={{"reference":["busybox:latest"]}}', None), ("GET", f"/v{version}/images/busybox/json", None),
                              ("GET", f"/v{version}/images/busybox/history?platform=x", None)]
        for version in VERSIONS},
+    **{f"image queries {version}": _image_queries(f"/v{version}/images") for version in VERSIONS},
+    **{f"network {version}": _network(f"/v{version}/networks") for version in VERSIONS},
     **{f"container {version}": _box(version) for version in VERSIONS},
     "refused before": [
         ("POST", "/v1.47/containers/create", RUN | {"HostConfig": {"Mounts": [{"Type": "image", "Source": "busybox", "Target": "/x"}]}}),
