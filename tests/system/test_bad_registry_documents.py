@@ -333,3 +333,20 @@ def test_a_push_that_is_refused_says_why_and_no_manifest_is_written(engine, fake
     assert reason in last["error"]
     assert "/v2/app/manifests/1" not in registry.documents
     assert not any(digest.startswith(name) for digest in engine.client.get("/images/busybox/json")["RepoDigests"])
+
+
+def test_a_client_that_leaves_ends_the_push(engine, fake):
+    registry, waiting, ended = fake(), [], []
+
+    def until_it_is_let_go(handler) -> None:
+        waiting.append(handler)
+        handler.connection.settimeout(20)
+        ended.append(handler.connection.recv(1))  # b"": the engine has closed its end
+        handler.close_connection = True
+
+    registry.faults["/v2/app/blobs/uploads/"] = until_it_is_let_go
+    engine.client.post("/images/busybox/tag", repo=f"{registry.address}/app", tag="1")
+    with engine.client.open("POST", f"/images/{registry.address}/app/push", query={"tag": "1"}, headers={"X-Registry-Auth": "e30="}):
+        eventually(lambda: waiting)
+    assert b"" in eventually(lambda: ended)
+    assert "/v2/app/manifests/1" not in registry.documents
