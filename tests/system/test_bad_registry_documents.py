@@ -6,6 +6,7 @@ As in test_bad_registry.py: every refusal names image and registry, nothing visi
 from __future__ import annotations
 
 import base64
+import contextlib
 import gzip
 import json
 import os
@@ -302,6 +303,16 @@ def test_a_registry_that_knows_no_ranges_sends_all_again_and_nothing_is_doubled(
 
 
 # --- pushes
+@contextlib.contextmanager
+def tagged(engine, name: str):
+    """Busybox under one more name."""
+    engine.client.post("/images/busybox/tag", repo=name, tag="1")
+    try:
+        yield
+    finally:
+        engine.client.delete(f"/images/{name}:1")
+
+
 def upload_page(registry: FakeRegistry) -> str:
     registry.faults["/v2/app/blobs/uploads/"] = lambda handler: handler.answer(200, "text/html", HTML)
     return "received unexpected HTTP status: 200"
@@ -328,8 +339,8 @@ def test_a_push_that_is_refused_says_why_and_no_manifest_is_written(engine, fake
     registry = fake()
     reason = fault(registry)
     name = f"{registry.address}/app"
-    engine.client.post("/images/busybox/tag", repo=name, tag="1")
-    last = push(engine, name, tag="1")[-1]
+    with tagged(engine, name):
+        last = push(engine, name, tag="1")[-1]
     assert reason in last["error"]
     assert "/v2/app/manifests/1" not in registry.documents
     assert not any(digest.startswith(name) for digest in engine.client.get("/images/busybox/json")["RepoDigests"])
@@ -345,8 +356,7 @@ def test_a_client_that_leaves_ends_the_push(engine, fake):
         handler.close_connection = True
 
     registry.faults["/v2/app/blobs/uploads/"] = until_it_is_let_go
-    engine.client.post("/images/busybox/tag", repo=f"{registry.address}/app", tag="1")
-    with engine.client.open("POST", f"/images/{registry.address}/app/push", query={"tag": "1"}, headers={"X-Registry-Auth": "e30="}):
+    with tagged(engine, f"{registry.address}/app"), engine.client.open("POST", f"/images/{registry.address}/app/push", query={"tag": "1"}, headers={"X-Registry-Auth": "e30="}):
         eventually(lambda: waiting)
     assert b"" in eventually(lambda: ended)
     assert "/v2/app/manifests/1" not in registry.documents

@@ -54,7 +54,7 @@ def connection_reason(error: Exception) -> str:
     """Why a connection did not come about, as Go words it."""
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return f"dial tcp: lookup {error.host}: no such host"
-    if isinstance(error, aiohttp.ClientConnectorError) and error.os_error.errno:
+    if isinstance(error, aiohttp.ClientConnectorError) and not isinstance(error, aiohttp.ClientSSLError) and error.os_error.errno:
         return f"dial tcp {error.host}:{error.port}: connect: {os.strerror(error.os_error.errno).lower()}"
     return str(error) or type(error).__name__
 
