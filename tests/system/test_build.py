@@ -214,6 +214,14 @@ def test_a_step_finds_containers_by_name_and_is_found_by_none(engine):
         engine.client.delete(f"/networks/{network}")
 
 
+def test_a_workdir_of_a_user_that_is_not_there_is_roots(engine):
+    """As in BuildKit (buildah's conformance test `edgecases`): the user may come with a volume, or never."""
+    image = build(engine, {"Dockerfile": "FROM busybox\nUSER nobody-here\nWORKDIR /w\nUSER 7\nWORKDIR /seven\n"}).image
+    made = tree(engine, image)
+    assert made["w"][1:4] == (0o755, 0, 0)
+    assert made["seven"][2] == 7
+
+
 def test_limits_hold(engine):
     files = {"Dockerfile": "FROM busybox\nRUN cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || cat /sys/fs/cgroup/memory.max; ulimit -n; df -k /dev/shm | tail -1\n"}
     text = build(engine, files, memory=64 << 20, ulimits=[{"Name": "nofile", "Soft": 77, "Hard": 88}], shmsize=16 << 20).text

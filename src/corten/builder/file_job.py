@@ -95,7 +95,10 @@ class _Worker:
             if isinstance(action, PutCopy):
                 self._copy(action)
             elif isinstance(action, PutFolder):
-                self._make_folders(action.path, action.mode, self._owner(action.owner) or (0, 0))
+                owner = (0, 0)
+                with suppress(UnknownUser):  # a WORKDIR of a USER that there is not (yet) is root's, as in BuildKit
+                    owner = self._owner(action.owner) or owner
+                self._make_folders(action.path, action.mode, owner)
             else:
                 self._write_file(action)
         self._make_links()
