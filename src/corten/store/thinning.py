@@ -95,9 +95,10 @@ class Thinning:
     def _pairs(self) -> list[tuple[str, str]]:
         """(blob, diff id) of all layers that are here, and of all that images name."""
         pairs = [(row.blob, row.diff_id) for row in self._layers.all()]
-        for row in self._images.rows():
+        for image in self._images.all():
             with suppress(StoreCorrupt, ArchiveRefused):  # what a broken one names is not known
-                pairs += self._images.pairs(row)
+                blobs = [layer.digest for layer in self._images.manifest(image).layers]
+                pairs += zip(blobs, image.config.rootfs.diff_ids, strict=False)
         return pairs
 
 
