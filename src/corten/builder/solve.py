@@ -155,7 +155,7 @@ class Solve:
         remote = Remote(self._solver.workshop.layout, self._solver.workshop.run_job, self._options.private)
         context = await (remote.url(op) if isinstance(op, Http) else remote.git(op))
         self.fetched.append(context)
-        return Result(folder=Folder(context.plain, context))
+        return Result(folder=Folder(ContextTree(lambda: context.listed), context))
 
     def _local(self, op: Local) -> Result:
         context = self._options.contexts.get(op.name)
