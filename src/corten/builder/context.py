@@ -6,15 +6,15 @@ import asyncio
 import os
 import secrets
 import shutil
+from bisect import bisect_left
 from collections.abc import AsyncIterator, Callable, Iterable
-from functools import cached_property
 
 import msgspec
 
 from corten.builder.context_job import CONTEXT_JOB, INDEX
 from corten.builder.entries import FILE, FOLDER, Entry
 from corten.builder.spool import SPOOL
-from corten.builder.trees import ContextTree, follow
+from corten.builder.trees import follow
 from corten.errors import NotFound
 from corten.store.layout import Layout
 from corten.store.worker_stream import write_to_worker
@@ -28,7 +28,7 @@ class NoSuchFile(NotFound):
 
 
 class Context:
-    """`listed` are all entries, whatever an ignore file says. `revision`: of what came from an address, the commit or the digest that it had.
+    """`listed` are all entries, sorted by path, whatever an ignore file says. `revision`: of what came from an address, the commit or the digest that it had.
 
     `version`: equal ones have equal content, so that what was found in it once need not be looked for again; empty where nobody knows.
     """
@@ -47,10 +47,11 @@ class Context:
     def listed(self) -> list[Entry]:
         return self._listed()
 
-    @cached_property
-    def plain(self) -> ContextTree:
-        """All of it."""
-        return ContextTree(lambda: self.listed)
+    def look(self, path: str) -> Entry | None:
+        """As a tree's, for the few paths that are read by name: no table is made of all there are."""
+        listed = self.listed
+        at = bisect_left(listed, path, key=lambda entry: entry.path)
+        return listed[at] if at < len(listed) and listed[at].path == path else None
 
     @classmethod
     async def receive(cls, layout: Layout, run_job: RunJob, pieces: AsyncIterator[bytes]) -> Context:
@@ -75,9 +76,8 @@ class Context:
 
     def read(self, path: str, limit: int) -> bytes:
         """A file's content, links followed, of at most `limit` bytes. Raises NoSuchFile."""
-        tree = ContextTree(lambda: self.listed)  # not kept: the steps look at the context as its ignore file leaves it
-        found = follow(tree, path.lstrip("/"))
-        entry = tree.look(found) if found is not None else None
+        found = follow(self, path.lstrip("/"))
+        entry = self.look(found) if found is not None else None
         if entry is None or entry.kind != FILE:
             raise NoSuchFile(path=path)
         return read_content(self.folder, entry.place, min(entry.size, limit))
@@ -91,8 +91,8 @@ class Context:
         inside = [msgspec.structs.replace(entry, path=entry.path.removeprefix(prefix)) for entry in listed if entry.path.startswith(prefix)]
         rest = [entry for entry in listed if entry.path != folder and not entry.path.startswith(prefix)]
         self._listed = lambda: rest
-        self.__dict__.pop("plain", None)
-        return Context(self.folder, lambda: [msgspec.structs.replace(root, path=""), *inside])
+        there = [msgspec.structs.replace(root, path=""), *inside]
+        return Context(self.folder, lambda: there)
 
     def claim(self, wanted: Iterable[Entry]) -> list[int]:
         """Places of large files that the caller, and nobody after it, may have as hard links."""

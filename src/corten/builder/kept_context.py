@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import stat
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Protocol
 
 import msgspec
 
-from corten.builder import entries, kept_folder
+from corten.builder import kept_folder
 from corten.builder.context import Context, NoSuchFile, read_content
 from corten.builder.context_needs import needed_files
 from corten.builder.entries import Entry
@@ -103,11 +104,10 @@ class KeptContext(Context):
 
     def _number(self, path: str) -> int | None:
         """Of the file that a path leads to."""
-        found = follow(self.plain, path)
-        entry = self.plain.look(found) if found is not None else None
-        if entry is None or entry.kind != entries.FILE:
-            return None
-        return next(number for number, listed in enumerate(self._body().entries) if listed.path == found)
+        body = self._body()
+        found = follow(body, path)
+        number = body.number(found) if found is not None else None
+        return number if number is not None and stat.S_ISREG(body.entries[number].mode) else None
 
     def _has(self, number: int) -> bool:
         body = self._body()
@@ -142,7 +142,6 @@ class KeptContext(Context):
         key = f"{name} {target.digest}"
         if key in self._memory.satisfied:
             return
-        self.__dict__.pop("plain", None)  # it was for the Dockerfile, and is large where the context is
         wanted = await asyncio.to_thread(self._needed, target, name, excludes)
         todo = [number for number in wanted if not self._has(number)]
         if todo:
@@ -170,7 +169,6 @@ class KeptContext(Context):
                 self._tell(number, digest)
 
     def _tell(self, number: int, digest: str) -> None:
-        self.__dict__.pop("plain", None)
         self._changed = True
         self._told.add(number)
         if told(self._body(), number, digest, self._taken):

@@ -6,6 +6,7 @@ A file's digest is known while its status in a new listing is the one that it wa
 from __future__ import annotations
 
 import stat
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 
 import msgspec
@@ -48,9 +49,17 @@ class Body(msgspec.Struct):
     unsure: set[int] = set()
     contents: dict[str, Place] = {}
 
-    def has(self, number: int) -> bool:
-        """Whether this file's content is known, and here."""
-        return self.digests[number] in self.contents and number not in self.unsure
+    def number(self, path: str) -> int | None:
+        at = bisect_left(self.entries, path, key=lambda entry: entry.path)
+        return at if at < len(self.entries) and self.entries[at].path == path else None
+
+    def look(self, path: str) -> Entry | None:
+        """As a tree's, without content."""
+        number = self.number(path)
+        if number is None:
+            return None if path else Entry("", entries.FOLDER)
+        entry = self.entries[number]
+        return Entry(path, _KINDS[stat.S_IFMT(entry.mode)], link=entry.link)
 
     def listed(self) -> list[Entry]:
         """As a tar's; sorted by path, the root first. What has not been asked for has no digest."""

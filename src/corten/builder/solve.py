@@ -158,7 +158,7 @@ class Solve:
         fetching = remote.url(op, self._solver.urls, anew=not self._may_use_cache(vertex)) if isinstance(op, Http) else remote.git(op)
         context = await fetching
         self.fetched.append(context)
-        return Result(folder=Folder(context.plain, context))
+        return Result(folder=Folder(ContextTree(lambda: context.listed), context))
 
     def _local(self, op: Local) -> Result:
         context = self._options.contexts.get(op.name)

@@ -37,13 +37,15 @@ class NotSent(Invalid):
     template = "the content of {path} was not asked of the client: this is a mistake in Corten, please report it"
 
 
-class Tree(Protocol):
+class Looking(Protocol):
     """Paths are relative to the root, without dots; the root is the empty path."""
 
     def look(self, path: str) -> Entry | None:
         """What is there; a link is not followed."""
         ...
 
+
+class Tree(Looking, Protocol):
     def names(self, path: str) -> Sequence[str]:
         """Of a folder's entries, sorted."""
         ...
@@ -193,7 +195,7 @@ def _file_digest(path: str) -> str:
     return content.hexdigest()
 
 
-def follow(tree: Tree, path: str) -> str | None:
+def follow(tree: Looking, path: str) -> str | None:
     """Where a path leads once every link in it is followed, none out of the tree; None where there is nothing. Raises TooManyLinks."""
     todo = [part for part in reversed(path.split("/")) if part]
     at: list[str] = []
