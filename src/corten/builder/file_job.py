@@ -108,14 +108,14 @@ class _Worker:
 
     # --- folders
     def _make_folders(self, path: str, mode: int, owner: tuple[int, int]) -> None:
-        """A folder and what is missing above it; links that are there are followed."""
+        """A folder and what is missing above it; links on the way are followed, and where one leads to nothing, that is made."""
         missing: list[str] = []
-        path = path.rstrip("/") or "/"
+        asked, path = path, os.path.realpath(path)  # `/` is the step's root: nothing leads out of it
         while not os.path.lexists(path):
             missing.append(path)
             path = posixpath.dirname(path)
         if not os.path.isdir(path):
-            raise CannotCopy(f"cannot make a folder below {path}: it is not a directory")
+            raise CannotCopy(f"cannot make a folder below {_nearest(asked)}: it is not a directory")
         for each in reversed(missing):
             os.mkdir(each, 0o700)
             os.chown(each, *owner)
@@ -288,6 +288,13 @@ class _Worker:
             os.utime(fd, ns=(self._plan.time, self._plan.time))
         finally:
             os.close(fd)
+
+
+def _nearest(path: str) -> str:
+    """The path, or what of those above it is there, as it was written."""
+    while not os.path.lexists(path):
+        path = posixpath.dirname(path)
+    return path
 
 
 def _read(path: str) -> str:
