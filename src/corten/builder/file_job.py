@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from corten.builder import entries
 from corten.builder.entries import Entry
 from corten.builder.file_plan import Action, FilePlan, PutCopy, PutFile, PutFolder, Source, read_plan
-from corten.builder.permissions import changed_mode, owner_of
+from corten.builder.permissions import changed_mode, new_folder_mode, owner_of
 from corten.linux import syscalls
 from corten.runtime.operations import MountRoot, Sandbox
 from corten.runtime.users import UnknownUser
@@ -132,7 +132,7 @@ class _Worker:
             if top:
                 return
         os.chown(path, *(owner or ((0, 0) if top else (entry.uid, entry.gid))))
-        os.chmod(path, changed_mode(action.mode, 0o755 if top else entry.mode, folder=True))
+        os.chmod(path, new_folder_mode(action.mode) if top else changed_mode(action.mode, entry.mode, folder=True))
         self._set_attributes(path, entry)
 
     # --- copies
@@ -144,19 +144,19 @@ class _Worker:
     def _put(self, action: PutCopy, source: Source, owner: tuple[int, int] | None) -> None:
         if action.unpack and source.name and source.items and self._unpack(action, source, owner):
             return
-        target = action.target
+        target, new = action.target, new_folder_mode(action.mode)
         if os.path.islink(target):
             target = os.path.realpath(target)  # what it leads to is written, there already or not
         if source.name:
             if target.endswith("/") or os.path.isdir(target):
-                self._make_folders(target, 0o755, owner or (0, 0))
+                self._make_folders(target, new, owner or (0, 0))
                 target = target.rstrip("/")
             else:
-                self._make_folders(posixpath.dirname(target), 0o755, owner or (0, 0))
+                self._make_folders(posixpath.dirname(target), new, owner or (0, 0))
                 source = Source(source.name, source.origin, [("", entry) for _, entry in source.items], source.linkable)
         else:
             target = target.rstrip("/")
-            self._make_folders(posixpath.dirname(target) or "/", 0o755, owner or (0, 0))
+            self._make_folders(posixpath.dirname(target) or "/", new, owner or (0, 0))
         for below, entry in source.items:
             self._entry(f"{target}/{plain_names.raw(below)}" if below else target or "/", entry, action, source, owner, top=not below)
 
@@ -272,12 +272,12 @@ class _Worker:
     # --- heredocs
     def _write_file(self, action: PutFile) -> None:
         owner = self._owner(action.owner) or (0, 0)
-        path = action.path
+        path, new = action.path, new_folder_mode(action.mode)
         if action.name and (path.endswith("/") or os.path.isdir(path)):
-            self._make_folders(path, 0o755, owner)
+            self._make_folders(path, new, owner)
             path = f"{path.rstrip('/')}/{action.name}"
         else:
-            self._make_folders(posixpath.dirname(path), 0o755, owner)
+            self._make_folders(posixpath.dirname(path), new, owner)
         self._clear(path)
         fd = os.open(path, _MAKE, 0o600)
         try:

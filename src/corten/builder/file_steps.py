@@ -69,7 +69,7 @@ def copy(stage: StageState, instruction: Copy | Add, context: Vertex) -> None:
                 actions.target,
                 content.encode("utf-8", "surrogateescape"),
                 heredoc.name,
-                ready.chmod or "0644",
+                ready.chmod,
                 ready.chown,
             )
         )

@@ -214,7 +214,7 @@ class Mkfile(_Value, frozen=True, tag="mkfile"):
     path: str
     data: bytes
     name: str = ""
-    mode: str = "0644"
+    mode: str = ""  # empty: 0644
     owner: str = ""
 
 

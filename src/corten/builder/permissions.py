@@ -12,6 +12,7 @@ from functools import lru_cache
 from corten.errors import Invalid
 from corten.runtime import users
 
+_OCTAL = re.compile(r"[0-7]+")
 _CLAUSE = re.compile(r"([ugoa]*)((?:[+\-=](?:[ugo]|[rwxXst]*))+)")
 _ACTION = re.compile(r"([+\-=])([ugo]|[rwxXst]*)")
 _WHO = {"u": 0o4700, "g": 0o2070, "o": 0o1007}
@@ -32,12 +33,17 @@ def owner_of(text: str, passwd: str, group: str) -> tuple[int, int]:
     return account.uid, account.uid if user.isdecimal() and not colon else account.gid
 
 
+def new_folder_mode(text: str) -> int:
+    """Of a folder that a copy makes to have a place for what it copies: an octal mode is its, too, a symbolic one changes what is copied alone."""
+    return changed_mode(text, 0o755, folder=True) if _OCTAL.fullmatch(text) else 0o755
+
+
 @lru_cache(maxsize=4096)
 def changed_mode(text: str, mode: int, *, folder: bool) -> int:
     """The mode that `text` makes of an entry's. Raises BadMode."""
     if not text:
         return mode
-    if re.fullmatch(r"[0-7]+", text):
+    if _OCTAL.fullmatch(text):
         if int(text, 8) > 0o7777:
             raise BadMode(mode=text)
         return int(text, 8)
