@@ -27,7 +27,7 @@ def unpack_archive(fd: int, target: str, make_target: Callable[[], None], owner:
     os.chdir(target)
     reader = open_decompressed(_buffered(fd))
     with refusing_corrupt("the archive"), tarfile.open(fileobj=reader, mode="r|", bufsize=_CHUNK) as archive:
-        Unpacker(base=".", whiteouts=False, owner=owner).apply(archive)
+        Unpacker(base=".", whiteouts=False, owner=owner, keep_root=True).apply(archive)
     os.chdir("/")
     return True
 

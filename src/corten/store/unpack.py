@@ -100,11 +100,13 @@ class Unpacker:
     `whiteouts`: `.wh.` names are an image layer's deletions; otherwise they are names like any other.
     `keep_kinds_in`: refuse to put a file in a folder's place, or the reverse (Docker's noOverwriteDirNonDir); the folder's
     name for the message. `owner`: (uid, gid) of all that is made, instead of the tar's. `keep_free`: bytes of the disk that stay free.
+    `keep_root`: what the tar says of the root itself, whatever kind it gives it, is passed over (Docker's, of an archive that is added to a folder).
     `recorder` is told what becomes of the tar's bytes; finishing it is the caller's.
     """
 
     def __init__(self, base: str = "/", *, whiteouts: bool = True, keep_kinds_in: str = "", owner: tuple[int, int] | None = None,
-                 keep_free: int = 0, recorder: Recorder | None = None) -> None:  # fmt: skip
+                 keep_free: int = 0, keep_root: bool = False, recorder: Recorder | None = None) -> None:  # fmt: skip
+        self._keep_root = keep_root
         self._base, self._recorder = base.rstrip("/") + "/", recorder
         self._whiteouts, self._keep_kinds_in, self._owner, self._keep_free = whiteouts, keep_kinds_in, owner, keep_free
         self._unseen = 0
@@ -124,6 +126,8 @@ class Unpacker:
 
     def _entry(self, archive: tarfile.TarFile, entry: tarfile.TarInfo) -> None:
         path = safe_name(entry.pax_headers.get("GNU.sparse.name", entry.name))  # tarfile prefers the substitute that `path` may have
+        if not path and self._keep_root:
+            return
         parent, _, name = path.rpartition("/")
         self._make_parents(parent)
         if name == OPAQUE and self._whiteouts:

@@ -23,6 +23,28 @@ def _archive(*names: str) -> bytes:
     return packed.getvalue()
 
 
+def _archive_of_kinds(*entries: tuple[str, bytes, str], owner: int = 0, mode: int = 0o755) -> bytes:
+    """(name, type, what a file has in it or a link names) in that order; a name may come again as something else. `mode` is the folders'."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        for name, kind, text in entries:
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.mtime, entry.mode = kind, 1_600_000_000, mode if kind == tarfile.DIRTYPE else 0o644
+            entry.uid = entry.gid = owner
+            entry.size, entry.linkname = (len(text), "") if kind == tarfile.REGTYPE else (0, text)
+            archive.addfile(entry, io.BytesIO(text.encode()))
+    return packed.getvalue()
+
+
+_FILE, _FOLDER, _LINK = tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE
+_KINDS = _archive_of_kinds(
+    ("./", _FOLDER, ""), ("./file", _FOLDER, ""), ("./file/in", _FILE, "in"), ("./folder", _FILE, "now a file"), ("./link", _FOLDER, ""), ("./link/in", _FILE, "in"),
+    ("./tolink", _LINK, "file"),
+)  # fmt: skip
+_AGAIN = _archive_of_kinds(
+    ("x", _FOLDER, ""), ("x/y", _FILE, "y"), ("x", _FILE, "file"), ("z", _FILE, "file"), ("z", _FOLDER, ""), ("z/y", _FILE, "y"), ("z/y", _LINK, "../x"),
+)  # fmt: skip
+
 FILES: Entries = {
     "a.txt": "a\n", "b.txt": "b\n", "script": file("script", 0o755), "private": file("private", 0o600), "setuid": file("setuid", 0o4755),
     "d": folder("d", 0o700), "d/c.txt": "c\n", "d/sub": folder("d/sub", 0o711), "d/sub/e.py": "e\n", "d/empty": FOLDER, "d/link": Link("c.txt"),
@@ -30,6 +52,14 @@ FILES: Entries = {
     "x.tbz": bz2.compress(_archive("bz/one")), "x.txz": lzma.compress(_archive("xz/one")), "fake.tar": "no archive\n", "big": bytes(300_000),
     "sp ace": "s\n", "ignored.log": "i\n", "etc/new": "n\n",
 }  # fmt: skip
+# What the cases of archives have besides.
+_ARCHIVES: Entries = {
+    "kinds.tar": _KINDS, "again.tar": _AGAIN, "root.tar": _archive_of_kinds(("./", _FOLDER, ""), ("./one", _FILE, "1"), owner=55, mode=0o711),
+    "rootless.tar": _archive_of_kinds(("./", _FILE, "x"), ("one", _FILE, "1")), "rootlink.tar": _archive_of_kinds((".", _LINK, "real"), ("one", _FILE, "1")),
+    "hard.tar": _archive_of_kinds(("a", _FILE, "a"), ("file", tarfile.LNKTYPE, "a"), ("folder", tarfile.LNKTYPE, "a"), ("link", tarfile.LNKTYPE, "a")),
+    "devices.tar": _archive_of_kinds(("file", tarfile.FIFOTYPE, ""), ("folder", tarfile.FIFOTYPE, ""), ("tolink", _LINK, "./"), ("link", _LINK, "./")),
+    "below.tar": _archive_of_kinds(("file/in", _FILE, "in")),
+}
 _PREPARED = """FROM busybox
 RUN mkdir -p /real /etc && ln -s /real /link && echo old > /real/file && ln -s /real/file /flink && ln -s /nowhere/yet /dangling && chmod 750 /real
 RUN echo 'root:x:0:0::/:/bin/sh' > /etc/passwd && echo 'bob:x:12:34::/:/bin/sh' >> /etc/passwd && echo 'team:x:77:' > /etc/group
@@ -108,6 +138,7 @@ _INSTRUCTIONS: dict[str, str] = {
     "run as user": "USER bob\nRUN touch /tmp/mine && id > /tmp/id",
     "args": "ARG w=word\nENV e=$w\nRUN echo $w $e > /said\nCOPY a.txt /$w/",
     "scratch": "FROM scratch\nCOPY --from=0 /real/file /only\nCOPY d /d",
+    "add tar of a file to a file": "RUN echo f > /t\nADD x.tar /t",
     "add tar through dangling link": "ADD x.tar /dangling",
     "add tar below dangling link": "ADD x.tar /dangling/sub/",
     "add file below dangling link": "ADD a.txt /dangling/",
@@ -117,8 +148,6 @@ _INSTRUCTIONS: dict[str, str] = {
     "copy below relative dangling link": "RUN ln -s ../../../up/there /real/out\nCOPY a.txt /real/out/name\nCOPY b.txt /link/out/",
     "copy below dangling link of links": "RUN ln -s /dangling /second\nCOPY a.txt /second/x/y",
     "copy chown below dangling link": "COPY --chown=5:6 a.txt /dangling/sub/name",
-    "heredoc below dangling link": "COPY <<E /dangling/sub/name\nx\nE",
-    "workdir below dangling link": "WORKDIR /dangling/sub",
     "copy chmod of folder": "COPY --chmod=700 d /t\nCOPY --chmod=711 d /u/v/",
     "add chmod of folder": "ADD --chmod=700 d /t",
     "copy chmod of folder onto folder": "COPY --chmod=711 d /real",
@@ -138,6 +167,8 @@ _INSTRUCTIONS: dict[str, str] = {
     "copy chmod of folder link flag": "COPY --link --chmod=700 d /t",
     "copy chmod of folder from stage": "FROM busybox\nCOPY --from=0 --chmod=700 /real /t",
     "copy chmod of link to folder": "COPY --chmod=700 tod /t",
+    "heredoc below dangling link": "COPY <<E /dangling/sub/name\nx\nE",
+    "workdir below dangling link": "WORKDIR /dangling/sub",
     "bad target": "COPY a.txt /real/file/x",
     "bad folder on file": "COPY d /real/file",
     "bad file on folder": "COPY d /t\nRUN mkdir /u && mkdir /u/c.txt\nCOPY d /u",
@@ -146,4 +177,21 @@ _INSTRUCTIONS: dict[str, str] = {
     "bad user": "COPY --chown=nobody-here a.txt /t",
 }  # fmt: skip
 
-CASES: dict[str, Case] = {name: Case(f"{_PREPARED}{text}\n", FILES) for name, text in _INSTRUCTIONS.items()}
+_MIXED = """RUN mkdir -p /t/folder/in && echo f > /t/file && echo g > /t/folder/in/g && ln -s /real /t/link && mkdir /t/tolink && echo h > /t/tolink/h
+"""
+_OF_ARCHIVES: dict[str, str] = {
+    "add tar changes kinds": f"{_MIXED}ADD kinds.tar /t/",
+    "add tar changes kinds in a new layer": f"{_MIXED}RUN rm /t/file && mkdir /t/file && echo x > /t/file/x && rm -r /t/folder && echo y > /t/folder\nADD kinds.tar /t",
+    "add tar changes its own kinds": "ADD again.tar /t/",
+    "add tar of a root": "ADD root.tar /t\nADD root.tar /real/\nADD --chown=5:6 root.tar /u/",
+    "add tar of a root that is a file": "ADD rootless.tar /t/",
+    "add tar of a root that is a link": "ADD rootlink.tar /t/",
+    "add tar of hard links in the way": f"{_MIXED}ADD hard.tar /t/",
+    "add tar of devices and links in the way": f"{_MIXED}ADD devices.tar /t/",
+    "add tar changes kinds at the root": "RUN mkdir /file && echo x > /folder\nADD kinds.tar /",
+    "bad below tar file": "RUN mkdir /t && echo f > /t/file\nADD below.tar /t/",
+}
+
+CASES: dict[str, Case] = {name: Case(f"{_PREPARED}{text}\n", FILES) for name, text in _INSTRUCTIONS.items()} | {
+    name: Case(f"{_PREPARED}{text}\n", {**FILES, **_ARCHIVES}) for name, text in _OF_ARCHIVES.items()
+}
