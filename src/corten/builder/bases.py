@@ -90,7 +90,8 @@ async def _find(node: Node, around: Around, images: ImageSource, known: list[str
     try:
         name = parse_reference(reference).with_default_tag()
     except Invalid as error:
-        raise located(Invalid(f'failed to parse stage name "{reference}": {error}'), node.span, node.reference) from None
+        meant = f" (the stage is called {reference.lower()} here)" if reference.lower() in known else ""
+        raise located(Invalid(f'failed to parse stage name "{reference}": {error}{meant}'), node.span, node.reference) from None
     try:
         return await _image(node, name, platform, around, images)
     except CortenError as error:

@@ -96,7 +96,8 @@ class Table:
             self.nodes[0].label = ""
 
     def _add(self, node: Node) -> None:
-        node.parent = None if node.replaced else self._by_name.get(node.reference.lower())
+        # Names of stages are lower case, and FROM is the one that does not look past that: it means an image otherwise, as in BuildKit.
+        node.parent = None if node.replaced else self._by_name.get(node.reference)
         self.nodes.append(node)
         if node.name:
             self._by_name[node.name] = node
