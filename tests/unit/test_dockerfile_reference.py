@@ -95,7 +95,7 @@ def test_targets(name):
 SAID_BETTER_HERE = {"bad_expansion", "bad_symbolic_chmod"}
 ONLY_WHEN_IT_RUNS = {
     "bad_exit", "bad_missing_source", "bad_secret", "checks_vars", "files: copy link inside", "files: bad target", "files: bad folder on file",
-    "files: bad file on folder", "files: bad missing", "files: bad below tar file",
+    "files: bad file on folder", "files: bad missing", "files: run bind missing", "files: bad below tar file",
     "files: add tar of a file to a file", NO_SUCH_IMAGE,
 }  # fmt: skip
 

@@ -34,7 +34,7 @@ from corten.builder.progress import Difference, Emit, Failed, Finished, Said, St
 from corten.builder.remote import Remote
 from corten.builder.results import Folder, MadeLayer, Result
 from corten.builder.select import Excludes
-from corten.builder.trees import ContextTree
+from corten.builder.trees import ContextTree, follow
 from corten.builder.url_files import UrlFiles
 from corten.builder.workshop import Workshop
 from corten.errors import CortenError, Forbidden, Invalid
@@ -242,6 +242,8 @@ class Solve:
             # What a context has becomes a layer like any other: made once, and then found by content.
             copied = mounted_copy(mount)
             plain = copied.sources[0]
+            if await asyncio.to_thread(follow, source.folder.tree, "" if plain == "." else plain) is None:
+                raise step_mounts.NoSuchMountSource(source=mount.source)
             step = Vertex(File((msgspec.structs.replace(copied, input=1),)), (Vertex(Scratch()), vertex.inputs[mount.input or 0]), replace(vertex.shown, text=f"{vertex.shown.text} (context)"))
             entry = await asyncio.to_thread(source.folder.tree.look, "" if plain == "." else plain)
             source = await self.result(step)

@@ -167,6 +167,7 @@ _INSTRUCTIONS: dict[str, str] = {
     "copy chmod of folder link flag": "COPY --link --chmod=700 d /t",
     "copy chmod of folder from stage": "FROM busybox\nCOPY --from=0 --chmod=700 /real /t",
     "copy chmod of link to folder": "COPY --chmod=700 tod /t",
+    "run bind missing": "RUN --mount=type=bind,source=missing,target=/m true",
     "heredoc below dangling link": "COPY <<E /dangling/sub/name\nx\nE",
     "workdir below dangling link": "WORKDIR /dangling/sub",
     "bad target": "COPY a.txt /real/file/x",
