@@ -286,6 +286,10 @@ def test_a_folder_can_be_a_base():
         ("FROM a\nRUN --mount=type=cache,target=/b,nosuch=1 c", 2, "unexpected key 'nosuch' in 'nosuch=1'"),
         ("# syntax=example/frontend:1\nFROM a", 1,
          "the frontend example/frontend:1 is not supported: Corten reads Dockerfiles itself, as docker/dockerfile:1 does; leave the syntax line out"),
+        ("# syntax=mirror.example/notdocker/dockerfile:1\nFROM a", 1,
+         "the frontend mirror.example/notdocker/dockerfile:1 is not supported: Corten reads Dockerfiles itself, as docker/dockerfile:1 does; leave the syntax line out"),
+        ("# syntax=hub/docker/dockerfile:1\nFROM a", 1,
+         "the frontend hub/docker/dockerfile:1 is not supported: Corten reads Dockerfiles itself, as docker/dockerfile:1 does; leave the syntax line out"),
         ("# check=nosuch=1\nFROM a", 1, 'failed to parse check options: invalid check option "nosuch"'),
     ],
 )  # fmt: skip
@@ -293,7 +297,9 @@ def test_refusals(text, line, reason):
     assert refusal(text) == (line, reason)
 
 
-@pytest.mark.parametrize("name", ["docker/dockerfile", "docker/dockerfile:1", "docker/dockerfile:1.7-labs", "docker.io/docker/dockerfile:1.4", "docker/dockerfile-upstream:master"])
+@pytest.mark.parametrize("name", [
+        "docker/dockerfile", "docker/dockerfile:1", "docker/dockerfile:1.7-labs", "docker.io/docker/dockerfile:1.4", "docker/dockerfile-upstream:master", "mirror.example/docker/dockerfile:1",
+        "mirror.example:5000/hub/docker/dockerfile:1.7-labs", "localhost/docker/dockerfile@sha256:" + "0" * 64])  # fmt: skip
 def test_dockers_own_frontends_are_served(name):
     assert plan(f"# syntax={name}\nFROM a\nUSER u").config.user == "u"
 

@@ -49,7 +49,7 @@ from corten.builder.stages import (
 from corten.errors import DockerfileError, Invalid
 from corten.spec.go_values import parse_number
 from corten.spec.platform import normalized
-from corten.spec.reference import familiar_name
+from corten.spec.reference import DEFAULT_DOMAIN, parse_reference
 from corten.spec.shell_words import Lexer
 
 _SERVED = ("docker/dockerfile", "docker/dockerfile-upstream")
@@ -104,14 +104,23 @@ def read(source: str, options: BuildOptions, findings: list[Finding] | None = No
 
 
 def check_syntax(dockerfile: Dockerfile, options: BuildOptions) -> None:
-    """`# syntax=` names an image that reads the Dockerfile. Docker's own are served by this package. Raises DockerfileError."""
+    """`# syntax=` names an image that reads the Dockerfile. Docker's own are served by this package, nothing is pulled. Raises DockerfileError."""
     directive = dockerfile.directives.get("syntax")
     name = options.arguments.get("BUILDKIT_SYNTAX") or (directive.value if directive else "")
     frontend = name.split(" ")[0]
-    if frontend and familiar_name(frontend) not in _SERVED:
+    if frontend and not _is_served(frontend):
         line = directive.line if directive else 1
         reason = f"the frontend {frontend} is not supported: Corten reads Dockerfiles itself, as docker/dockerfile:1 does; leave the syntax line out"
         raise DockerfileError(reason=reason, line=line, last_line=line, word=frontend)
+
+
+def _is_served(frontend: str) -> bool:
+    """Docker's own frontends, also where another registry has a copy of them, below a folder of its own or not."""
+    try:
+        reference = parse_reference(frontend)
+    except Invalid:
+        return False
+    return reference.path in _SERVED or (reference.domain != DEFAULT_DOMAIN and reference.path.endswith(tuple(f"/{name}" for name in _SERVED)))
 
 
 def _check_settings(dockerfile: Dockerfile, options: BuildOptions) -> CheckSettings:
