@@ -11,6 +11,7 @@ import sys
 
 import pytest
 
+from tests.builds import build
 from tests.engines import eventually
 from tests.system.test_cli_build import corten
 from tests.terminals import Terminal
@@ -84,7 +85,30 @@ def test_a_step_that_fails_is_shown_with_its_log(engine, folder):
     done = corten(engine, "build", "--progress=plain", folder("FROM busybox\nRUN echo why; exit 3\n"), code=1)
     text = re.sub(r"\d+\.\d+", "N", done.stderr.decode())
     assert 'ERROR: process "/bin/sh -c echo why; exit 3" did not complete successfully: exit code: 3\n------\n > [2/2] RUN echo why; exit 3:\nN why\n------\n' in text
-    assert text.endswith("corten: The command '/bin/sh -c echo why; exit 3' returned a non-zero code: 3\n")
+    place = f"Dockerfile:2\n{'-' * 20}\n   1 |     FROM busybox\n   2 | >>> RUN echo why; exit 3\n   3 |\n{'-' * 20}\n"
+    assert text.endswith(f"corten: The command '/bin/sh -c echo why; exit 3' returned a non-zero code: 3\n{place}")
+
+
+def test_a_step_over_several_lines_is_shown_whole(engine, folder):
+    done = corten(engine, "build", folder("FROM busybox\n\n# why\nRUN true && \\\n  cat /nowhere\nCOPY missing /\n"), code=1)
+    text = done.stderr.decode()
+    assert f"Dockerfile:4\n{'-' * 20}\n   2 |\n   3 |     # why\n   4 | >>> RUN true && \\\n   5 | >>>   cat /nowhere\n   6 |     COPY missing /\n   7 |\n" in text
+
+
+def test_a_copy_of_nothing_and_a_mount_of_nothing_show_their_lines(engine, folder):
+    done = corten(engine, "build", folder("FROM busybox\nCOPY missing /\n"), code=1)
+    assert "   2 | >>> COPY missing /\n" in done.stderr.decode()
+    done = corten(engine, "build", folder("FROM busybox\nRUN --mount=type=bind,source=missing/x,target=/m true\n"), code=1)
+    text = done.stderr.decode()
+    assert "corten: mount source /missing/x: no such file or directory\nDockerfile:2\n" in text
+    assert "COPY failed" not in text
+
+
+def test_the_classic_front_shows_no_lines(engine):
+    failed = build(engine, {"Dockerfile": "FROM busybox\nRUN exit 3\n"})
+    assert failed.error == "The command '/bin/sh -c exit 3' returned a non-zero code: 3"
+    failed = build(engine, {"Dockerfile": "FROM busybox\nRUN --mount=type=bind,source=missing,target=/m true\n"})
+    assert failed.error == "mount source /missing: no such file or directory"
 
 
 def test_a_terminal_has_a_picture(folder, on_terminal):

@@ -31,7 +31,7 @@ from corten.builder.convert import Reading, finish, read
 from corten.builder.graph import Vertex
 from corten.builder.outputs.delivery import Solved
 from corten.builder.plan import BuildPlan
-from corten.builder.progress import Finished
+from corten.builder.progress import Failed, Finished
 from corten.builder.progress import Progress as StepProgress
 from corten.builder.solve import SolveOptions
 from corten.engine.build_images import BuildImages
@@ -145,6 +145,8 @@ class BuildHandlers:
         def emit(event: StepProgress) -> None:
             if isinstance(event, Finished) and event.revision:
                 resolved[event.vertex] = event.revision
+            if isinstance(event, Failed):
+                messages.failed_at(source.place(event.vertex.shown))
             lines.take(event)
 
         names = [f"{name.name}:{name.tag}" for name in request.stored_names] if not request.stored_as_index else []

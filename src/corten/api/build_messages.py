@@ -53,6 +53,9 @@ class ClassicMessages(JsonMessages):
         """`platform`: empty, or which of several this is."""
         return ClassicLines(plan, self.send, explain=self._explain)
 
+    def failed_at(self, _place: str) -> None:
+        """A step has failed, which stands at that place of the Dockerfile (an excerpt). The classic builder does not show it."""
+
     async def image_news(self, news: ImageNews) -> None:
         """Of a base image that is looked for."""
         if news.progress:
@@ -89,7 +92,8 @@ class ClassicMessages(JsonMessages):
                 yield
             except StepFailed as error:
                 await self._release()
-                await super().send({"errorDetail": {"code": error.operands["code"], "message": error.message}, "error": error.message})
+                text = self.error_text(error)
+                await super().send({"errorDetail": {"code": error.operands["code"], "message": text}, "error": text})
             except CortenError:
                 await self._release()
                 raise

@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 
 from corten.api.build_request import BuildRequest
 from corten.builder.context import Context, NoSuchFile
-from corten.builder.graph import Local, Vertex
+from corten.builder.graph import Local, Shown, Vertex
 from corten.builder.options import BuildOptions
 from corten.builder.parser import decode
 from corten.builder.source import shown
 from corten.errors import DockerfileError, Invalid
 from corten.spec.ignore_file import ignore_file_names, read_patterns
+from corten.spec.source_excerpt import excerpt
 
 _LIMIT = 16 << 20  # bytes of a Dockerfile or an ignore file
 
@@ -36,6 +37,11 @@ class BuildSource:
             yield
         except DockerfileError as error:
             raise shown(error, self.text, self.options.file) from None
+
+
+    def place(self, step: Shown) -> str:
+        """The step's lines with those around them; empty for one that stands in no file."""
+        return excerpt(self.text, step.line, step.last_line, name=step.file) if step.line else ""
 
 
 def read_source(request: BuildRequest, context: Context, named: Mapping[str, Vertex | str] | None = None) -> BuildSource:

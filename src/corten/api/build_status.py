@@ -44,6 +44,7 @@ class StatusMessages(ClassicMessages):
         self._open: dict[str, StatusVertex] = {}  # begun and not ended
         self._began: dict[tuple[str, str], int] = {}  # (vertex, entry) -> when
         self._phase = ""
+        self._place = ""  # of the step that has failed, in the Dockerfile
 
     async def tell(self, status: BuildStatus) -> None:
         for vertex in status.vertexes:
@@ -62,6 +63,12 @@ class StatusMessages(ClassicMessages):
 
     def steps(self, plan: BuildPlan, platform: str) -> StatusSteps:
         return StatusSteps(plan, self.tell, platform, super().send if self._explain else None)
+
+    def failed_at(self, place: str) -> None:
+        self._place = self._place or place  # the first failure is what ends the build
+
+    def error_text(self, error: CortenError) -> str:
+        return f"{error.message}\n{self._place}" if self._place else error.message
 
     # --- vertices besides the steps
     async def image_news(self, news: ImageNews) -> None:

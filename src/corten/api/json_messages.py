@@ -62,7 +62,12 @@ class JsonMessages:
         except CortenError as error:
             if not self._response.prepared:
                 raise error from None
-            await self.send({"errorDetail": {"message": error.message}, "error": error.message})
+            text = self.error_text(error)
+            await self.send({"errorDetail": {"message": text}, "error": text})
+
+    def error_text(self, error: CortenError) -> str:
+        """What is told of an error in the stream."""
+        return error.message
 
     async def end(self) -> web.StreamResponse:
         await self.begin()

@@ -116,7 +116,7 @@ async def _image(node: Node, reference: Reference, platform: Platform, around: A
         around.checks.report(checks.INVALID_BASE_IMAGE_PLATFORM, node.span, node.reference, str(platform), str(own), comments=comments)
     if node.platform is None and around.options.platform is None:
         platform = own if own.architecture else platform
-    shown = Shown(f"FROM {_in_full(reference)}", node.label, node.span.first, around.options.file)
+    shown = Shown(f"FROM {_in_full(reference)}", node.label, node.span.first, around.options.file, node.span.last)
     tree = Vertex(Image(found.id, found.reference) if found.chain else Scratch(), (), shown)
     return Base(tree, platform, found.config.run, found)
 

@@ -172,9 +172,7 @@ class _Actions:
         self._copy(self._context, source, wildcard=True, unpack=unpack, required=not is_pattern(source))
 
     def _shown(self, source: str) -> Shown:
-        stage = self._stage
-        line = stage.current.span.first if stage.current else 0
-        return Shown(f"{self._ready.instruction.word} {source}", stage.label, line, stage.around.options.file)
+        return self._stage.placed(f"{self._ready.instruction.word} {source}")
 
     def _check_ignored(self, source: str) -> None:
         """Only without exceptions in the ignore file: with them a folder may be left out and something in it not."""

@@ -237,12 +237,15 @@ LAYERED = (Exec, File)
 
 @dataclass(frozen=True)
 class Shown:
-    """How a step is called where progress, errors and the cache name it. `line` is the instruction's first in its file, from 1."""
+    """How a step is called where progress, errors and the cache name it. `line` and `last_line` are the instruction's first and last in
+    its file, from 1; 0: it stands in none.
+    """
 
     text: str = ""
     stage: str = ""
     line: int = 0
     file: str = "Dockerfile"
+    last_line: int = 0
 
 
 @dataclass(frozen=True)

@@ -150,8 +150,12 @@ class StageState:
         where = f"{self.label} " if self.label else ""
         trigger = "ONBUILD " if self.on_build else ""
         head = f"[{where}{self.counted:{width}d}/{self.total}] " if self.total else ""
-        line = self.current.span.first if self.current else 0
-        return Shown(f"{head}{trigger}{text}", self.label, line, self.around.options.file)
+        return self.placed(f"{head}{trigger}{text}")
+
+    def placed(self, text: str) -> Shown:
+        """At the instruction that is carried out now."""
+        span = self.current.span if self.current else Span(0, 0)
+        return Shown(text, self.label, span.first, self.around.options.file, span.last)
 
     def described(self, text: str, masked: Mapping[str, str] | None = None, *, quotes: bool = False) -> str:
         """An instruction's text with its name in capitals and variables put in. `quotes`: they stay, and so do unknown variables."""
