@@ -19,11 +19,11 @@ from corten.builder.select import Group
 from corten.spec.digest import digest_of
 
 Ingredients = Iterable[tuple[str, str]]  # (name, value)
-_FORMAT = "1"  # another one makes every key another
+_FORMAT = "2"  # another one makes every key another: raised when a step with the same ingredients comes to another result
 
 
 def key_of(ingredients: Ingredients) -> str:
-    """The digest of the JSON `["1",[[name,value],...]]`, which is not made as a whole."""
+    """The digest of the JSON `["2",[[name,value],...]]`, which is not made as a whole."""
     key, separator = hashlib.sha256(msgspec.json.encode([_FORMAT])[:-1] + b",["), b""
     for pair in ingredients:
         key.update(separator + msgspec.json.encode(pair))
