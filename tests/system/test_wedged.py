@@ -11,7 +11,8 @@ import time
 import pytest
 
 from corten.api.client import ApiError, Client
-from tests.engines import PATIENCE
+from tests.engines import PATIENCE, eventually, free_port
+from tests.system.conftest import listens
 from tests.system.test_taking_over import is_told
 
 _WEDGED = "that looks after the container does not answer"
@@ -112,6 +113,69 @@ def test_a_wedged_monitor_that_dies_is_replaced(own_engine):
     os.kill(pid, signal.SIGKILL)
     once_it_answers(lambda: engine.client.post(f"/containers/{wedged}/kill"))
     assert is_told(state(engine, wedged)["ExitCode"], 137)
+
+
+def _caught_at_its_set_up(bridge: str, monitor: int, start: threading.Thread) -> int:
+    """Start a container, stop its first process before its sandbox is set up, and its monitor once the engine knows of it; the process."""
+    before = set(_children(monitor))
+    links = _links(bridge)
+    start.start()
+    while not (new := set(_children(monitor)) - before):
+        assert start.is_alive()
+    (first,) = new
+    os.kill(first, signal.SIGSTOP)
+    eventually(lambda: _links(bridge) - links)
+    os.kill(monitor, signal.SIGSTOP)
+    return first
+
+
+def _links(bridge: str) -> set[str]:
+    return set(os.listdir(f"/sys/class/net/{bridge}/brif"))
+
+
+def _children(pid: int) -> list[int]:
+    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
+        return [int(word) for word in file.read().split()]
+
+
+@pytest.mark.parametrize("network", ["bridge", "named"])
+def test_a_monitor_that_falls_silent_in_a_start_is_passed_over(own_engine, network):
+    engine = own_engine
+    monitor = monitor_of(engine, engine.run("sleep", "600"))
+    bridge = engine.bridge
+    if network == "named":
+        bridge = f"br-{engine.client.post('/networks/create', {'Name': network})['Id'][:12]}"
+    slow = {"Tmpfs": {f"/slow/{number}": "" for number in range(200)}}  # so that its set-up is seen
+    ports = {"80/tcp": [{"HostIp": "127.0.0.1", "HostPort": str(free_port())}]}
+    body = {"Image": "busybox", "Cmd": ["sh", "-c", "echo hello; exec httpd -f -p 80 -h /bin"], "HostConfig": slow | {"NetworkMode": network, "PortBindings": ports}}
+    web = engine.client.post("/containers/create", body, name="web")["Id"]
+    seen: list[str] = []
+
+    def start() -> None:
+        seen.append(engine.docker("docker", "start", "web").stdout)
+        seen.append(engine.docker("docker", "logs", "web").stdout)
+
+    thread = threading.Thread(target=start)
+    first = _caught_at_its_set_up(bridge, monitor, thread)
+    try:
+        thread.join(30 * PATIENCE)
+        assert seen == ["web\n", "hello\n"]
+        assert state(engine, web)["Pid"] != first
+        assert monitor_of(engine, web) != monitor
+        links = _links(bridge)
+    finally:
+        os.kill(monitor, signal.SIGCONT)
+    once_it_answers(lambda: engine.client.post(f"/containers/{engine.run('sleep', '600')}/kill"))
+    eventually(lambda: not os.path.exists(f"/proc/{first}"))  # the monitor has taken down what it had begun, and that alone
+    assert state(engine, web)["Running"]
+    address = engine.client.get(f"/containers/{web}/json")["NetworkSettings"]["Networks"][network]["IPAddress"]
+    name = "web" if network == "named" else address
+    assert engine.output("wget", "-q", "-O", "/dev/null", f"http://{name}/ls", NetworkMode=network) == (0, "")
+    assert listens(int(ports["80/tcp"][0]["HostPort"]))
+    eventually(lambda: _links(bridge) == links)
+    engine.client.post(f"/containers/{web}/restart", t=0)
+    eventually(lambda: listens(int(ports["80/tcp"][0]["HostPort"])))
+    assert engine.monitor_log() == ""
 
 
 CALLS = ("start", "stop?t=0", "kill", "kill?signal=HUP", "restart?t=0", "pause", "unpause", "rename", "update", "inspect", "exec", "remove", "top", "wait", "logs")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from corten.engine import states
 from corten.engine.containers import Containers
 from corten.engine.records import ContainerRecord
-from corten.errors import NoSuchContainer
+from corten.errors import MonitorSilent, NoSuchContainer
 from corten.runtime import messages
 from corten.runtime.launch import Launch
 
@@ -40,14 +40,21 @@ class Attaching:
         self._containers.emit("attach", current)
 
     async def hand_over(self, record: ContainerRecord) -> None:
-        """Give the waiting clients to the monitor that has the container now."""
-        for client in self._pending.pop(record.id, []):
+        """Give the waiting clients to the monitor that has the container now. One that is silent at a start does not get them: they wait for the next."""
+        while clients := self._pending.get(record.id):
+            client, kept = clients[0], False
             try:
                 await self._launch.call(
                     messages.Attach(0, record.id, client.streams, client.detach_keys, client.pending), (client.fd,)
                 )
+            except MonitorSilent:
+                kept = not states.is_running(record)
+                raise
             finally:
-                os.close(client.fd)
+                if not kept:
+                    os.close(client.fd)
+                    clients.remove(client)
+        self._pending.pop(record.id, None)
 
     def drop(self, container_id: str) -> None:
         """There will be nobody to hand them to."""

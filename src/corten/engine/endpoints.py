@@ -161,6 +161,13 @@ class Endpoints:
         finally:
             os.close(fd)
 
+    def detach(self, record: ContainerRecord, namespace: int) -> None:
+        """Undo attach() for a sandbox (descriptor of its namespace; -1 if it has gone, and what is inside with it) that another one replaces. Idempotent."""
+        self._names.close(record.id)
+        for place in record.active_endpoints:
+            if place.veth or (place.mac and namespace >= 0):
+                self._kernel.detach(self.wire(record, place), namespace)
+
     def announce(self, record: ContainerRecord) -> None:
         """It is attached, and set up: tell who wants to know. The log is written while the program is started."""
         asyncio.get_running_loop().call_soon(self._exposure.log, record)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import select
 import shutil
+import signal
 from contextlib import suppress
 
 import msgspec
@@ -19,7 +21,7 @@ from corten.engine.preparing import Preparing
 from corten.engine.probing import Probing
 from corten.engine.records import ContainerRecord, Restarts
 from corten.engine.removal import Removal
-from corten.errors import CommandNotStarted, CortenError, Invalid, KernelRefused, UnknownUserName
+from corten.errors import CommandNotStarted, CortenError, Invalid, KernelRefused, MonitorSilent, UnknownUserName
 from corten.runtime import messages
 from corten.runtime.launch import Launch
 from corten.spec.timestamps import now_ns, rfc3339_nano
@@ -87,19 +89,36 @@ class Starting:
         self._probing.watch(record)
 
     async def _run(self, record: ContainerRecord, request: messages.Create) -> tuple[int, str]:
+        """As `_try`. A monitor that falls silent before the sandbox is made is passed over once, with all that it has made of it."""
+        try:
+            return await self._try(record, request)
+        except MonitorSilent:
+            if self._launch.serves(record.id):  # the sandbox was made, and its program may run
+                raise
+        shutil.rmtree(request.run_dir)  # by its being another one the silent monitor knows that the container is not its own any more
+        os.mkdir(request.run_dir, 0o700)
+        return await self._try(record, request)
+
+    async def _try(self, record: ContainerRecord, request: messages.Create) -> tuple[int, str]:
         """Make the sandbox and execute the program in it: its pid, and when that was asked for.
 
         Meanwhile come the rules of its network, and its links while its mounts are still being made. With them there, the program may be asked for:
         the monitor holds that until the sandbox is whole. (Not with a terminal, which clients are shown only then.)
         """
-        cloned: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        creating = asyncio.ensure_future(self._launch.create(request, lambda pid: None if cloned.done() else cloned.set_result(pid)))
+        cloned: asyncio.Future[_Sandbox] = asyncio.get_running_loop().create_future()
+
+        def told(pid: int) -> None:
+            if not cloned.done():
+                with suppress(ProcessLookupError):  # it has died: that is told next
+                    cloned.set_result(_Sandbox(pid))
+
+        creating = asyncio.ensure_future(self._launch.create(request, told))
         executing: asyncio.Future[str] | None = None
         try:
             await asyncio.sleep(0)  # it is sent
             self._endpoints.prepare(record)
             await asyncio.wait((cloned, creating), return_when=asyncio.FIRST_COMPLETED)
-            pid = cloned.result() if cloned.done() else (await creating).pid  # another runtime's: known when all is made
+            pid = cloned.result().pid if cloned.done() else (await creating).pid  # another runtime's: known when all is made
             await self._endpoints.attach(record, f"/proc/{pid}/ns/net")
             if cloned.done() and not creating.done() and not record.config.tty and self._launch.holds_starts(record.id):
                 executing = asyncio.ensure_future(self._execute(record, messages.StartOnceReady(0, record.id)))
@@ -116,11 +135,26 @@ class Starting:
             if executing and not executing.cancelled():
                 executing.exception()  # as the sandbox's, which is told below, or what is on its way
             if not creating.cancelled() and (failed := creating.exception()):
+                if isinstance(failed, MonitorSilent) and cloned.done():
+                    self._put_out(record, cloned.result())
                 raise failed from None  # and so there was nothing to attach to
             with suppress(KernelRefused):  # its monitor has undone it already, or has gone
                 await self._launch.call(messages.Discard(0, record.id))
             raise
+        finally:
+            if cloned.done():
+                cloned.result().close()
         return created.pid, started_at
+
+    def _put_out(self, record: ContainerRecord, sandbox: _Sandbox) -> None:
+        """What a silent monitor has made: it must not go on to the program when the monitor wakes, and the next one's links have the same names."""
+        namespace = sandbox.network()
+        sandbox.kill()
+        try:
+            self._endpoints.detach(record, namespace)
+        finally:
+            if namespace >= 0:
+                os.close(namespace)
 
     async def _execute(self, record: ContainerRecord, start: messages.Start | messages.StartOnceReady) -> str:
         """With its clients attached. When it was asked for."""
@@ -140,3 +174,29 @@ class Starting:
         record = self._containers.save_state(record.id, status=status, exit_code=code, error=error.message)
         await self._removal.after_failed_start(record)
         return error
+
+
+class _Sandbox:
+    """A container's first process before its program, held by a pidfd: its number may be another one's by the time that it is used."""
+
+    def __init__(self, pid: int) -> None:
+        """Raises ProcessLookupError if it has ended."""
+        self.pid, self._pidfd = pid, os.pidfd_open(pid)
+
+    def network(self) -> int:
+        """A descriptor of its network namespace, the caller's; -1 if it has ended."""
+        try:
+            fd = os.open(f"/proc/{self.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return -1
+        if select.select((self._pidfd,), (), (), 0)[0]:  # then the number may have been another one's already
+            os.close(fd)
+            return -1
+        return fd
+
+    def kill(self) -> None:
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+    def close(self) -> None:
+        os.close(self._pidfd)

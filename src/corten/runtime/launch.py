@@ -186,13 +186,16 @@ class Launch:
     async def create(self, request: messages.Create, on_cloned: Callable[[int], None] | None = None) -> messages.Created:
         """Set a container up until just before its program. A monitor that turns out to be silent is passed over once.
 
-        `on_cloned` is told the pid as soon as there are namespaces, if the request says so.
+        `on_cloned` is told the pid as soon as there are namespaces, if the request says so. Whoever asks for that has to do with a sandbox that
+        is only begun, so it is for him to pass over a silent monitor: MonitorSilent is raised.
         """
         if on_cloned:
             self._cloned[request.container] = on_cloned
         try:
             return await self._create(request)
         except MonitorSilent:
+            if on_cloned:
+                raise
             return await self._create(request)
         finally:
             self._cloned.pop(request.container, None)
@@ -240,6 +243,10 @@ class Launch:
         if not isinstance(created, messages.Created):
             raise TypeError(f"monitor answered {created!r} to Create")
         return created
+
+    def serves(self, container: str) -> bool:
+        """Whether a monitor has it, set up or running."""
+        return any(container in load for load in self._loads.values())
 
     def holds_starts(self, container: str) -> bool:
         """Whether the monitor that sets the container up takes StartOnceReady."""

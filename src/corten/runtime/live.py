@@ -71,6 +71,15 @@ class LiveContainer:
     kept: list[int] = field(default_factory=list)  # descriptors that the daemon's successor will ask for
     spool_folder: str = ""
     lingering: dict[str, Session] = field(default_factory=dict)  # of ended execs whose outputs somebody still has open
+    folder: int = -1  # descriptor of run_dir as it was at the set-up
+
+    def is_superseded(self) -> bool:
+        """Whether a daemon that waited in vain has had the container made anew by another monitor: then group and FIFOs are that one's."""
+        try:
+            now = os.stat(self.run_dir)
+        except FileNotFoundError:
+            return False
+        return self.folder >= 0 and not os.path.samestat(os.fstat(self.folder), now)
 
     def was_oom_killed(self) -> bool:
         """Another runtime's group has gone by the time that this is asked: its driver has left a mark."""

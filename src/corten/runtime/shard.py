@@ -62,6 +62,8 @@ class Shard:
         terminal = bool(config.process and config.process.terminal)
         log: ContainerLog | None = None
         try:
+            folder = os.open(message.run_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            ours.append(folder)
             log = ContainerLog(message.log, self._reactor, lambda: self._log_has_room(message.container))
             outputs, input_fd, stdio = open_stdio(message.run_dir, "", ours, theirs, open_stdin=message.open_stdin, terminal=terminal)
             root = config.root.path if config.root else "rootfs"
@@ -87,8 +89,9 @@ class Shard:
         session = self._session(message, outputs, input_fd, log, terminal=terminal)
         process = live_process(child, session, reply, message.serial, runtime)
         self._containers[message.container] = LiveContainer(
-            message.container, config, group, message.run_dir, process, connection, runtime, spool_folder=message.bundle
-        )
+            message.container, config, group, message.run_dir, process, connection, runtime, spool_folder=message.bundle,
+            folder=folder,
+        )  # fmt: skip
         self.watch(message.container, "", process)
         if message.tell_pid and not runtime:
             reply(messages.Cloned(message.container, child.pid))
@@ -230,19 +233,21 @@ class Shard:
         session.end_with_last_writer(lambda: live.lingering.__delitem__(exec_id))
 
     def _take_down(self, live: LiveContainer) -> None:
+        superseded = live.is_superseded()
         try:
             # With a pid namespace of its own everything inside is dead by now; with the host's, it is not.
             for exec_id, process in tuple(live.execs.items()):
                 self._end_exec(live, exec_id, process)
-            if live.group:
+            if live.group and not superseded:
                 live.group.kill()
                 live.group.remove()
             for session in tuple(live.lingering.values()):
                 session.close()
         except OSError:  # a group that cannot be removed is one folder too many, and no reason to lose the other containers
             traceback.print_exc()
-        unlink_fifos(live.run_dir, "")
-        close_all(live.kept)
+        if not superseded:
+            unlink_fifos(live.run_dir, "")
+        close_all([*live.kept, *([live.folder] if live.folder >= 0 else [])])
         del self._containers[live.id]
 
     def _end_exec(self, live: LiveContainer, exec_id: str, process: LiveProcess) -> None:
