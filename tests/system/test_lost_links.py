@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+
 import pytest
 from pyroute2 import NetNS
 
@@ -22,6 +25,12 @@ def engine(placed_engine):
 def veths(place: Place) -> list[str]:
     with NetNS(place.name) as there:
         return [name for row in there.get_links() if (name := dict(row["attrs"])["IFLA_IFNAME"]).startswith("veth")]
+
+
+def the_veth(place: Place) -> str:
+    """The only one, once the links of the test before have gone."""
+    (veth,) = eventually(lambda: found if len(found := veths(place)) == 1 else [])
+    return veth
 
 
 def take_away(place: Place, link: str) -> None:
@@ -48,7 +57,7 @@ def test_a_bridge_is_mended_at_the_next_start(engine, place):
 def test_a_veth_is_said_at_once_and_mended_at_the_next_start(engine, place):
     container = engine.run(*HTTPD, name="web", PortBindings=BINDINGS)
     eventually(lambda: place.is_reached(8080))
-    (veth,) = veths(place)
+    veth = the_veth(place)
     take_away(place, veth)
     said(engine, f"container web: its link {veth} of network bridge is gone; restart the container, or connect it to the network again (docker network connect bridge web)")
     assert inspect(engine, container)["State"]["Running"]
@@ -64,7 +73,7 @@ def test_a_veth_is_said_at_once_and_mended_at_the_next_start(engine, place):
 def test_a_veth_is_mended_by_a_connect(engine, place):
     container = engine.run(*HTTPD, name="web", PortBindings=BINDINGS)
     eventually(lambda: place.is_reached(8080))
-    (veth,) = veths(place)
+    veth = the_veth(place)
     take_away(place, veth)
     said(engine, f"its link {veth} of network bridge is gone")
     engine.client.post("/networks/bridge/connect", {"Container": container})
@@ -75,11 +84,59 @@ def test_a_veth_is_mended_by_a_connect(engine, place):
 def test_a_veth_taken_away_without_an_engine_is_said_by_the_next(engine, place):
     container = engine.run(*HTTPD, PortBindings=BINDINGS)
     eventually(lambda: place.is_reached(8080))
-    (veth,) = veths(place)
+    veth = the_veth(place)
     engine.kill()
     take_away(place, veth)
     engine.start()
     assert f"its link {veth} of network bridge is gone" in engine.log()
+    engine.client.post(f"/containers/{container}/restart", t=0)
+    eventually(lambda: place.is_reached(8080))
+
+
+def unplug(place: Place, veth: str) -> None:
+    with NetNS(place.name) as there:
+        there.link("set", index=there.link_lookup(ifname=veth)[0], master=0)
+
+
+@pytest.mark.parametrize("with_engine", [True, False], ids=["at once", "by the next engine"])
+def test_a_veth_off_its_bridge_is_said_and_mended_at_the_next_start(engine, place, with_engine):
+    engine.client.post("/networks/create", {"Name": "apart", "Options": {"com.docker.network.bridge.enable_icc": "false"}})
+    engine.run(*HTTPD, name="web", PortBindings=BINDINGS, NetworkMode="apart")
+    eventually(lambda: place.is_reached(8080))
+    veth = the_veth(place)
+    if not with_engine:
+        engine.kill()
+    unplug(place, veth)
+    if not with_engine:
+        engine.start()
+    said(engine, f"container web: its link {veth} has been taken off bridge br-")
+    assert not place.is_reached(8080)
+    engine.run("sleep", "60")
+    assert not place.is_reached(8080)  # on another network
+    other = engine.run("sleep", "60", NetworkMode="apart")
+    eventually(lambda: place.is_reached(8080))
+    assert flags(place, veth) == ("1", "1")  # it meets its own published port, and no other container
+    address = inspect(engine, "web")["NetworkSettings"]["Networks"]["apart"]["IPAddress"]
+    asked = engine.client.post(f"/containers/{other}/exec", {"Cmd": ["nc", "-w", "1", address, "80"]})["Id"]
+    engine.client.post(f"/exec/{asked}/start", {"Detach": True})
+    assert eventually(lambda: engine.client.get(f"/exec/{asked}/json")["ExitCode"]) == 1
+    assert engine.log().count("has been taken off bridge") == 1
+
+
+def flags(place: Place, veth: str) -> tuple[str, str]:
+    """Of a bridge port: hairpin, isolated."""
+    shown = subprocess.run(["ip", "-n", place.name, "-details", "-json", "link", "show", veth], check=True, capture_output=True).stdout
+    data = json.loads(shown)[0]["linkinfo"]["info_slave_data"]
+    return str(int(data["hairpin"])), str(int(data["isolated"]))
+
+
+def test_a_veth_off_its_bridge_is_mended_by_its_containers_restart(engine, place):
+    container = engine.run(*HTTPD, name="web", PortBindings=BINDINGS)
+    eventually(lambda: place.is_reached(8080))
+    veth = the_veth(place)
+    unplug(place, veth)
+    said(engine, f"its link {veth} has been taken off bridge {engine.bridge} of network bridge")
+    assert not place.is_reached(8080)
     engine.client.post(f"/containers/{container}/restart", t=0)
     eventually(lambda: place.is_reached(8080))
 
@@ -111,5 +168,5 @@ def test_what_ends_by_itself_is_no_loss(engine, place):
     engine.client.post("/corten/system/teardown")
     engine.run("sleep", "60")
     log = engine.log()
-    assert "its link" not in log
+    assert "its link" not in log  # neither gone nor off its bridge
     assert "taken" not in log, network

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address, ip_interface
 
@@ -46,6 +46,7 @@ class Endpoints:
         self._kernel, self._networks, self._firewall, self._containers = kernel, networks, firewall, containers
         self._ports, self._files, self._names = HostPorts(), network_files, names
         self._leaving: dict[str, EndpointRecord] = {}  # veth -> its endpoint, until the kernel has taken the link away
+        self._unplugged: set[str] = set()  # veths of running containers that somebody has taken off their bridge
         self._guests: dict[str, ContainerRecord] = {}  # steps of builds: on a network, and in no list of containers
 
     # --- a start
@@ -362,12 +363,14 @@ class Endpoints:
         """Make the networks' links and the table again; hold the ports of what is running; take away links that no record names."""
         self._networks.restore()
         named = set()
+        found: list[ContainerRecord] = []
         for record in self._containers.all():
             if not states.is_running(record):
                 if record.active_endpoints:  # an engine died between its lease and its start
                     self._containers.save(record.without_leases())
                 continue
             running = self.without_lost_links(record)
+            found.append(running)
             named |= {place.veth for place in running.active_endpoints}
             self._ports.restore(running)
             self._firewall.put(running.id, self.elements(running))
@@ -379,7 +382,7 @@ class Endpoints:
                     if veth.startswith("veth"):
                         _log.info("network %s: took away %s, which a crash had left", network.name, veth)
                         self._kernel.remove_link(veth)
-
+        self.note_unplugged(found)
         self._firewall.start()
 
     async def reopen_names(self, record: ContainerRecord) -> None:
@@ -396,13 +399,34 @@ class Endpoints:
             _log.warning("container %s: its name service cannot be restored: %s", record.name, error)
 
     def mend(self, network_id: str) -> None:
-        """If somebody has taken a network's bridge away: make it again, and hang on it who was there. Raises OSError, CortenError."""
+        """If somebody has taken a network's bridge away, or links off it: make it again, and hang on it who was there. Raises OSError, CortenError."""
         network = self._networks.find(network_id)
-        if self._networks.mend(network):
-            for record in self._containers.all():
-                for place in record.active_endpoints:
-                    if place.network_id == network.id and place.veth and self._kernel.has_link(place.veth):
-                        self._kernel.plug(place.veth, network.link)
+        made_again = self._networks.mend(network)
+        if not made_again and not self._unplugged:
+            return
+        for record in self._containers.all():
+            for place in record.active_endpoints:
+                if place.network_id == network.id and (made_again or place.veth in self._unplugged) and place.veth and self._kernel.has_link(place.veth):
+                    self._kernel.plug(place.veth, network.link)
+                    self._kernel.set_port(self.wire(record, place))  # a port that is off its bridge has lost its flags
+                    self._unplugged.discard(place.veth)
+
+    def note_unplugged(self, records: Iterable[ContainerRecord]) -> None:
+        """Of these running containers: say which links somebody has taken off their bridge; `mend` hangs them there again."""
+        self._unplugged = {veth for veth in self._unplugged if self._kernel.has_link(veth)}
+        ports: dict[str, set[str]] = {}
+        for record in records:
+            for place in record.active_endpoints:
+                bridge = self._networks.find(place.network_id).link
+                if not place.veth or not self._kernel.has_link(place.veth) or not self._kernel.has_link(bridge):
+                    continue  # what is gone is said as such
+                if place.veth in ports.setdefault(bridge, self._kernel.ports_of(bridge)):
+                    continue
+                self._unplugged.add(place.veth)
+                _log.warning(
+                    "container %s: its link %s has been taken off bridge %s of network %s; it is put there again at the next start or connect of a container on it",
+                    record.name, place.veth, bridge, place.network,
+                )  # fmt: skip
 
     def tear_down(self) -> list[str]:
         """Take every bridge and the table away, with nothing running; the bridges' names."""

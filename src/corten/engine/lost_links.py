@@ -40,6 +40,7 @@ class LostLinks:
             _log.warning("notifications of links were lost (%s): every container's are looked at", error)
             self._exposure.forget()
             self._look_at(self._containers.all())
+            self._endpoints.note_unplugged(self._running(self._containers.all()))
             return
         if changes.addresses:
             self._exposure.forget()
@@ -47,12 +48,20 @@ class LostLinks:
             self._networks.address_lost(link, address)
         for link in sorted(changes.gone):
             self._networks.link_lost(link)
-        self._look_at([record for record in self._containers.all() if any(place.veth in changes.gone for place in record.active_endpoints)])
+        self._look_at(self._with(changes.gone))
+        if off := changes.unplugged - changes.gone:
+            self._endpoints.note_unplugged(self._running(self._with(off)))
+
+    def _with(self, links: frozenset[str]) -> list[ContainerRecord]:
+        return [record for record in self._containers.all() if any(place.veth in links for place in record.active_endpoints)]
 
     def _look_at(self, records: Iterable[ContainerRecord]) -> None:
-        for record in records:
-            if states.is_running(record) and _has_namespace(record):
-                self._endpoints.without_lost_links(record)
+        for record in self._running(records):
+            self._endpoints.without_lost_links(record)
+
+    @staticmethod
+    def _running(records: Iterable[ContainerRecord]) -> list[ContainerRecord]:
+        return [record for record in records if states.is_running(record) and _has_namespace(record)]
 
 
 def _has_namespace(record: ContainerRecord) -> bool:

@@ -235,7 +235,16 @@ def addresses(netlink: Netlink) -> list[tuple[int, AnyInterface]]:
 
 def removed_links(messages: Iterable[tuple[int, int, bytes]]) -> set[str]:
     """Of notifications (type, sender, body): the names of links that are gone from here."""
-    gone = (body for kind, _, body in messages if kind == RTM_DELLINK and body[0] == socket.AF_UNSPEC)  # of the bridge family: off its bridge only
+    return _named_in(messages, socket.AF_UNSPEC)
+
+
+def unplugged_links(messages: Iterable[tuple[int, int, bytes]]) -> set[str]:
+    """The names of links that are on their bridge no longer; also of those that are gone."""
+    return _named_in(messages, _AF_BRIDGE)
+
+
+def _named_in(messages: Iterable[tuple[int, int, bytes]], family: int) -> set[str]:
+    gone = (body for kind, _, body in messages if kind == RTM_DELLINK and body[0] == family)
     return {parse_attributes(body[16:]).get(_IFLA_IFNAME, b"").rstrip(b"\0").decode() for body in gone}
 
 

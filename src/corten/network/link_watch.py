@@ -19,11 +19,12 @@ _FILTER = netlink_filters.links_and_addresses((rtnetlink.RTM_DELLINK,), (rtnetli
 
 @dataclass(frozen=True)
 class LinkChanges:
-    """`gone`: names of links; `bare`: (link, address) that it has lost; `addresses`: whether any has come or gone."""
+    """`gone`: names of links; `unplugged`: those that are off their bridge, gone or not; `bare`: (link, address) that it has lost; `addresses`: whether any has come or gone."""
 
     gone: frozenset[str] = frozenset()
     bare: tuple[tuple[str, AnyAddress], ...] = ()
     addresses: bool = False
+    unplugged: frozenset[str] = frozenset()
 
 
 class LinkWatch:
@@ -39,7 +40,7 @@ class LinkWatch:
         messages = self._socket.notifications()
         bare = [(name, address) for index, address in rtnetlink.removed_addresses(messages) if (name := _name_of(index))]
         addresses = any(kind != rtnetlink.RTM_DELLINK for kind, _, _ in messages)
-        return LinkChanges(frozenset(rtnetlink.removed_links(messages)), tuple(bare), addresses)
+        return LinkChanges(frozenset(rtnetlink.removed_links(messages)), tuple(bare), addresses, frozenset(rtnetlink.unplugged_links(messages)))
 
     def close(self) -> None:
         self._socket.close()
