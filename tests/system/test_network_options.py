@@ -4,6 +4,7 @@ that routes the networks' addresses there.
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -96,6 +97,29 @@ def test_who_is_trusted_gets_in_after_the_engine_was_killed_and_no_more_once_the
     assert f'"out" . {address} . tcp . 80' in table
     nets.remove_all()
     eventually(lambda: address not in place.nft("list", "table", "inet", nets.bridge))
+
+
+@pytest.mark.parametrize("how", ["flag", "daemon.json"])
+def test_direct_routing_that_the_engine_allows(nets, place, tmp_path, how):
+    nets.terminate()
+    config = tmp_path / "daemon.json"
+    config.write_text(json.dumps({"allow-direct-routing": True}))
+    arguments = ["--allow-direct-routing"] if how == "flag" else ["--config-file", str(config)]
+    nets.arguments += arguments
+    nets.start()
+    try:
+        make(nets)
+        address = serve(nets)
+        assert from_outside(place, address) == (True, False, True)
+        other = nets.run("sleep", "600")  # on another network
+        fd = inside(nets, other)
+        assert (_answers(fd, address, 80), _answers(fd, address, 81)) == (True, False)
+        os.close(fd)
+    finally:
+        nets.arguments = nets.arguments[: -len(arguments)]
+        nets.terminate()
+        nets.start()
+    assert from_outside(place, address) == (False, False, True), "what runs on follows the engine's setting"
 
 
 @pytest.mark.parametrize(("options", "source"), [

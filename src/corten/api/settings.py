@@ -46,6 +46,7 @@ class Settings:
     bip: str = ""
     ip: str = ""
     default_publish_address: str = ""
+    allow_direct_routing: bool = False
     plugin_dir: str = PLUGINS
     default_address_pools: tuple[Any, ...] = ()
     cgroup_parent: str = "/corten"
@@ -89,7 +90,8 @@ class Settings:
 
     @property
     def network_defaults(self) -> NetworkDefaults:
-        return NetworkDefaults(self.bridge_name, self.bip, ipam.parse_pools(self.default_address_pools), self.ip, self.default_publish_address)
+        return NetworkDefaults(self.bridge_name, self.bip, ipam.parse_pools(self.default_address_pools), self.ip, self.default_publish_address,
+                               direct_routing=self.allow_direct_routing)  # fmt: skip
 
     def tls_context(self) -> ssl.SSLContext | None:
         """None without TLS. With `tlsverify`, clients must show a certificate of the given authority."""
@@ -111,7 +113,7 @@ _KEYS = {"data-root": "data_root", "exec-root": "exec_root", "storage-driver": "
          "cgroup-parent": "cgroup_parent", "default-address-pools": "default_address_pools", "log-level": "log_level", "log-driver": "log_driver", "log-opts": "log_opts",
          "default-runtime": "default_runtime", "insecure-registries": "insecure_registries", "registry-mirrors": "registry_mirrors",
          "corten.mirrors": "corten_mirrors", "corten.trust": "corten_trust", "corten.gc": "watermarks", "corten.keep-blobs": "keep_blobs", "plugin-dir": "plugin_dir", "host-gateway-ips": "host_gateway_ips",
-         "default-publish-address": "default_publish_address", "host-gateway-ip": "host_gateway_ips", "cdi-spec-dirs": "cdi_spec_dirs"}  # fmt: skip
+         "default-publish-address": "default_publish_address", "allow-direct-routing": "allow_direct_routing", "host-gateway-ip": "host_gateway_ips", "cdi-spec-dirs": "cdi_spec_dirs"}  # fmt: skip
 # Keys of dockerd's that would change what a container is: refused by name, with the reason
 _NOT_HERE = {
     "userns-remap": "containers share the host's user namespace; take capabilities away (--cap-drop), and run as a user (--user)",
@@ -179,7 +181,7 @@ def _builder(value: Any, path: str, _key: str) -> BuilderSettings:
 
 # field -> how its value in the file is read, where it is not text, number or list
 _READ: dict[str, Callable[[Any, str, str], Any]] = {"builder": _builder, "runtimes": _runtimes, "corten_mirrors": _mirrors, "host_gateway_ips": _addresses,
-                                                     "watermarks": _watermarks, "keep_blobs": _boolean}  # fmt: skip
+                                                     "watermarks": _watermarks, "keep_blobs": _boolean, "allow_direct_routing": _boolean}  # fmt: skip
 
 
 def read_config_file(path: str, *, required: bool) -> dict[str, Any]:
@@ -272,6 +274,7 @@ _FLAGS = [
     click.option("--bip", help="Address of the default bridge with its prefix, such as 172.20.0.1/16"),
     click.option("--ip", help="Address at which ports of the default bridge are published that name none"),
     click.option("--default-publish-address", help="Address at which ports are published that name none, on every network"),
+    click.option("--allow-direct-routing", is_flag=True, default=None, help="Let published ports be reached at the containers' own addresses, too"),
     click.option("--default-address-pool", "default_address_pools", multiple=True, callback=_pools,
                  help="Pool for networks' subnets: base=10.10.0.0/16,size=24 (repeatable)"),
     click.option("--cgroup-parent", help="Parent cgroup of all containers"),

@@ -264,6 +264,8 @@ class Endpoints:
             if place and target:
                 address = ip_interface(target).ip
                 published.append(Publication(port.protocol, host_ip, port.host_port, address, port.container_port))
+                if self._networks.defaults.direct_routing:
+                    published.append(Opening(port.protocol, address, port.container_port))
                 published += [Direct(link, port.protocol, address, port.container_port) for link in self._trusted(place)]
         return own | make_elements((), [*published, *self._openings(record)])
 

@@ -65,6 +65,7 @@ class NetworkDefaults:
     pools: tuple[ipam.Pool, ...] = ()
     publish_address: str = ""  # of the default bridge, Docker's `ip`
     publish_everywhere: str = ""  # of every network, default-publish-address
+    direct_routing: bool = False  # published ports are reached at the containers' own addresses, too, by whoever has a route there
 
 
 class Networks:
