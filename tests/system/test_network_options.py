@@ -113,7 +113,8 @@ def test_direct_routing_that_the_engine_allows(nets, place, tmp_path, how):
         assert from_outside(place, address) == (True, False, True)
         other = nets.run("sleep", "600")  # on another network
         fd = inside(nets, other)
-        assert (_answers(fd, address, 80), _answers(fd, address, 81)) == (True, False)
+        assert not _answers(fd, address, 80)
+        assert not _answers(fd, address, 81)
         os.close(fd)
     finally:
         nets.arguments = nets.arguments[: -len(arguments)]

@@ -264,9 +264,8 @@ class Endpoints:
             if place and target:
                 address = ip_interface(target).ip
                 published.append(Publication(port.protocol, host_ip, port.host_port, address, port.container_port))
-                if self._networks.defaults.direct_routing:
-                    published.append(Opening(port.protocol, address, port.container_port))
-                published += [Direct(link, port.protocol, address, port.container_port) for link in self._trusted(place)]
+                links = ("",) if self._networks.defaults.direct_routing else self._trusted(place)
+                published += [Direct(link, port.protocol, address, port.container_port) for link in links]
         return own | make_elements((), [*published, *self._openings(record)])
 
     def _trusted(self, place: EndpointRecord) -> tuple[str, ...]:

@@ -65,7 +65,7 @@ class NetworkDefaults:
     pools: tuple[ipam.Pool, ...] = ()
     publish_address: str = ""  # of the default bridge, Docker's `ip`
     publish_everywhere: str = ""  # of every network, default-publish-address
-    direct_routing: bool = False  # published ports are reached at the containers' own addresses, too, by whoever has a route there
+    direct_routing: bool = False  # published ports are reached at the containers' own addresses, too, from outside
 
 
 class Networks:

@@ -120,7 +120,7 @@ class Opening:
 
 @dataclass(frozen=True)
 class Direct:
-    """A container's published port, reached at its own address by whoever comes in by one link of the host."""
+    """A container's published port, reached at its own address by whoever comes in by one link of the host; "": by any, but a network's bridge."""
 
     interface: str
     protocol: str
@@ -142,6 +142,7 @@ _SETS = (
     Set("open4", ("ifname",)), Set("open6", ("ifname",)),
     Set("routed4", ("ifname",)), Set("routed6", ("ifname",)),
     Set("ports4", ("ipv4_addr", *_PORT)), Set("ports6", ("ipv6_addr", *_PORT)),
+    Set("outer4", ("ipv4_addr", *_PORT)), Set("outer6", ("ipv6_addr", *_PORT)),
     Set("direct4", ("ifname", "ipv4_addr", *_PORT)), Set("direct6", ("ifname", "ipv6_addr", *_PORT)),
 )  # fmt: skip
 _WAY = (L4PROTO, DPORT)
@@ -166,6 +167,8 @@ def _forward() -> tuple[Rule, ...]:
         Rule((WasTranslated(),), _ACCEPT),
         Rule((In((DADDR4, *_WAY), "ports4"),), _ACCEPT),
         Rule((In((DADDR6, *_WAY), "ports6"),), _ACCEPT),
+        Rule((In((IIFNAME,), "bridges", inside=False), In((DADDR4, *_WAY), "outer4")), _ACCEPT),
+        Rule((In((IIFNAME,), "bridges", inside=False), In((DADDR6, *_WAY), "outer6")), _ACCEPT),
         Rule((In((IIFNAME, DADDR4, *_WAY), "direct4"),), _ACCEPT),
         Rule((In((IIFNAME, DADDR6, *_WAY), "direct6"),), _ACCEPT),
         Rule((Protocol("icmp"), In((OIFNAME,), "routed4")), _ACCEPT),
@@ -237,6 +240,8 @@ def _of_bridge(bridge: Bridge) -> Iterator[Element]:
 
 def _of_port(port: Publication | Opening | Direct) -> Element:
     version = port.container_ip.version
+    if isinstance(port, Direct) and not port.interface:
+        return Element(f"outer{version}", (port.container_ip, port.protocol, port.container_port))
     if isinstance(port, Direct):
         return Element(f"direct{version}", (port.interface, port.container_ip, port.protocol, port.container_port))
     if isinstance(port, Opening):
