@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from corten.engine.endpoints import Endpoints
 from corten.engine.firewall import Firewall
 from corten.engine.network_records import NetworkRecord
+from corten.engine.networks import NetworkDefaults
 from corten.engine.records import ContainerRecord, EndpointRecord, State
 from corten.errors import PortInUse
 from corten.linux.nft_sets import Element
@@ -45,6 +46,8 @@ class Containers:
 
 
 class Networks:
+    defaults = NetworkDefaults("br0")
+
     def find(self, _name: str) -> NetworkRecord:
         return NETWORK
 
