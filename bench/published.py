@@ -14,11 +14,14 @@ import signal
 import socket
 import statistics
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from bench.lifecycle import CALM, Engine, timed
 from corten.linux.namespaces import network_namespace
 
 _REQUESTS, _MANY, _EDGE = 2000, 100, 10
+_PROCESSOR = min(os.sched_getaffinity(0))
 _ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 _REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -46,6 +49,7 @@ def serve(pid: int) -> int:
     if child:
         listener.close()
         return child
+    os.sched_setaffinity(0, {_PROCESSOR})
     while True:
         connection = listener.accept()[0]
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -54,8 +58,19 @@ def serve(pid: int) -> int:
         connection.close()
 
 
+@contextmanager
+def on_one_processor() -> Iterator[None]:
+    """Beside the server: else it is the scheduler's choice between two processors, a matter of luck, that is measured, and not the way."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {_PROCESSOR})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
 def requests_a_second(address: tuple[str, int]) -> float:
-    with socket.create_connection(address, 5) as asking:
+    with on_one_processor(), socket.create_connection(address, 5) as asking:
         asking.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         start = time.perf_counter()
         for _ in range(_REQUESTS):
