@@ -105,6 +105,7 @@ CONTEXTS = {
     "10,000 files": (10_000, 2_048, "COPY . /app"),
     "one file of 500 MB": (1, 500 << 20, "COPY . /app\nADD d0 /again"),
     "100,000 files": (100_000, 16, "COPY d1 d99 /app/"),  # all of it is looked at; 2,000 are enough to be written
+    "all of 100,000 files": (100_000, 16, "COPY . /app"),
 }
 
 

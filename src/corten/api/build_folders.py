@@ -26,8 +26,9 @@ from corten.api.call import Call, json_response
 from corten.builder.graph import Vertex
 from corten.builder.kept_context import KeptContext, open_context
 from corten.builder.kept_contexts import KeptContexts
+from corten.builder.packed import Packed
 from corten.errors import Conflict, CortenError, Invalid, NotFound
-from corten.spec.context_listing import LONGEST, MESSAGE, Digests, Listing, Wanted
+from corten.spec.context_listing import LONGEST, MESSAGE, Digests, Listed, Listing, Wanted
 from corten.spec.ignore_file import Ignore, ignore_file_names
 from corten.spec.timestamps import now_ns
 
@@ -92,6 +93,7 @@ class BuildFolders:
         if not call.text("folder") or not _DIGEST.fullmatch(digest):
             raise Invalid("a build context needs `folder`, which tells it from others, and `listing`, the SHA-256 of its listing")
         listing = await asyncio.to_thread(_decoded, data, digest) if data else None
+        del data
         context = await open_context(self._kept, call.text("folder"), digest, taken, listing)
         if context is None:
             raise UnknownListing(digest=digest)
@@ -182,10 +184,21 @@ class BuildFolders:
         folder.expiry = loop.call_later(_UNUSED, expire)
 
 
+class _Sent(msgspec.Struct, rename="pascal"):
+    """A Listing whose entries are decoded one by one."""
+
+    entries: list[msgspec.Raw]
+    beside: dict[str, bytes] = {}
+
+
+_decode_sent, _decode_entry = msgspec.json.Decoder(_Sent).decode, msgspec.json.Decoder(Listed).decode
+
+
 def _decoded(data: bytes, digest: str) -> Listing:
     if hashlib.sha256(data).hexdigest() != digest:
         raise Invalid("the listing that was sent has another SHA-256 than was said")
     try:
-        return msgspec.json.decode(data, type=Listing)
+        sent = _decode_sent(data)
+        return Listing(Packed(Listed, map(_decode_entry, sent.entries)), sent.beside)
     except msgspec.MsgspecError as error:
         raise Invalid(f"the listing of the build context: {error}") from None

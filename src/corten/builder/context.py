@@ -7,20 +7,20 @@ import os
 import secrets
 import shutil
 from bisect import bisect_left
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from itertools import chain
 
 import msgspec
 
 from corten.builder.context_job import CONTEXT_JOB, INDEX
 from corten.builder.entries import FILE, FOLDER, Entry
+from corten.builder.packed import Packed, gone_through
 from corten.builder.spool import SPOOL
 from corten.builder.trees import follow
 from corten.errors import NotFound
 from corten.store.layout import Layout
 from corten.store.worker_stream import write_to_worker
 from corten.store.workers import RunJob, run_on_archive
-
-_decode_index = msgspec.msgpack.Decoder(list[Entry]).decode
 
 
 class NoSuchFile(NotFound):
@@ -33,7 +33,7 @@ class Context:
     `version`: equal ones have equal content, so that what was found in it once need not be looked for again; empty where nobody knows.
     """
 
-    def __init__(self, folder: str, listed: Callable[[], list[Entry]]) -> None:
+    def __init__(self, folder: str, listed: Callable[[], Sequence[Entry]]) -> None:
         self.folder = folder
         self.revision = ""
         self._listed = listed
@@ -44,7 +44,7 @@ class Context:
         return ""
 
     @property
-    def listed(self) -> list[Entry]:
+    def listed(self) -> Sequence[Entry]:
         return self._listed()
 
     def look(self, path: str) -> Entry | None:
@@ -88,11 +88,11 @@ class Context:
         root = next((entry for entry in listed if entry.path == folder and entry.kind == FOLDER), None)
         if root is None:
             raise NoSuchFile(path=folder)
-        inside = [msgspec.structs.replace(entry, path=entry.path.removeprefix(prefix)) for entry in listed if entry.path.startswith(prefix)]
-        rest = [entry for entry in listed if entry.path != folder and not entry.path.startswith(prefix)]
+        inside = (msgspec.structs.replace(entry, path=entry.path.removeprefix(prefix)) for entry in listed if entry.path.startswith(prefix))
+        taken = Packed(Entry, chain([msgspec.structs.replace(root, path="")], inside))
+        rest = Packed(Entry, (entry for entry in listed if entry.path != folder and not entry.path.startswith(prefix)))
         self._listed = lambda: rest
-        there = [msgspec.structs.replace(root, path=""), *inside]
-        return Context(self.folder, lambda: there)
+        return Context(self.folder, lambda: taken)
 
     def claim(self, wanted: Iterable[Entry]) -> list[int]:
         """Places of large files that the caller, and nobody after it, may have as hard links."""
@@ -100,7 +100,12 @@ class Context:
         self._claimed |= mine
         return sorted(mine)
 
+    def let_go(self) -> None:
+        """Of what is known of it, which would stay until garbage is looked for."""
+        self._listed = tuple
+
     async def remove(self) -> None:
+        self.let_go()
         await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
 
 
@@ -112,6 +117,8 @@ def read_content(folder: str, place: int, size: int) -> bytes:
         return file.read(size)
 
 
-def _read_index(path: str) -> list[Entry]:
+def _read_index(path: str) -> Packed[Entry]:
     with open(path, "rb") as file:
-        return _decode_index(file.read())
+        listed: Packed[Entry] = Packed.of_array(Entry, file.read())
+    gone_through(len(listed))
+    return listed

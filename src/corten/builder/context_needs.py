@@ -5,7 +5,7 @@ It is found as the steps find it (select.py), so that no step can need more; wha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 
 from corten.builder import entries
@@ -24,7 +24,7 @@ class _Listing(ContextTree):
         return entry
 
 
-def needed_files(target: Vertex, name: str, listed: Iterable[Entry], excludes: Callable[[tuple[str, ...]], Excludes]) -> set[str]:
+def needed_files(target: Vertex, name: str, listed: Sequence[Entry], excludes: Callable[[tuple[str, ...]], Excludes]) -> set[str]:
     """Paths of the files that the target's steps take of the context `name`."""
     trees: dict[tuple[str, ...], _Listing] = {}
     found: set[str] = set()

@@ -6,7 +6,7 @@ A plan travels in a file: the plan, then its actions one by one, a large copy in
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import IO
 
 import msgspec
@@ -23,7 +23,7 @@ class Source(msgspec.Struct, frozen=True, array_like=True):
 
     name: str
     origin: str
-    items: list[tuple[str, Entry]]
+    items: Sequence[tuple[str, Entry]]
     linkable: list[int] = []  # of a context's large files those that this step may take as hard links (Entry.place)
 
 

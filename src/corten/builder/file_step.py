@@ -12,6 +12,7 @@ from corten.builder import ingredients
 from corten.builder.file_job import FILE_JOB, CannotCopy
 from corten.builder.file_plan import Action, FilePlan, PutCopy, PutFile, PutFolder, Source, write_plan
 from corten.builder.graph import Copy, File, Mkdir, Mkfile
+from corten.builder.packed import gone_through
 from corten.builder.permissions import owner_of
 from corten.builder.results import MadeLayer, Result
 from corten.builder.select import Excludes, Group, select
@@ -61,6 +62,7 @@ def look(op: File, inputs: Sequence[Result], time: int, trees: Sequence[Tree], e
     names = op.link and any(action.owner for action in op.actions)
     base = trees[0] if names and isinstance(trees[0], ChainTree) else None
     passwd, group = (base.read(path, _LIMIT).decode("utf-8", "replace") if base else "" for path in ("etc/passwd", "etc/group"))
+    gone_through(sum(len(group.items) for taken in groups for group in taken))
     try:
         work = FileWork(op, inputs[0], inputs, groups, time, passwd, group)
         _ = work.ingredients  # an unknown owner is found here
@@ -123,8 +125,7 @@ def _actions(work: FileWork) -> Iterator[Action]:
 
 
 def _source(group: Group, input_: Result) -> Source:
-    items = list(group.items)
     if input_.folder is None:
-        return Source(group.name, "", items)
+        return Source(group.name, "", group.items)
     context = input_.folder.context
-    return Source(group.name, context.folder, items, context.claim(entry for _, entry in items))
+    return Source(group.name, context.folder, group.items, context.claim(entry for _, entry in group.items))

@@ -25,6 +25,7 @@ from corten.builder.kept_contexts import KeptContexts
 from corten.builder.kept_folder import KeptFolder, Memory
 from corten.builder.kept_index import Body, Head, Place, check, merged, told
 from corten.builder.kept_job import KEPT_JOB, Content, Region, size_of_region
+from corten.builder.packed import gone_through
 from corten.builder.select import Excludes
 from corten.builder.trees import follow
 from corten.errors import Invalid
@@ -126,6 +127,8 @@ class KeptContext(Context):
         if isinstance(self._known, int):
             os.close(self._known)
         changed = (self._head, self._known) if self._changed and isinstance(self._known, Body) else None
+        self._known, self._changed = Body(), False
+        self.let_go()
         self._every.leave(self._name, self._kept, changed)
 
     # --- asking
@@ -157,7 +160,10 @@ class KeptContext(Context):
     def _needed(self, target: Vertex, name: str, excludes: Callable[[tuple[str, ...]], Excludes]) -> list[int]:
         body = self._body()
         paths = needed_files(target, name, body.listed(), excludes)
-        return [number for number, entry in enumerate(body.entries) if entry.path in paths]
+        numbers = [number for number, entry in enumerate(body.entries) if entry.path in paths]
+        del paths
+        gone_through(len(body.entries))
+        return numbers
 
     async def _ask_digests(self, numbers: Sequence[int], sizes: set[int], ask: Asking) -> None:
         """Of those that may be here under another name, or as they were."""
@@ -252,6 +258,8 @@ class KeptContext(Context):
             if known and known != content.digest and (number in self._told or number not in body.unsure):
                 raise FileChanged(path=body.entries[number].path)
             self._tell(number, content.digest)
+        del found
+        gone_through(len(numbers))
 
 
 async def open_context(every: KeptContexts, key: str, digest: str, taken: int, listing: Listing | None) -> KeptContext | None:
@@ -286,6 +294,9 @@ def _renewed(folder: KeptFolder, listing: Listing) -> Body:
             known = kept_folder.read_body(fd)
         finally:
             os.close(fd)
-    return merged(known, listing.entries, listing.beside)
+    body = merged(known, listing.entries, listing.beside)
+    del known
+    gone_through(len(body.entries))
+    return body
 
 

@@ -20,7 +20,9 @@ from dataclasses import dataclass, field
 import msgspec
 
 from corten.builder.kept_index import EMPTY, Body, Head, Place
+from corten.builder.packed import Packed, gone_through
 from corten.builder.spool import LARGE, SPOOL
+from corten.spec.context_listing import Listed
 
 INDEX = "index"
 _MUCH = 16 << 20  # bytes of waste that are not worth tidying
@@ -34,8 +36,19 @@ class _Contents(msgspec.Struct):
     contents: dict[str, Place]
 
 
+class _Written(msgspec.Struct):
+    """A Body as it is written: a map of its fields; the entries are a list."""
+
+    entries: msgspec.Raw
+    beside: dict[str, bytes]
+    digests: list[str]
+    unsure: set[int]
+    contents: dict[str, Place]
+
+
+_encode = msgspec.msgpack.Encoder().encode
 _decode_contents = msgspec.msgpack.Decoder(_Contents).decode
-_decode_head, _decode_body = msgspec.msgpack.Decoder(Head).decode, msgspec.msgpack.Decoder(Body).decode
+_decode_head, _decode_body = msgspec.msgpack.Decoder(Head).decode, msgspec.msgpack.Decoder(_Written).decode
 
 
 @dataclass
@@ -124,7 +137,10 @@ def read(fd: int) -> tuple[bool, Head, memoryview]:
 
 def read_body(fd: int) -> Body:
     """Raises ValueError, msgspec.MsgspecError."""
-    return _decode_body(read(fd)[2])
+    found = _decode_body(read(fd)[2])
+    once = {digest: digest for digest in found.contents}  # the same text is not kept twice
+    digests = [once.get(digest, digest) for digest in found.digests]
+    return Body(Packed.of_array(Listed, found.entries), found.beside, digests, found.unsure, found.contents)
 
 
 def read_contents(path: str) -> dict[str, Place]:
@@ -142,7 +158,13 @@ def write(folder: KeptFolder, head: Head, body: Body) -> int:
     fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with os.fdopen(fd, "wb", closefd=False) as file:
         file.write(_WRITTEN + len(packed).to_bytes(_LENGTH, "big") + packed)
-        file.write(msgspec.msgpack.encode(body))
+        listed = body.entries if isinstance(body.entries, Packed) else Packed[Listed](Listed, body.entries)
+        file.write(b"\x85" + _encode("entries"))
+        file.writelines(listed.as_array())
+        for name, value in (("beside", body.beside), ("digests", body.digests), ("unsure", body.unsure), ("contents", body.contents)):
+            file.write(_encode(name))
+            file.write(_encode(value))  # one at a time: all of it at once would be tens of megabytes of a large context
+    gone_through(len(listed))
     os.rename(part, folder.index)
     return fd
 

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import stat
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import overload
 
 import msgspec
 
@@ -40,14 +42,15 @@ class Head(msgspec.Struct, frozen=True):
     boot: str = ""
 
 
-class Body(msgspec.Struct):
+@dataclass(slots=True)
+class Body:
     """`digests` by the entries' numbers, empty where not known; `unsure` are numbers of those that have to be asked again. `contents` by digest."""
 
-    entries: list[Listed] = []
-    beside: dict[str, bytes] = {}
-    digests: list[str] = []
-    unsure: set[int] = set()
-    contents: dict[str, Place] = {}
+    entries: Sequence[Listed] = ()
+    beside: dict[str, bytes] = field(default_factory=dict)
+    digests: list[str] = field(default_factory=list)
+    unsure: set[int] = field(default_factory=set)
+    contents: dict[str, Place] = field(default_factory=dict)
 
     def number(self, path: str) -> int | None:
         at = bisect_left(self.entries, path, key=lambda entry: entry.path)
@@ -61,34 +64,63 @@ class Body(msgspec.Struct):
         entry = self.entries[number]
         return Entry(path, _KINDS[stat.S_IFMT(entry.mode)], link=entry.link)
 
-    def listed(self) -> list[Entry]:
+    def listed(self) -> Sequence[Entry]:
         """As a tar's; sorted by path, the root first. What has not been asked for has no digest."""
-        found = [Entry("", entries.FOLDER)]
-        for entry, digest in zip(self.entries, self.digests, strict=True):
-            kind = _KINDS[stat.S_IFMT(entry.mode)]
-            place = self.contents.get(digest)
-            attributes = (("security.capability", entry.capability),) if entry.capability else ()
-            found.append(Entry(
-                entry.path, kind, entry.mode & 0o7777, 0, 0, entry.size if kind == entries.FILE else 0, max(0, entry.mtime // 1_000_000_000), entry.link,
-                digest if place else "", place[0] if place else 0, entry.device, attributes,
-            ))  # fmt: skip
-        return found
+        return _Entries(self)
+
+    def entry(self, listed: Listed, digest: str) -> Entry:
+        kind = _KINDS[stat.S_IFMT(listed.mode)]
+        place = self.contents.get(digest)
+        attributes = (("security.capability", listed.capability),) if listed.capability else ()
+        return Entry(
+            listed.path, kind, listed.mode & 0o7777, 0, 0, listed.size if kind == entries.FILE else 0, max(0, listed.mtime // 1_000_000_000), listed.link,
+            digest if place else "", place[0] if place else 0, listed.device, attributes,
+        )  # fmt: skip
 
 
-def merged(old: Body, listed: list[Listed], beside: dict[str, bytes]) -> Body:
-    """What a new listing leaves of what was known."""
-    known = dict(zip((entry.path for entry in old.entries), range(len(old.entries)), strict=True))
+class _Entries(Sequence[Entry]):
+    """A body's entries, each made when it is asked for, as what is known of it is then."""
+
+    def __init__(self, body: Body) -> None:
+        self._body = body
+
+    def __len__(self) -> int:
+        return 1 + len(self._body.entries)
+
+    def __iter__(self) -> Iterator[Entry]:
+        yield Entry("", entries.FOLDER)
+        yield from map(self._body.entry, self._body.entries, self._body.digests)
+
+    @overload
+    def __getitem__(self, at: int) -> Entry: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> list[Entry]: ...
+
+    def __getitem__(self, at: int | slice) -> Entry | list[Entry]:
+        if isinstance(at, slice):
+            return [self[number] for number in range(*at.indices(len(self)))]
+        if not 0 <= at < len(self):
+            raise IndexError(at)
+        return self._body.entry(self._body.entries[at - 1], self._body.digests[at - 1]) if at else Entry("", entries.FOLDER)
+
+
+def merged(old: Body, listed: Sequence[Listed], beside: dict[str, bytes]) -> Body:
+    """What a new listing leaves of what was known. Both are sorted by path, so they are gone through side by side."""
+    known = enumerate(old.entries)
+    before = next(known, None)
     digests: list[str] = []
     unsure: set[int] = set()
     for number, entry in enumerate(listed):
-        before = known.get(entry.path)
+        while before and before[1].path < entry.path:
+            before = next(known, None)
         if not stat.S_ISREG(entry.mode):
             digests.append("")
         elif not entry.size:
             digests.append(EMPTY)
-        elif before is not None and old.entries[before] == entry:
-            digests.append(old.digests[before])
-            if before in old.unsure:
+        elif before and before[1] == entry:
+            digests.append(old.digests[before[0]])
+            if before[0] in old.unsure:
                 unsure.add(number)
         else:
             digests.append("")

@@ -6,14 +6,16 @@ Source: BuildKit's file op (solver/llbsolver/file, fsutil copy): a source's own 
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Protocol
 
 from corten.builder import entries
 from corten.builder.entries import Entry
 from corten.builder.graph import Copy
 from corten.builder.near_miss import did_you_mean
+from corten.builder.packed import Packed
 from corten.builder.trees import ContextTree, Tree, follow
 from corten.errors import NotFound
 from corten.spec.wildcards import compiled, is_pattern
@@ -37,7 +39,7 @@ class Group:
     """
 
     name: str
-    items: tuple[tuple[str, Entry], ...]
+    items: Sequence[tuple[str, Entry]]
 
     @property
     def is_folder(self) -> bool:
@@ -107,7 +109,7 @@ def _group(tree: Tree, source: str, path: str, copy: Copy, hidden: Excludes | No
     if copy.parents:
         return _with_parents(tree, source, path, entry, hidden)
     if entry.kind == entries.FOLDER:
-        return Group("", (("", entry), *_below(tree, entry.path, "", "", hidden)))
+        return Group("", _packed(chain([("", entry)], _below(tree, entry.path, "", "", hidden))))
     name = posixpath.basename(path)
     return Group(name, ((name, tree.digested(entry)),))
 
@@ -117,7 +119,8 @@ def _with_parents(tree: Tree, source: str, path: str, entry: Entry, hidden: Excl
     before, pivot, _ = source.partition("/./")
     dropped = _clean(before) if pivot else ""
     kept = path[len(dropped) :].lstrip("/")
-    items: list[tuple[str, Entry]] = []
+    items: list[tuple[str, Entry]] = [("", Entry("", entries.FOLDER))]
+    below: Iterable[tuple[str, Entry]] = ()
     parts = kept.split("/") if kept else []
     for count in range(1, len(parts)):
         above = follow(tree, f"{dropped}/{'/'.join(parts[:count])}")
@@ -126,27 +129,31 @@ def _with_parents(tree: Tree, source: str, path: str, entry: Entry, hidden: Excl
             items.append(("/".join(parts[:count]), folder))
     if entry.kind == entries.FOLDER:
         items += [(kept, entry)] if kept else []
-        items += [(f"{kept}/{below}".lstrip("/"), inside) for below, inside in _below(tree, entry.path, "", kept, hidden)]
+        below = ((f"{kept}/{name}".lstrip("/"), inside) for name, inside in _below(tree, entry.path, "", kept, hidden))
     elif not (hidden and hidden(kept)):
         items.append((kept, tree.digested(entry)))
-    return Group("", (("", Entry("", entries.FOLDER)), *items))
+    return Group("", _packed(chain(items, below)))
+
+
+def _packed(items: Iterable[tuple[str, Entry]]) -> Packed[tuple[str, Entry]]:
+    return Packed(tuple[str, Entry], items)
 
 
 def _below(tree: Tree, folder: str, prefix: str, called: str, hidden: Excludes | None) -> Iterator[tuple[str, Entry]]:
     """(path below the source, entry). Excludes are matched against that path, with `called` before it. A folder that is excluded stays
     where something in it does not.
     """
-    for name in tree.names(folder):
-        entry = tree.look(f"{folder}/{name}".lstrip("/"))
-        if entry is None:
-            continue
+    for entry in tree.inside(folder):
+        name = posixpath.basename(entry.path)
         inside, shown = f"{prefix}/{name}".lstrip("/"), f"{called}/{name}".lstrip("/")
-        inside = entry.path if inside == entry.path else inside  # the same text once: there may be hundreds of thousands
         excluded = hidden is not None and hidden(shown)
         if entry.kind == entries.FOLDER:
-            below = list(_below(tree, entry.path, inside, shown, hidden))
-            if below or not excluded:
+            below = _below(tree, entry.path, inside, shown, hidden)
+            first = next(below, None) if excluded else None
+            if first or not excluded:
                 yield inside, entry
+            if first:
+                yield first
             yield from below
         elif not excluded:
             yield inside, tree.digested(entry)

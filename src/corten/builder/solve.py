@@ -104,6 +104,7 @@ class Solver:
         except ExceptionGroup as failed:
             raise first_error(failed) from None
         finally:
+            build.let_go()
             for context in build.fetched:
                 await context.remove()
         return result, build.layers
@@ -118,6 +119,11 @@ class Solve:
         self._trees: dict[tuple[str, tuple[str, ...]], ContextTree] = {}
         self.layers: dict[Vertex, MadeLayer] = {}
         self.fetched: list[Context] = []
+
+    def let_go(self) -> None:
+        """Of what was found of contexts: a build, its tasks and their results know each other, and a large context is not to wait for a collection."""
+        self._trees.clear()
+        self._tasks.clear()
 
     async def result(self, vertex: Vertex) -> Result:
         task = self._tasks.get(vertex)

@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterable, Sequence
+from array import array
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, lru_cache
 from typing import Protocol
 
@@ -50,41 +52,91 @@ class Tree(Looking, Protocol):
         """Of a folder's entries, sorted."""
         ...
 
+    def inside(self, path: str) -> Iterator[Entry]:
+        """What `look` says of each of a folder's entries, in the order of their names."""
+        ...
+
     def digested(self, entry: Entry) -> Entry:
         """The entry with its content's digest. Reads the file where that is not known yet."""
         ...
 
 
 class ContextTree:
-    """`listed` is asked when something is looked for, in the thread that does. `hides` says which paths the ignore file takes away; a folder
-    stays while something in it does.
+    """`listed`, sorted by path, is asked when something is looked for, in the thread that does. `hides` says which paths the ignore file takes
+    away; a folder stays while something in it does.
+
+    No entry is kept but what `listed` keeps: what is found is numbers, as there may be hundreds of thousands.
     """
 
-    def __init__(self, listed: Callable[[], Iterable[Entry]], hides: Callable[[str], bool] | None = None) -> None:
-        self._listed, self._hides = listed, hides
+    def __init__(self, listed: Callable[[], Sequence[Entry]], hides: Callable[[str], bool] | None = None) -> None:
+        self._list, self._hides = listed, hides
 
     @cached_property
-    def _all(self) -> dict[str, Entry]:
-        return {entry.path: entry for entry in self._listed()}
+    def _listed(self) -> Sequence[Entry]:
+        return self._list()
 
     @cached_property
-    def _entries(self) -> dict[str, Entry]:
-        return self._all if self._hides is None else _visible(self._all, self._hides)
+    def _numbers(self) -> tuple[array[int], array[int]]:
+        """Hashes of all paths, sorted, and whose they are."""
+        hashes = array("q", (hash(entry.path) for entry in self._listed))
+        numbers = array("I", sorted(range(len(hashes)), key=hashes.__getitem__))
+        return array("q", map(hashes.__getitem__, numbers)), numbers
+
+    def _find(self, path: str) -> tuple[int, Entry] | None:
+        """Also what is hidden."""
+        hashes, numbers = self._numbers
+        at = bisect_left(hashes, wanted := hash(path))
+        while at < len(hashes) and hashes[at] == wanted:
+            entry = self._listed[numbers[at]]
+            if entry.path == path:
+                return numbers[at], entry
+            at += 1
+        return None
 
     @cached_property
-    def _names(self) -> dict[str, list[str]]:
-        names: dict[str, list[str]] = {path: [] for path, entry in self._entries.items() if entry.kind == entries.FOLDER}
-        for path in self._entries:
-            if path:
-                parent, _, name = path.rpartition("/")
-                names[parent].append(name)
-        return {path: sorted(below) for path, below in names.items()}
+    def _shown(self) -> bytearray:
+        """By number, whether it is there for who looks."""
+        if self._hides is None:
+            return bytearray(b"\1") * len(self._listed)
+        shown, last = bytearray(len(self._listed)), ""
+        for number, entry in enumerate(self._listed):
+            if entry.path and self._hides(entry.path):
+                continue
+            shown[number] = True
+            parent = entry.path.rpartition("/")[0]
+            while parent != last and (above := self._find(parent)) and not shown[above[0]]:
+                shown[above[0]] = True
+                parent = parent.rpartition("/")[0]
+            last = entry.path.rpartition("/")[0]
+        return shown
+
+    @cached_property
+    def _children(self) -> dict[str, array[int]]:
+        """Numbers of what is shown, by the path of its folder."""
+        children: dict[str, array[int]] = {}
+        for number, entry in enumerate(self._listed):
+            if entry.path and self._shown[number]:
+                parent = entry.path.rpartition("/")[0]
+                found = children.get(parent)
+                if found is None:
+                    found = children[parent] = array("I")
+                found.append(number)
+        return children
+
+    def number(self, path: str) -> int | None:
+        """In the listing, of what `look` finds."""
+        found = self._find(path)
+        return found[0] if found and self._shown[found[0]] else None
 
     def look(self, path: str) -> Entry | None:
-        return self._entries.get(path)
+        found = self._find(path)
+        return found[1] if found and self._shown[found[0]] else None
 
     def names(self, path: str) -> Sequence[str]:
-        return self._names.get(path, ())
+        return [entry.path.rpartition("/")[2] for entry in self.inside(path)]
+
+    def inside(self, path: str) -> Iterator[Entry]:
+        return map(self._listed.__getitem__, self._children.get(path, ()))
 
     def digested(self, entry: Entry) -> Entry:
         """Raises NotSent: what nobody has asked the client for is never taken for an empty file."""
@@ -94,22 +146,7 @@ class ContextTree:
 
     def is_ignored(self, path: str) -> bool:
         """Also of what is not there: a client need not send what the ignore file excludes."""
-        return path not in self._entries and self._hides is not None and self._hides(path)
-
-    def all(self) -> Iterable[Entry]:
-        return self._entries.values()
-
-
-def _visible(listed: dict[str, Entry], hides: Callable[[str], bool]) -> dict[str, Entry]:
-    kept: dict[str, Entry] = {"": listed[""]}
-    for path, entry in listed.items():
-        if path and not hides(path):
-            kept[path] = entry
-            parent = path.rpartition("/")[0]
-            while parent not in kept:
-                kept[parent] = listed[parent]
-                parent = parent.rpartition("/")[0]
-    return kept
+        return self.look(path) is None and self._hides is not None and self._hides(path)
 
 
 class ChainTree:
@@ -148,6 +185,9 @@ class ChainTree:
     def names(self, path: str) -> Sequence[str]:
         node = self._node(raw := plain_names.raw(path))
         return sorted(map(plain_names.plain, self._below(f"/{raw}" if raw else "", node))) if node and node.is_folder else ()
+
+    def inside(self, path: str) -> Iterator[Entry]:
+        return filter(None, (self.look(f"{path}/{name}".lstrip("/")) for name in self.names(path)))
 
     def digested(self, entry: Entry) -> Entry:
         if entry.kind != entries.FILE or entry.digest:

@@ -6,6 +6,8 @@ docs/own-api.md.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 MESSAGE = "corten.context"  # the key of a Wanted among the `aux` of a build's messages
@@ -31,7 +33,7 @@ class Listed(msgspec.Struct, frozen=True, array_like=True, gc=False):
 class Listing(msgspec.Struct, frozen=True, rename="pascal"):
     """`entries` sorted by path, without what the ignore file leaves out. `beside`: files that the build reads and that are not in the context."""
 
-    entries: list[Listed]
+    entries: Sequence[Listed]
     beside: dict[str, bytes] = {}
 
 
