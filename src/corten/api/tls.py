@@ -14,7 +14,7 @@ import select
 import socket
 import ssl
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 _CHUNK = 1 << 16
 _HANDSHAKE_SECONDS = 10.0
@@ -71,7 +71,7 @@ def relay(secure: ssl.SSLSocket, plain: socket.socket) -> None:
         reading = [sock for sock, wanted in ((secure, secure_open and len(inward) < _CHUNK), (plain, plain_open and len(outward) < _CHUNK)) if wanted]
         writing = [sock for sock, wanted in ((plain, inward), (secure, outward)) if wanted]
         if not (secure in reading and secure.pending()):
-            select.select(reading, writing, [])
+            _wait(reading, writing)
         if secure in reading:
             data = _receive(secure)
             if data == b"":
@@ -91,6 +91,14 @@ def relay(secure: ssl.SSLSocket, plain: socket.socket) -> None:
             del outward[: _send(secure, outward)]
     with contextlib.suppress(OSError):
         secure.unwrap()  # says goodbye; whether the other side answers is its own affair
+
+
+def _wait(reading: Sequence[socket.socket], writing: Sequence[socket.socket]) -> None:
+    """By poll(2): select(2) knows no descriptor above 1023, and an engine with many containers has more."""
+    poller = select.poll()
+    for sock in {*reading, *writing}:
+        poller.register(sock, (select.POLLIN if sock in reading else 0) | (select.POLLOUT if sock in writing else 0))
+    poller.poll()
 
 
 def _receive(sock: socket.socket) -> bytes | None:

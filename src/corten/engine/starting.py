@@ -189,7 +189,9 @@ class _Sandbox:
             fd = os.open(f"/proc/{self.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             return -1
-        if select.select((self._pidfd,), (), (), 0)[0]:  # then the number may have been another one's already
+        ended = select.poll()
+        ended.register(self._pidfd, select.POLLIN)
+        if ended.poll(0):  # then the number may have been another one's already
             os.close(fd)
             return -1
         return fd
