@@ -116,7 +116,7 @@ class ExecSteps:
                 code: int = await asyncio.shield(end)  # a cancelled step has still to end
                 return code
         finally:
-            await asyncio.shield(self._take_down(step, end, started=started))
+            await _to_its_end(asyncio.ensure_future(self._take_down(step, end, started=started)))
 
     @asynccontextmanager
     async def _listening(self, step: str, output: Output) -> AsyncIterator[None]:
@@ -209,6 +209,19 @@ class ExecSteps:
 
 def _is_folder(mount: Mount) -> bool:
     return mount.type != "bind" or os.path.isdir(mount.source)
+
+
+async def _to_its_end(task: asyncio.Task[None]) -> None:
+    """However often who waits is cancelled meanwhile: the step's folders are removed next, and its monitor still writes its end into one of them."""
+    cancelled = False
+    while not task.done():
+        try:
+            await asyncio.wait((task,))
+        except asyncio.CancelledError:
+            cancelled = True
+    task.result()
+    if cancelled:
+        raise asyncio.CancelledError
 
 
 async def _read_frames(sock: socket.socket, output: Output) -> None:
