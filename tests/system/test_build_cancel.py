@@ -62,6 +62,8 @@ def quiet(own_engine):
     """(engine, whether it is as it was): a step has been run before, so that its bridge, groups and monitors are there."""
     build(own_engine, {"Dockerfile": "FROM busybox\nRUN echo warm\n"}, t="warm:1")
     eventually(lambda: not leftovers(own_engine))
+    blobs = [f"{own_engine.data_root}/blobs/{diff_id.replace(':', '/')}" for diff_id in own_engine.client.get("/images/warm:1/json")["RootFS"]["Layers"]]
+    eventually(lambda: not any(map(os.path.exists, blobs)))  # they go a moment after their layers are there
     state = held(own_engine), in_kernel(own_engine), len(family(own_engine.process.pid))
     return own_engine, lambda: settled(own_engine, *state)
 

@@ -19,6 +19,7 @@ from corten.builder.cache_mounts import CacheMounts
 from corten.builder.file_step import put_into
 from corten.builder.graph import Bind, Cache, Exec, Secret, Ssh, Tmpfs
 from corten.builder.hosting import Private, StepHost, StepSettings
+from corten.builder.in_flight import ended
 from corten.builder.ingredients import Ingredients
 from corten.builder.results import MadeLayer, Result
 from corten.builder.step_mounts import Bound, bind_mount
@@ -116,7 +117,9 @@ class ExecSteps:
                 code: int = await asyncio.shield(end)  # a cancelled step has still to end
                 return code
         finally:
-            await _to_its_end(asyncio.ensure_future(self._take_down(step, end, started=started)))
+            taking_down = asyncio.ensure_future(self._take_down(step, end, started=started))
+            await ended(taking_down)  # the folders are removed next, and the monitor writes the step's end into one of them
+            taking_down.result()
 
     @asynccontextmanager
     async def _listening(self, step: str, output: Output) -> AsyncIterator[None]:
@@ -209,19 +212,6 @@ class ExecSteps:
 
 def _is_folder(mount: Mount) -> bool:
     return mount.type != "bind" or os.path.isdir(mount.source)
-
-
-async def _to_its_end(task: asyncio.Task[None]) -> None:
-    """However often who waits is cancelled meanwhile: the step's folders are removed next, and its monitor still writes its end into one of them."""
-    cancelled = False
-    while not task.done():
-        try:
-            await asyncio.wait((task,))
-        except asyncio.CancelledError:
-            cancelled = True
-    task.result()
-    if cancelled:
-        raise asyncio.CancelledError
 
 
 async def _read_frames(sock: socket.socket, output: Output) -> None:

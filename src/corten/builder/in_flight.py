@@ -5,11 +5,24 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from corten.builder.results import MadeLayer
 
 Message = tuple[str, bytes]  # what a step said: its container's id under the name `container`, or a stream's name and data
 Listener = Callable[[Message], None]
+
+
+async def ended(task: asyncio.Future[Any]) -> None:
+    """Wait for a task's end, however often who waits is cancelled meanwhile: it is not cancelled by that, and what comes after must not begin before."""
+    cancelled = False
+    while not task.done():
+        try:
+            await asyncio.wait((task,))
+        except asyncio.CancelledError:
+            cancelled = True
+    if cancelled:
+        raise asyncio.CancelledError
 
 
 @dataclass
@@ -41,7 +54,7 @@ class InFlight:
             if not running.listeners and not running.task.done():
                 self._running.pop(key, None)
                 running.task.cancel()
-                await asyncio.gather(running.task, return_exceptions=True)
+                await ended(running.task)
 
     def _begin(self, key: str, work: Callable[[Listener], Awaitable[MadeLayer]]) -> _Running:
         said: list[Message] = []
