@@ -12,6 +12,7 @@ from corten.builder import ingredients
 from corten.builder.file_job import FILE_JOB, CannotCopy
 from corten.builder.file_plan import Action, FilePlan, PutCopy, PutFile, PutFolder, Source, write_plan
 from corten.builder.graph import Copy, File, Mkdir, Mkfile
+from corten.builder.in_flight import ended
 from corten.builder.packed import gone_through
 from corten.builder.permissions import owner_of
 from corten.builder.results import MadeLayer, Result
@@ -96,7 +97,9 @@ async def _run(plan: FilePlan, actions: Iterable[Action], path: str, workshop: W
         await asyncio.to_thread(write_plan, file, plan, actions)
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        await workshop.run_job(FILE_JOB, b"", (fd,))
+        working = asyncio.ensure_future(workshop.run_job(FILE_JOB, b"", (fd,)))
+        await ended(working)  # a cancelled build's too: the folder that it writes into is removed next
+        working.result()
     except KernelRefused as error:
         raise _translate(error) from None
     finally:

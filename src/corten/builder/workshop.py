@@ -6,7 +6,6 @@ import asyncio
 import os
 import secrets
 import shutil
-import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -19,9 +18,6 @@ from corten.store.snapshots import Snapshots
 from corten.store.workers import RunJob
 
 _OVERLAY = ["redirect_dir=off", "metacopy=off"]  # a layer holds all that it changes, whatever the host's defaults
-
-
-_TRIES, _PAUSE = 100, 0.1  # seconds between them
 
 
 class Workshop:
@@ -48,13 +44,8 @@ class Workshop:
             await asyncio.shield(asyncio.to_thread(self._remove, step))
 
     def _remove(self, step: str) -> None:
-        """Again until nothing is there: a worker that a cancelled build has let go may still be writing."""
-        for _ in range(_TRIES):
-            self._snapshots.remove(step)
-            shutil.rmtree(self.layout.run(step), ignore_errors=True)
-            if not os.path.exists(self.layout.container(step)) and not os.path.exists(self.layout.run(step)):
-                return
-            time.sleep(_PAUSE)
+        self._snapshots.remove(step)
+        shutil.rmtree(self.layout.run(step), ignore_errors=True)
 
     def home(self, step: str) -> str:
         return self.layout.container(step)
