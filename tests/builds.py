@@ -5,13 +5,15 @@ from __future__ import annotations
 import io
 import os
 import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from corten.api.client import Client
-from tests.engines import RunningEngine
+from tests.engines import RunningEngine, eventually
 
 FOLDER = None  # a context's entry that is a folder
 
@@ -110,3 +112,22 @@ def _apply(found: dict[str, tuple[str, int, int, int, bytes]], layer: tarfile.Ta
     else:
         content = os.fsencode(entry.linkname) if entry.issym() or entry.islnk() else layer.extractfile(entry).read() if entry.isreg() else b""
         found[entry.name] = (entry.type.decode(), entry.mode, entry.uid, entry.gid, content)
+
+
+def forget_builds(engine: RunningEngine) -> None:
+    """Take away what tests have made of containers, images and build cache. The base images of the tests stay."""
+    engine.remove_all()
+    for image in engine.client.get("/images/json", all=1):
+        if not any(tag.startswith("busybox:") for tag in image["RepoTags"] or []):
+            engine.client.delete(f"/images/{image['Id']}", force=1)
+    engine.client.post("/build/prune", all=1)
+
+
+@contextmanager
+def leaving_nothing(engine: RunningEngine) -> Iterator[None]:
+    """After the block all that was built goes; no temporary file stays, and the engine's log has no traceback of that time."""
+    said = len(engine.log())
+    yield
+    forget_builds(engine)
+    eventually(lambda: not os.listdir(f"{engine.data_root}/tmp"))
+    assert "Traceback" not in engine.log()[said:]

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from corten.api.client import ApiError
-from tests.builds import build
+from tests.builds import build, forget_builds
 from tests.conformance.corpus import CASES
 from tests.conformance.record_corpus import beside, tree_of
 from tests.system.test_build_failures import leftovers
@@ -18,11 +18,7 @@ from tests.unit.test_dockerfile_reference import BUILT, RECORDED
 @pytest.fixture(scope="module", autouse=True)
 def nothing_stays(engine):
     yield
-    engine.remove_all()
-    for image in engine.client.get("/images/json", all=1):
-        if not any(tag.startswith("busybox:") for tag in image["RepoTags"] or []):
-            engine.client.delete(f"/images/{image['Id']}", force=1)
-    engine.client.post("/build/prune", all=1)
+    forget_builds(engine)
 
 
 @pytest.fixture(scope="module")

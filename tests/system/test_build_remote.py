@@ -13,8 +13,7 @@ import time
 import pytest
 
 from corten.api.client import ApiError
-from tests.builds import build, context
-from tests.engines import eventually
+from tests.builds import build, context, leaving_nothing
 from tests.system.conftest import free_port, need
 from tests.system.test_build_outputs import build as made
 from tests.system.test_build_outputs import content, fetch, parcels
@@ -28,15 +27,8 @@ GIT = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@x", "GIT_COMMITTER_NAME": 
 
 @pytest.fixture(autouse=True)
 def nothing_stays(engine):
-    said = len(engine.log())
-    yield
-    engine.remove_all()
-    for image in engine.client.get("/images/json", all=1):
-        if not any(tag.startswith("busybox:") for tag in image["RepoTags"] or []):
-            engine.client.delete(f"/images/{image['Id']}", force=1)
-    engine.client.post("/build/prune", all=1)
-    eventually(lambda: not os.listdir(f"{engine.data_root}/tmp"))
-    assert "Traceback" not in engine.log()[said:]
+    with leaving_nothing(engine):
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from tests.builds import build
+from tests.builds import build, leaving_nothing
 from tests.engines import eventually
 from tests.sshd import Agent, Sshd, sshd_path
 from tests.system.conftest import need
@@ -20,15 +20,8 @@ GIT = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@x", "GIT_COMMITTER_NAME": 
 
 @pytest.fixture(autouse=True)
 def nothing_stays(engine):
-    said = len(engine.log())
-    yield
-    engine.remove_all()
-    for image in engine.client.get("/images/json", all=1):
-        if not any(tag.startswith("busybox:") for tag in image["RepoTags"] or []):
-            engine.client.delete(f"/images/{image['Id']}", force=1)
-    engine.client.post("/build/prune", all=1)
-    eventually(lambda: not os.listdir(f"{engine.data_root}/tmp"))
-    assert "Traceback" not in engine.log()[said:]
+    with leaving_nothing(engine):
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from corten.api.client import ApiError
-from tests.builds import context
+from tests.builds import context, forget_builds
 
 BIN = os.path.dirname(sys.executable)
 
@@ -19,11 +19,7 @@ BIN = os.path.dirname(sys.executable)
 @pytest.fixture(autouse=True)
 def nothing_stays(engine):
     yield
-    engine.remove_all()
-    for image in engine.client.get("/images/json", all=1):
-        if not any(tag.startswith("busybox:") for tag in image["RepoTags"] or []):
-            engine.client.delete(f"/images/{image['Id']}", force=1)
-    engine.client.post("/build/prune", all=1)
+    forget_builds(engine)
 
 
 @pytest.fixture

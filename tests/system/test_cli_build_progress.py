@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from tests.builds import build
+from tests.builds import build, leaving_nothing
 from tests.engines import eventually
 from tests.system.test_cli_build import corten
 from tests.terminals import Terminal
@@ -23,15 +23,8 @@ TIMES = re.compile(r"[\d.]+s\b|\d+\.\d{3}\b|[\d.]+[kM]?B\b|sha256:[0-9a-f]{64}")
 
 @pytest.fixture(autouse=True)
 def nothing_stays(engine):
-    said = len(engine.log())
-    yield
-    engine.remove_all()
-    for image in engine.client.get("/images/json", all=1):
-        if not any(tag.startswith("busybox:") for tag in image["RepoTags"] or []):
-            engine.client.delete(f"/images/{image['Id']}", force=1)
-    engine.client.post("/build/prune", all=1)
-    eventually(lambda: not os.listdir(f"{engine.data_root}/tmp"))
-    assert "Traceback" not in engine.log()[said:]
+    with leaving_nothing(engine):
+        yield
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from corten.api.client import ApiError
 from corten.cli import build_folder
 from corten.cli.build_folder import FolderChanged, SentFolders
 from corten.spec.context_listing import MESSAGE
-from tests.builds import Built, tree
+from tests.builds import Built, forget_builds, tree
 from tests.engines import RunningEngine, eventually
 
 LARGE = 300_000  # bytes: more than goes into the spool
@@ -30,15 +30,7 @@ SETTLED = 0.15  # seconds after which a file's status says that it has not been 
 @pytest.fixture(autouse=True)
 def nothing_stays(engine):
     yield
-    clear(engine)
-
-
-def clear(engine):
-    engine.remove_all()
-    for image in engine.client.get("/images/json", all=1):
-        if not any(tag.startswith("busybox:") for tag in image["RepoTags"] or []):
-            engine.client.delete(f"/images/{image['Id']}", force=1)
-    engine.client.post("/build/prune", all=1)
+    forget_builds(engine)
 
 
 class Recorded(SentFolders):
