@@ -265,6 +265,17 @@ def test_a_document_that_is_not_what_it_should_be(engine, fake, fault: Callable[
     assert not any(app.blob(layer) == path for layer in app.layers for path, _ in registry.asked)
 
 
+def test_a_layer_of_the_store_under_another_blobs_name(engine, fake):
+    """Both layers are here, and so are (or were) both blobs: that one is the other's content is a claim of the registry's alone."""
+    registry = fake()
+    app = App(registry, os.urandom(4))
+    good = pull(engine, f"{registry.address}/app:1")
+    assert "Downloaded newer image" in good[-1]["status"]
+    other = registry.put("app", "blobs", app.config_data.replace(b"/file", b"/other"), OCI + "config.v1+json")
+    registry.put("app", "manifests", json.dumps(json.loads(app.manifest) | {"config": other, "layers": app.layers[::-1]}).encode(), MANIFEST, "2")
+    assert "its config says" in said(engine, registry, "app:2")
+
+
 def test_a_manifest_by_digest_is_that_one(engine, fake):
     registry = fake()
     app = App(registry)

@@ -42,11 +42,12 @@ def test_a_tag_or_a_digest(engine, images, how):
 
 
 def test_only_what_is_missing_is_sent(engine, images):
-    """The base's layers are here, as every image of the store has them."""
+    """The base's layers are here, as every image of the store has them: packed as they are there they can be made again, and are not asked for."""
     manifest = json.load(open_blob(images, digest_of(images, "one")))
     digests = [manifest["config"]["digest"], *(layer["digest"] for layer in manifest["layers"])]
     engine.client.post("/images/prune")
-    assert engine.client.post("/corten/build/layout/missing", [*digests, *digests]) == [*digests, *digests]
+    lacking = [digest for digest in digests if digest != manifest["layers"][0]["digest"]]
+    assert engine.client.post("/corten/build/layout/missing", [*digests, *digests]) == [*lacking, *lacking]
     corten(engine, "build", "-q", "-t", "layout:one", "--build-context", f"base=oci-layout://{images}:one", "-", input=DOCKERFILE)
     assert engine.client.post("/corten/build/layout/missing", digests) == []
     other = json.load(open_blob(images, digest_of(images, "two")))

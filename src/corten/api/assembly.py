@@ -219,7 +219,7 @@ class Engine:
             UsageHandlers(usage, service, volumes, cached),
             self._building,
             cached,
-            BuildLayoutHandlers(transfers, blobs),
+            BuildLayoutHandlers(transfers, blobs, self._layers),
             VolumeHandlers(volumes, VolumePruning(volumes, folders, self._events)),
             VolumeExtraHandlers(volumes, copies, Renaming(self._database, volumes, self._containers),
                                 VolumeTransfers(layout, volumes, copies, volume_files, self._launch, hosts), history),

@@ -99,7 +99,8 @@ class ImageTransfers:
         os.mkdir(folder)
         try:
             with self._holds.lease():
-                loaded = await read_in_thread(pieces, lambda source: read_image_archive(source, folder, self._blobs, platforms, partial=partial))
+                spare = self._layers.tars.spare() if partial else frozenset()
+                loaded = await read_in_thread(pieces, lambda source: read_image_archive(source, folder, self._blobs, platforms, partial=partial, spare=spare))
                 return list(dict.fromkeys([name for image in loaded for name in await self._finish(image, emit)]))
         finally:
             await asyncio.to_thread(shutil.rmtree, folder)
@@ -108,7 +109,8 @@ class ImageTransfers:
         try:
             for blob, diff_id in image.layers:
                 if self._layers.find(diff_id):
-                    await self._layers.unpack(blob, diff_id)
+                    if not self._layers.tars.is_its_blob(blob, diff_id):
+                        await self._layers.unpack(blob, diff_id)
                     continue
                 short, size = encoded(diff_id)[:12], self._blobs.size(blob)
                 emit(Progress("Loading layer", short, 0, size))

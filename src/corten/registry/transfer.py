@@ -6,12 +6,14 @@ The name is written last: an interrupted pull is invisible, and the blobs and la
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 from corten.errors import ArchiveRefused, CortenError, KernelRefused, NotFound, RegistryError
 from corten.registry import attestations, trust
 from corten.registry.blob_download import fetch_blob, receive
 from corten.registry.client import Repository
 from corten.registry.progress import Emit, Progress, first_error
+from corten.registry.upload import has_blob
 from corten.spec.attestations import about
 from corten.spec.digest import encoded
 from corten.spec.image import FOREIGN_MARKS, MOST_LAYERS, Descriptor, Index, Manifest, parse_config, parse_manifest
@@ -94,8 +96,7 @@ async def _pull(wanted: Reference, remote: Repository, platform: Platform, blobs
         images.renew(known, document, data, media_type or document.media_type)
         images.point(known.id, names, listed)
         for layer in document.layers:
-            if layers.tars.blob_size(layer.digest) is not None:
-                layers.tars.add_origin(layer.digest, wanted.name, layer.size)
+            await _note_origin(remote, layer, wanted.name, blobs, layers)
         for layer in [] if up_to_date else document.layers:
             emit(Progress("Already exists", encoded(layer.digest)[:12]))
     else:
@@ -135,8 +136,8 @@ async def _fetch_image(remote: Repository, name: str, manifest: Manifest, blobs:
 
     async def layer_task(layer: Descriptor, diff_id: str) -> None:
         short = encoded(layer.digest)[:12]
-        if layers.find(diff_id) and (blobs.has(layer.digest) or layers.tars.can_be_had(layer.digest, diff_id)):
-            layers.tars.add_origin(layer.digest, name, layer.size)
+        if layers.tars.is_its_blob(layer.digest, diff_id) and (blobs.has(layer.digest) or layers.tars.can_be_had(layer.digest, diff_id)):
+            await _note_origin(remote, layer, name, blobs, layers)
             emit(Progress("Already exists", short))
             return
         emit(Progress("Pulling fs layer", short))
@@ -150,6 +151,16 @@ async def _fetch_image(remote: Repository, name: str, manifest: Manifest, blobs:
     async with asyncio.TaskGroup() as group:
         for layer, diff_id in zip(manifest.layers, config.rootfs.diff_ids, strict=True):
             group.create_task(layer_task(layer, diff_id))
+
+
+async def _note_origin(remote: Repository, layer: Descriptor, repository: str, blobs: Blobs, layers: Layers) -> None:
+    """A manifest says that the registry has a layer that is here. Where no registry is known yet it is asked: a blob may go because of that."""
+    known = bool(layers.tars.origins(layer.digest))
+    if not known and blobs.has(layer.digest):
+        with suppress(CortenError):  # who does not answer that is not known to have it; the pull needs nothing of it
+            known = await has_blob(remote, layer.digest)
+    if known:
+        layers.tars.add_origin(layer.digest, repository, layer.size)
 
 
 async def _fetch(remote: Repository, blob: Descriptor, blobs: Blobs, emit: Emit, layers: Layers, diff_id: str) -> None:

@@ -5,7 +5,7 @@ Sources: Docker Engine 28.5 `POST /images/load`; OCI image-spec image-layout.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import IO
 
@@ -66,10 +66,13 @@ class LoadedImage:
 
 
 class ImageArchive:
-    """An archive whose files have arrived. Raises ArchiveRefused for whatever is wrong with it. `partial`: blobs that the store has need not be in it."""
+    """An archive whose files have arrived. Raises ArchiveRefused for whatever is wrong with it. `partial`: blobs that the store has need not be in it, nor those that
+    are `spare`: (blob, diff id) that it can do without.
+    """
 
-    def __init__(self, files: ArrivedFiles, blobs: Blobs, platforms: Sequence[Platform] = (), *, partial: bool = False) -> None:
-        self._files, self._blobs, self._platforms, self._partial = files, blobs, platforms, partial
+    def __init__(self, files: ArrivedFiles, blobs: Blobs, platforms: Sequence[Platform] = (), *, partial: bool = False,
+                 spare: Collection[tuple[str, str]] = ()) -> None:  # fmt: skip
+        self._files, self._blobs, self._platforms, self._partial, self._spare = files, blobs, platforms, partial, spare
 
     def load(self) -> list[LoadedImage]:
         """Of every image, or of those for one of the platforms. An archive that has indexes too is read as an OCI layout."""
@@ -174,12 +177,14 @@ class ImageArchive:
         config = parse_config(self._config(manifest.config.digest))
         if not self._is_wanted(config.platform):
             return None
-        for blob in (manifest.config, *manifest.layers):
-            self._keep(_blob_name(blob.digest), blob.digest)
         if len(config.rootfs.diff_ids) != len(manifest.layers):
             raise ArchiveRefused(f"the manifest has {len(manifest.layers)} layers, the config {len(config.rootfs.diff_ids)}")
-        pairs = zip((layer.digest for layer in manifest.layers), config.rootfs.diff_ids, strict=True)
-        return LoadedImage(manifest.config.digest, self._put_manifest(data, entry.media_type), tuple(pairs), names, listed=listed)
+        pairs = tuple(zip((layer.digest for layer in manifest.layers), config.rootfs.diff_ids, strict=True))
+        self._keep(_blob_name(manifest.config.digest), manifest.config.digest)
+        for blob, diff_id in pairs:
+            if not self._partial or _blob_name(blob) in self._files or (blob, diff_id) not in self._spare:
+                self._keep(_blob_name(blob), blob)
+        return LoadedImage(manifest.config.digest, self._put_manifest(data, entry.media_type), pairs, names, listed=listed)
 
     def _config(self, digest: str) -> bytes:
         name = _blob_name(digest)
@@ -198,9 +203,10 @@ def _blob_name(digest: str) -> str:
     return f"blobs/sha256/{digest.partition(':')[2]}"
 
 
-def read_image_archive(source: IO[bytes], folder: str, blobs: Blobs, platforms: Sequence[Platform] = (), *, partial: bool = False) -> list[LoadedImage]:
+def read_image_archive(source: IO[bytes], folder: str, blobs: Blobs, platforms: Sequence[Platform] = (), *, partial: bool = False,
+                       spare: Collection[tuple[str, str]] = ()) -> list[LoadedImage]:  # fmt: skip
     """Take in every image's blobs from a stream, or those of images for `platforms`. `folder` is an empty one on the store's file system.
 
-    `partial`: what the store has may be missing from it; whoever asks keeps it there meanwhile. Raises ArchiveRefused, PlatformMissing.
+    `partial`: what the store has, or can do without (`spare`: blob, diff id), may be missing from it; whoever asks keeps it so meanwhile. Raises ArchiveRefused, PlatformMissing.
     """
-    return ImageArchive(ArrivedFiles(source, folder), blobs, platforms, partial=partial).load()
+    return ImageArchive(ArrivedFiles(source, folder), blobs, platforms, partial=partial, spare=spare).load()

@@ -52,6 +52,20 @@ class LayerTars:
         packed = self.packing(diff_id)
         return digest == diff_id or bool(self._database.origins(digest)) or (packed is not None and packed.digest == digest)
 
+    def is_its_blob(self, digest: str, diff_id: str) -> bool:
+        """Whether the store itself has seen that a blob's content is this layer. What a manifest says of that is a claim."""
+        row, packed = self._database.layer(diff_id), self.packing(diff_id)
+        return row is not None and (digest in (row.blob, diff_id) or (packed is not None and packed.digest == digest))
+
+    def spare(self) -> frozenset[tuple[str, str]]:
+        """(blob, diff id) of layers' blobs that nobody need bring, be they here or not: is_its_blob() and can_be_had() hold for them."""
+        found: set[tuple[str, str]] = set()
+        for row in self._database.layers():
+            packed = self.packing(row.diff_id)
+            blobs = {row.blob, row.diff_id} | ({packed.digest} if packed else set())
+            found |= {(blob, row.diff_id) for blob in blobs if self.can_be_had(blob, row.diff_id)}
+        return frozenset(found)
+
     async def settle(self, row: LayerRow) -> TarRow:
         """Find out the length of the tar of a layer that was made before lengths were kept. Raises StoreCorrupt if it cannot be made."""
         found = self.find(row.diff_id)
